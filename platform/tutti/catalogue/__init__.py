@@ -1,0 +1,1 @@
+"""What content teams order and get."""

@@ -1,0 +1,1 @@
+"""Music as it is: scores from files, described, licensed, split."""

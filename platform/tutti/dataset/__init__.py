@@ -1,0 +1,1 @@
+"""From token shards to global batches: order, packing, loader."""

@@ -1,0 +1,1 @@
+"""Music as numbers that models read: vocabulary, events, descriptors, mood, augmentation."""

@@ -1,0 +1,94 @@
+"""What one piece must be: the request that the command line, an order and the service all speak."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tutti.config import Settings
+from tutti.errors import RecipeError
+from tutti.features.vocabulary import DENSITIES, INSTRUMENTS, METERS, MOODS
+from tutti.units import Key, check_tempo_qpm, parse_key, parse_length_s
+
+MAX_BARS = 512
+
+
+def _one_line(check: object, value: object) -> object:
+    try:
+        return check(value)  # type: ignore[operator]
+    except RecipeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _length_s(value: str | float) -> float:
+    return _one_line(parse_length_s, value)  # type: ignore[return-value]
+
+
+def _tempo_qpm(value: float) -> float:
+    return _one_line(check_tempo_qpm, value)  # type: ignore[return-value]
+
+
+def _key(value: str) -> str:
+    return str(_one_line(parse_key, value))
+
+
+def _member(name: str, members: tuple[str, ...]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in members:
+            raise ValueError(f"{name} is one of {', '.join(members)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _meter(value: str) -> str:
+    if value not in {f"{above}/{below}" for above, below in METERS}:
+        raise ValueError("a meter is written like 4/4, 3/4 or 6/8 and has at most 8 quarters")
+    return value
+
+
+class Request(Settings):
+    """Controls of one piece; what is left out is the model's to choose.
+
+    Length, tempo, meter, key and instruments hold always, by construction; mood, density and collection steer.
+    """
+
+    length: Annotated[float | str, AfterValidator(_length_s)] = Field(
+        default=30.0, description="length: seconds, or a text such as '30s' or '1m30s'; 1 s to 600 s"
+    )
+    bars: int | None = Field(default=None, ge=1, le=MAX_BARS, description="length in bars, instead of seconds")
+    tempo: Annotated[float, AfterValidator(_tempo_qpm)] | None = Field(
+        default=None, description="quarter notes a minute, 20 to 300"
+    )
+    key: Annotated[str, AfterValidator(_key)] | None = Field(default=None, description="tonality, such as 'D minor'")
+    meter: Annotated[str, AfterValidator(_meter)] | None = Field(default=None, description="meter, such as '3/4'")
+    instruments: tuple[Annotated[str, _member("an instrument", INSTRUMENTS)], ...] = Field(
+        default=(), description="General MIDI families that may play; empty: any"
+    )
+    density: Annotated[str, _member("density", DENSITIES)] | None = Field(
+        default=None, description="how many notes a quarter: very_sparse to very_dense"
+    )
+    mood: Annotated[str, _member("mood", MOODS)] | None = Field(
+        default=None, description="happy, tense, sad, calm or neutral"
+    )
+    collection: str | None = Field(default=None, description="name of a source collection whose manner to follow")
+    temperature: float = Field(default=1.0, gt=0, le=2, description="sampling temperature, no unit")
+    top_p: float = Field(default=0.95, gt=0, le=1, description="probability mass that sampling keeps, no unit")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="root of the piece's random stream")
+
+    @model_validator(mode="after")
+    def _instruments_once(self) -> Request:
+        if len(set(self.instruments)) != len(self.instruments):
+            raise ValueError("an instrument is named twice")
+        return self
+
+    @property
+    def length_s(self) -> float:
+        """The asked length in seconds; without meaning where :attr:`bars` is given."""
+        return float(self.length)
+
+    @property
+    def tonality(self) -> Key | None:
+        """The asked key."""
+        return None if self.key is None else parse_key(self.key)

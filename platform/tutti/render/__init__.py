@@ -1,0 +1,1 @@
+"""From notes to what people hear and see."""

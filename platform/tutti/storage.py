@@ -1,0 +1,207 @@
+"""One face for ``file://``, ``s3://`` and ``memory://``: whole objects in, whole objects out.
+
+A write is complete or absent: local files appear by rename, object stores publish on close. Passing errors (a
+connection cut, a busy server) are tried again with growing pauses; final ones (no permission, no space, not there) are
+translated at once. Credentials and endpoints come from the environment alone (``AWS_ACCESS_KEY_ID``,
+``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+import fsspec
+
+from tutti.errors import MissingError, PlaceError
+
+T = TypeVar("T")
+
+ATTEMPTS = 6
+FIRST_PAUSE_S = 0.2
+_FINAL_ERRNOS = frozenset(
+    (
+        errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
+        errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST,
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A place that holds objects under relative paths.
+
+    Args:
+        uri: ``s3://bucket/prefix``, ``memory://name``, ``file:///path`` or a plain local path.
+    """
+
+    uri: str
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(f"{self.uri.rstrip('/')}/{name}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Folder, (self.uri,))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the objects are files of this machine."""
+        return "://" not in self.uri or self.uri.startswith("file://")
+
+    @property
+    def local_path(self) -> Path:
+        """The folder as a path of this machine.
+
+        Raises:
+            PlaceError: the folder is not on this machine.
+        """
+        if not self.is_local:
+            raise PlaceError(f"{self.uri} is not a local folder", remedy="name a local one")
+        return Path(self.uri.removeprefix("file://")).expanduser().absolute()
+
+    def read(self, path: str) -> bytes:
+        """All bytes of one object.
+
+        Raises:
+            MissingError: there is no such object.
+            PlaceError: it cannot be read.
+        """
+        return self._try("read", path, lambda: cast(bytes, self._fs.cat_file(self._full(path))))
+
+    def read_range(self, path: str, *, start: int, stop: int) -> bytes:
+        """Bytes ``start`` to ``stop`` (exclusive) of one object."""
+        return self._try("read", path, lambda: cast(bytes, self._fs.cat_file(self._full(path), start=start, end=stop)))
+
+    def open(self, path: str) -> BinaryIO:
+        """A seekable reader of one object."""
+        return self._try("read", path, lambda: cast(BinaryIO, self._fs.open(self._full(path), "rb")))
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put one object, whole or not at all, in place of any older one.
+
+        Raises:
+            PlaceError: no permission, no space, no connection.
+        """
+        self._try("write", path, lambda: self._put(path, data))
+
+    def exists(self, path: str = "") -> bool:
+        """Whether an object (or, for ``""``, anything) is there."""
+        return self._try("read", path, lambda: bool(self._fs.exists(self._full(path))))
+
+    def size_bytes(self, path: str) -> int:
+        """Size of one object."""
+        return self._try("read", path, lambda: int(self._fs.size(self._full(path))))
+
+    def paths(self, path: str = "") -> list[str]:
+        """Relative paths of all objects below ``path``, sorted; empty if nothing is there."""
+
+        def found() -> list[str]:
+            self._fs.invalidate_cache()
+            base = self._fs._strip_protocol(self._full("")).rstrip("/") + "/"
+            try:
+                return sorted(name[len(base) :] for name in self._fs.find(self._full(path)) if name.startswith(base))
+            except FileNotFoundError:
+                return []
+
+        return self._try("list", path, found)
+
+    def children(self, path: str = "") -> list[str]:
+        """Names directly below ``path``, sorted; empty if nothing is there."""
+        depth = len([part for part in path.split("/") if part])
+        return sorted({name.split("/")[depth] for name in self.paths(path)})
+
+    def delete(self, path: str = "") -> None:
+        """Remove an object, or everything below ``path``; nothing there is no error."""
+
+        def remove() -> None:
+            if self._fs.exists(self._full(path)):
+                self._fs.rm(self._full(path), recursive=True)
+
+        self._try("delete", path, remove)
+
+    def check_writable(self) -> None:
+        """Fail early where a run would fail late.
+
+        Raises:
+            PlaceError: nothing can be written here.
+        """
+        probe = f".probe-{uuid.uuid4().hex}"
+        self.write(probe, b"tutti")
+        self.delete(probe)
+
+    @cached_property
+    def _fs(self) -> Any:
+        protocol = self.uri.partition("://")[0] if "://" in self.uri else "file"
+        if protocol not in ("file", "s3", "memory"):
+            raise PlaceError(
+                f"storage {self.uri!r} is of an unknown kind",
+                remedy="use a path, file://, s3:// or memory://",
+            )
+        options = {"use_listings_cache": False} if protocol == "s3" else {}
+        return fsspec.filesystem(protocol, **options)
+
+    def _full(self, path: str) -> str:
+        if ".." in path.split("/"):
+            raise PlaceError(f"path {path!r} leaves its folder", remedy="use a path below it")
+        base = str(self.local_path) if self.is_local else self.uri.rstrip("/")
+        return f"{base}/{path}" if path else base
+
+    def _put(self, path: str, data: bytes) -> None:
+        if not self.is_local:
+            self._fs.pipe_file(self._full(path), data)
+            return
+        target = Path(self._full(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+        try:
+            with staged.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            staged.replace(target)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
+
+    def _try(self, verb: str, path: str, action: Callable[[], T]) -> T:
+        pause_s = FIRST_PAUSE_S
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return action()
+            except (OSError, TimeoutError) as error:
+                if attempt == ATTEMPTS or not (self._may_pass(error)):
+                    raise self._translated(error, verb=verb, path=path) from error
+            except Exception as error:
+                if not type(error).__module__.startswith(("botocore", "aiohttp", "aiobotocore")):
+                    raise
+                if attempt == ATTEMPTS or "Credential" in type(error).__name__:
+                    raise self._translated(error, verb=verb, path=path) from error
+            time.sleep(pause_s)
+            pause_s *= 2
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _may_pass(self, error: OSError) -> bool:
+        return not self.is_local and not isinstance(error, FileNotFoundError) and error.errno not in _FINAL_ERRNOS
+
+    def _translated(self, error: BaseException, *, verb: str, path: str) -> MissingError | PlaceError:
+        full = self._full(path)
+        code = getattr(error, "errno", None)
+        if isinstance(error, FileNotFoundError):
+            return MissingError(f"{full} is not there", remedy="check the address")
+        if isinstance(error, PermissionError) or code in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return PlaceError(
+                f"no permission to {verb} {full}", remedy="choose another folder or change its permissions"
+            )
+        if code in (errno.ENOSPC, errno.EDQUOT):
+            return PlaceError(f"no space left to write {full}", remedy="free some space or choose another folder")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return PlaceError(
+            f"cannot {verb} {full} ({reason})", remedy="check the address, the server and the credentials"
+        )

@@ -1,0 +1,189 @@
+"""The tables that cross a stage: Arrow schemas with a version; each column has a unit and a sentence.
+
+Changing a schema is a visible act: ``tests/golden/tables.json`` holds them, and :data:`VERSIONS` must move with it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tutti.errors import IntegrityError
+
+VERSIONS = {"works": 1, "refusals": 1, "tokens": 1, "takes": 1}
+
+REFUSAL_REASONS = {
+    "unreadable": "the bytes are not of the format that they claim",
+    "empty": "the file holds no bytes",
+    "no_notes": "the piece holds no note",
+    "too_long": "the piece is longer than the limit of ticks, notes or seconds",
+    "bad_time": "the time base or tempo map has no finite length",
+    "parser_crashed": "the parsing process died on this file",
+    "parser_timeout": "the parsing process did not answer within its limit",
+    "unknown_format": "the file's name ends in no known format",
+    "unreachable": "the source could not be fetched",
+    "duplicate": "the same canonical notes were already taken from another source",
+}
+
+
+def _column(name: str, kind: pa.DataType, sentence: str, *, unit: str = "", nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "is": sentence})
+
+
+_TEXT = pa.string()
+
+
+def _schema(name: str, fields: Iterable[pa.Field]) -> pa.Schema:
+    return pa.schema(list(fields), metadata={"table": name, "version": str(VERSIONS[name])})
+
+
+WORKS = _schema(
+    "works",
+    (
+        _column("work_id", _TEXT, "hash of the canonical notes, tempos and meters"),
+        _column("source_uri", _TEXT, "where the file came from"),
+        _column("source_sha256", _TEXT, "hash of the file's bytes"),
+        _column("collection", _TEXT, "name of the source collection"),
+        _column("title", _TEXT, "title, where the source tells one", nullable=True),
+        _column("composer", _TEXT, "composer, where the source tells one", nullable=True),
+        _column("licence", _TEXT, "SPDX identifier or LicenseRef-…; `unknown` where nobody stated it"),
+        _column("licence_origin", _TEXT, "who stated the licence"),
+        _column("split", _TEXT, "train, valid or test, by a stable hash of work_id"),
+        _column("ticks_per_quarter", pa.int32(), "resolution of all ticks of this row", unit="ticks"),
+        _column("onset_ticks", pa.list_(pa.int32()), "start of each note", unit="ticks"),
+        _column("duration_ticks", pa.list_(pa.int32()), "length of each note", unit="ticks"),
+        _column("pitch", pa.list_(pa.uint8()), "MIDI pitch of each note; drum key where program is 128"),
+        _column("velocity", pa.list_(pa.uint8()), "MIDI velocity of each note, 1 to 127"),
+        _column("program", pa.list_(pa.uint8()), "General MIDI program of each note, 0 to 127; 128 is a drum kit"),
+        _column("track", pa.list_(pa.uint16()), "index of the part that holds each note"),
+        _column("tempo_ticks", pa.list_(pa.int32()), "start of each tempo", unit="ticks"),
+        _column("tempo_qpm", pa.list_(pa.float64()), "each tempo", unit="quarters per minute"),
+        _column("meter_ticks", pa.list_(pa.int32()), "start of each meter", unit="ticks"),
+        _column("meter_numerator", pa.list_(pa.uint8()), "beats in a bar"),
+        _column("meter_denominator", pa.list_(pa.uint8()), "note value of a beat"),
+        _column("notes", pa.int32(), "number of notes"),
+        _column("length_s", pa.float64(), "from the first bar to the last note's end", unit="s"),
+        _column("key", _TEXT, "estimated key, such as `D minor`"),
+        _column("key_confidence", pa.float64(), "correlation of the key profile less that of the second best key"),
+        _column("notes_per_quarter", pa.float64(), "density", unit="notes per quarter"),
+        _column("polyphony", pa.float64(), "mean number of notes that sound where any sounds"),
+        _column("pitch_low", pa.uint8(), "lowest pitch that is no drum; 0 where there is none"),
+        _column("pitch_high", pa.uint8(), "highest pitch that is no drum; 0 where there is none"),
+        _column("valence", pa.float64(), "mood, sad to happy, -1 to 1"),
+        _column("arousal", pa.float64(), "mood, calm to excited, -1 to 1"),
+        _column("mood_source", _TEXT, "label or estimate"),
+        _column(
+            "fingerprint",
+            _TEXT,
+            "hash of the melody's intervals and rhythm, the same under transposition and tempo",
+        ),
+    ),
+)
+
+REFUSALS = _schema(
+    "refusals",
+    (
+        _column("source_uri", _TEXT, "where the file came from"),
+        _column("stage", _TEXT, "verb that refused it"),
+        _column("reason", _TEXT, "a member of the closed list REFUSAL_REASONS"),
+        _column("detail", _TEXT, "one line for people"),
+    ),
+)
+
+TOKENS = _schema(
+    "tokens",
+    (
+        _column("work_id", _TEXT, "the work that these tokens encode"),
+        _column("vocabulary", _TEXT, "hash of the vocabulary"),
+        _column("tokens", pa.list_(pa.uint16()), "token ids, from Start to End"),
+        _column("notes", pa.int32(), "number of notes that the tokens hold"),
+        _column("controls", _TEXT, "control tokens by name, as JSON"),
+        _column("split", _TEXT, "train, valid or test"),
+    ),
+)
+
+TAKES = _schema(
+    "takes",
+    (
+        _column("take_id", _TEXT, "hash of request, seed and model version"),
+        _column("order", _TEXT, "name of the order"),
+        _column("line", pa.int32(), "line of the order, from 0"),
+        _column("number", pa.int32(), "number of the take within its line, from 0"),
+        _column("model", _TEXT, "name of the registered model"),
+        _column("model_version", _TEXT, "its version"),
+        _column("model_digest", _TEXT, "hash of the version's weights and vocabulary"),
+        _column("seed", pa.int64(), "seed of the take's random stream"),
+        _column("request", _TEXT, "the full request, as JSON"),
+        _column("ticks_per_quarter", pa.int32(), "resolution of all ticks of this row", unit="ticks"),
+        _column("onset_ticks", pa.list_(pa.int32()), "start of each note", unit="ticks"),
+        _column("duration_ticks", pa.list_(pa.int32()), "length of each note", unit="ticks"),
+        _column("pitch", pa.list_(pa.uint8()), "MIDI pitch of each note"),
+        _column("velocity", pa.list_(pa.uint8()), "MIDI velocity of each note"),
+        _column("program", pa.list_(pa.uint8()), "General MIDI program of each note; 128 is a drum kit"),
+        _column("notes", pa.int32(), "number of notes"),
+        _column("length_s", pa.float64(), "from the first bar to the last note's end", unit="s"),
+        _column("key", _TEXT, "estimated key"),
+        _column("tempo_qpm", pa.float64(), "first tempo", unit="quarters per minute"),
+        _column("loudness_lufs", pa.float64(), "integrated loudness of the audio", unit="LUFS"),
+        _column("true_peak_dbtp", pa.float64(), "true peak of the audio", unit="dBTP"),
+        _column("checks", _TEXT, "each check with its figure, limit and verdict, as JSON"),
+        _column("verdict", _TEXT, "accepted or rejected"),
+        _column(
+            "nearest_work",
+            _TEXT,
+            "work_id that shares the longest passage, where it was looked for",
+            nullable=True,
+        ),
+        _column("nearest_licence", _TEXT, "licence of that work", nullable=True),
+        _column("midi_path", _TEXT, "MIDI file, below the catalogue's folder"),
+        _column("audio_path", _TEXT, "audio file, below the catalogue's folder", nullable=True),
+        _column("picture_path", _TEXT, "piano-roll picture, below the catalogue's folder", nullable=True),
+    ),
+)
+
+SCHEMAS = {"works": WORKS, "refusals": REFUSALS, "tokens": TOKENS, "takes": TAKES}
+
+
+def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of ``schema``.
+
+    Raises:
+        IntegrityError: a row lacks a column or has one too many.
+    """
+    rows = list(rows)
+    names = set(schema.names)
+    for row in rows:
+        if set(row) != names:
+            odd = sorted(set(row) ^ names)
+            raise IntegrityError(f"a row of {schema.metadata[b'table'].decode()} differs from its schema in {odd}")
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """A table as Parquet bytes (zstd): the same table gives the same bytes."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def from_parquet(data: bytes, schema: pa.Schema, *, columns: list[str] | None = None) -> pa.Table:
+    """A table from Parquet bytes, checked against the schema's name and version.
+
+    Raises:
+        IntegrityError: another table, or another version of it.
+    """
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        found = file.schema_arrow.metadata or {}
+        table = file.read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise IntegrityError(f"not a readable Parquet table ({error})") from error
+    for key in (b"table", b"version"):
+        if found.get(key) != schema.metadata[key]:
+            wanted, got = schema.metadata[key].decode(), found.get(key, b"none").decode()
+            raise IntegrityError(f"expected {key.decode()} {wanted!r} and found {got!r}")
+    return table

@@ -1,0 +1,1 @@
+"""Learning: recipe, loop, strategies, checkpoints, and the adapter to Ray Train."""

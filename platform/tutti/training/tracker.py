@@ -1,0 +1,43 @@
+"""Where a training's figures go; rank 0 owns the one tracker of a run.
+
+The loop knows only this face. The real one (MLflow) lives in :mod:`tutti.registry.runs`, above this room, and is handed
+in by the job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Tracker(Protocol):
+    """One run's record. Failing to record never stops a training."""
+
+    def start(self, *, parameters: Mapping[str, str | int | float], tags: Mapping[str, str]) -> str:
+        """Open the run, or find it open again after a restart; return its id."""
+
+    def log(self, figures: Mapping[str, float], *, step: int) -> None:
+        """Record figures of one step."""
+
+    def artifact(self, path: str, data: bytes) -> None:
+        """Keep one file under the run, such as ``pictures/loss.png``."""
+
+    def finish(self, *, failed: bool = False) -> None:
+        """Close the run."""
+
+
+class NoTracker:
+    """A tracker that keeps nothing."""
+
+    def start(self, *, parameters: Mapping[str, str | int | float], tags: Mapping[str, str]) -> str:  # noqa: ARG002
+        """Open nothing."""
+        return "untracked"
+
+    def log(self, figures: Mapping[str, float], *, step: int) -> None:
+        """Drop the figures."""
+
+    def artifact(self, path: str, data: bytes) -> None:
+        """Drop the file."""
+
+    def finish(self, *, failed: bool = False) -> None:
+        """Close nothing."""
