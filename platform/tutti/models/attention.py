@@ -1,0 +1,68 @@
+"""Causal self-attention through ``scaled_dot_product_attention``, with or without a cache.
+
+Legend: B rows, T tokens, S tokens in the cache, W width, H heads, D = W / H channels of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tutti.models.cache import KeyValueCache
+from tutti.models.positions import rotate
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all layers of one call share.
+
+    Args:
+        cosines, sines: rotary angles of the tokens' positions, broadcastable to (B, H, T, D/2).
+        mask: True where a token may look, broadcastable to (B, H, T, S); None for plain causal attention.
+        cache: keys and values of earlier tokens.
+        positions_BT: place of each token in the cache.
+        used: number of cache places that the longest row reaches after this call.
+    """
+
+    cosines: Tensor
+    sines: Tensor
+    mask: Tensor | None
+    cache: KeyValueCache | None = None
+    positions_BT: Tensor | None = None
+    used: int = 0
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention without biases."""
+
+    def __init__(self, *, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+
+    def forward(self, x_BTW: Tensor, context: Context, *, layer: int) -> Tensor:
+        """Mix tokens; shape (B, T, W)."""
+        rows, tokens, width = x_BTW.shape
+        packed = self.query_key_value(x_BTW).view(rows, tokens, 3, self.heads, width // self.heads)
+        queries, keys, values = packed.permute(2, 0, 3, 1, 4)
+        queries = rotate(queries, context.cosines, context.sines)
+        keys = rotate(keys, context.cosines, context.sines)
+        if context.cache is not None and context.positions_BT is not None:
+            keys, values = context.cache.put(layer, keys, values, context.positions_BT, used=context.used)
+        mixed = functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=context.mask, is_causal=context.mask is None
+        )
+        out: Tensor = self.output(mixed.transpose(1, 2).reshape(rows, tokens, width))
+        return out
+
+
+def within_segments(segments_BT: Tensor) -> Tensor:
+    """Mask that is causal and keeps each piece of a packed sequence to itself; shape (B, 1, T, T)."""
+    tokens = segments_BT.shape[1]
+    causal = torch.ones(tokens, tokens, dtype=torch.bool, device=segments_BT.device).tril()
+    same = segments_BT[:, None, :, None] == segments_BT[:, None, None, :]
+    return same & causal

@@ -1,0 +1,165 @@
+"""Decoder-only transformer: rotary positions, RMSNorm before each block, SwiGLU, tied embeddings, no biases.
+
+Sources: Vaswani et al. 2017 (arXiv 1706.03762); Zhang and Sennrich 2019 (RMSNorm, 1910.07467); Shazeer 2020 (SwiGLU,
+2002.05202); Su et al. 2021 (rotary positions, 2104.09864); Press and Wolf 2017 (tied embeddings, 1608.05859).
+
+Legend: B rows, T tokens, V vocabulary, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tutti.models.attention import Attention, Context, within_segments
+from tutti.models.cache import KeyValueCache
+from tutti.models.positions import angles
+
+
+@dataclass(frozen=True)
+class DecoderConfiguration:
+    """Size of a decoder.
+
+    Args:
+        vocabulary_size: V.
+        layers, width, heads: depth, W, attention heads; W is a multiple of 2 * heads.
+        feed_forward: hidden channels of SwiGLU.
+        max_tokens: longest sequence that may be read.
+        dropout: on each residual branch, while training.
+    """
+
+    vocabulary_size: int
+    layers: int
+    width: int
+    heads: int
+    feed_forward: int
+    max_tokens: int = 4096
+    dropout: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights; the tied embedding counts once."""
+        layer = 4 * self.width**2 + 3 * self.width * self.feed_forward + 2 * self.width
+        return self.vocabulary_size * self.width + self.layers * layer + self.width
+
+    def training_flops_per_token(self, sequence_tokens: int) -> float:
+        """Floating-point operations of forward and backward for one token.
+
+        Six for each weight in a matrix product, and causal attention's ``6 * layers * T * W`` (Kaplan et al. 2020,
+        arXiv 2001.08361, Table 1, halved for the causal mask).
+        """
+        matrix_weights = self.layers * (4 * self.width**2 + 3 * self.width * self.feed_forward)
+        matrix_weights += self.vocabulary_size * self.width
+        return 6.0 * matrix_weights + 6.0 * self.layers * sequence_tokens * self.width
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each on a normalised residual branch."""
+
+    def __init__(self, configuration: DecoderConfiguration) -> None:
+        super().__init__()
+        width = configuration.width
+        self.attention_norm = nn.RMSNorm(width, eps=1e-6)
+        self.attention = Attention(width=width, heads=configuration.heads)
+        self.feed_forward_norm = nn.RMSNorm(width, eps=1e-6)
+        self.gate_and_up = nn.Linear(width, 2 * configuration.feed_forward, bias=False)
+        self.down = nn.Linear(configuration.feed_forward, width, bias=False)
+        self.dropout = nn.Dropout(configuration.dropout)
+
+    def forward(self, x_BTW: Tensor, context: Context, *, layer: int) -> Tensor:
+        """Shape (B, T, W)."""
+        x_BTW = x_BTW + self.dropout(self.attention(self.attention_norm(x_BTW), context, layer=layer))
+        gate, up = self.gate_and_up(self.feed_forward_norm(x_BTW)).chunk(2, dim=-1)
+        out_BTW: Tensor = x_BTW + self.dropout(self.down(functional.silu(gate) * up))
+        return out_BTW
+
+
+class Decoder(nn.Module):
+    """Next-token model of event sequences."""
+
+    cosines: Tensor
+    sines: Tensor
+
+    def __init__(self, configuration: DecoderConfiguration) -> None:
+        super().__init__()
+        self.configuration = configuration
+        self.embedding = nn.Embedding(configuration.vocabulary_size, configuration.width)
+        self.dropout = nn.Dropout(configuration.dropout)
+        self.blocks = nn.ModuleList(Block(configuration) for _ in range(configuration.layers))
+        self.norm = nn.RMSNorm(configuration.width, eps=1e-6)
+        cosines, sines = angles(configuration.max_tokens, configuration.width // configuration.heads)
+        self.register_buffer("cosines", cosines, persistent=False)
+        self.register_buffer("sines", sines, persistent=False)
+        self._initialise()
+
+    def forward(self, tokens_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
+        """Logits of the token after each; shape (B, T, V).
+
+        Args:
+            tokens_BT: token ids.
+            segments_BT: number of the piece that each token belongs to; attention stays within one.
+        """
+        tokens = tokens_BT.shape[1]
+        mask = None if segments_BT is None else within_segments(segments_BT)
+        context = Context(cosines=self.cosines[:tokens], sines=self.sines[:tokens], mask=mask)
+        return self._through(tokens_BT, context)
+
+    def read(self, tokens_BT: Tensor, cache: KeyValueCache, *, counts_B: Tensor | None = None) -> Tensor:
+        """Read on from what ``cache`` holds, each row from its own length; logits of shape (B, T, V).
+
+        Args:
+            tokens_BT: the next tokens of each row, padded on the right.
+            cache: changed in place; its lengths grow by ``counts_B``.
+            counts_B: how many of the T tokens are real in each row; None: all.
+        """
+        tokens = tokens_BT.shape[1]
+        positions_BT = cache.lengths_B[:, None] + torch.arange(tokens, device=tokens_BT.device)
+        positions_BT = positions_BT.clamp_max(cache.capacity_tokens - 1)
+        used = int(positions_BT.max()) + 1
+        places = torch.arange(used, device=tokens_BT.device)
+        context = Context(
+            cosines=self.cosines[positions_BT][:, None],
+            sines=self.sines[positions_BT][:, None],
+            mask=(places <= positions_BT[:, :, None])[:, None],
+            cache=cache,
+            positions_BT=positions_BT,
+            used=used,
+        )
+        logits = self._through(tokens_BT, context)
+        cache.lengths_B = cache.lengths_B + (tokens if counts_B is None else counts_B)
+        return logits
+
+    def new_cache(self, *, rows: int, capacity_tokens: int) -> KeyValueCache:
+        """An empty cache for this model, on its device, in its precision."""
+        configuration = self.configuration
+        weight = self.embedding.weight
+        return KeyValueCache(
+            layers=configuration.layers,
+            rows=rows,
+            heads=configuration.heads,
+            capacity_tokens=min(capacity_tokens, configuration.max_tokens),
+            head_width=configuration.width // configuration.heads,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+
+    def _through(self, tokens_BT: Tensor, context: Context) -> Tensor:
+        x_BTW = self.dropout(self.embedding(tokens_BT))
+        for layer, block in enumerate(self.blocks):
+            x_BTW = block(x_BTW, context, layer=layer)
+        return functional.linear(self.norm(x_BTW), self.embedding.weight)
+
+    def _initialise(self) -> None:
+        branch_scale = (2 * self.configuration.layers) ** -0.5
+        for name, weight in self.named_parameters():
+            if weight.dim() == 2:
+                scale = branch_scale if name.endswith(("output.weight", "down.weight")) else 1.0
+                nn.init.normal_(weight, std=0.02 * scale)
