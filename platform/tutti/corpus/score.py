@@ -108,8 +108,8 @@ class Score:
         composer: str | None = None,
     ) -> Score:
         """A score whose maps are completed: later entries at one tick win, and the first ones start at tick 0."""
-        tempo_at = dict(sorted(tempos or []))
-        meter_at = {tick: (above, below) for tick, above, below in sorted(meters or [])}
+        tempo_at = dict(tempos or [])
+        meter_at = {tick: (above, below) for tick, above, below in meters or []}
         if 0 not in tempo_at:
             tempo_at = {0: DEFAULT_TEMPO_QPM, **tempo_at}
         if 0 not in meter_at:

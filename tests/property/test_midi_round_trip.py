@@ -1,0 +1,114 @@
+"""Laws of MIDI files: what was written is what is read, and no bytes do worse than a refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tutti.corpus.midi import (
+    MAX_DELTA_TICKS,
+    MAX_QUARTERS,
+    from_symusic,
+    in_midi_form,
+    read_midi,
+    to_symusic,
+    write_midi,
+)
+from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
+from tutti.errors import DataError
+from tutti.tables import REFUSAL_REASONS
+
+
+@st.composite
+def scores(draw: st.DrawFn) -> Score:
+    """Scores with overlapping equal pitches, many parts, gaps of any size and dense maps."""
+    count = draw(st.integers(1, 20))
+    ticks_per_quarter = draw(st.sampled_from((1, 24, 96, 480, 10_080, 32_767)))
+    most = min(MAX_QUARTERS * ticks_per_quarter, MAX_DELTA_TICKS) // 2
+    tick = st.one_of(st.integers(0, 40), st.integers(0, most))
+
+    def column(kind: st.SearchStrategy[int]) -> list[int]:
+        return draw(st.lists(kind, min_size=count, max_size=count))
+
+    notes = Notes.of(
+        onset_ticks=column(tick),
+        duration_ticks=column(st.one_of(st.integers(0, 40), st.integers(0, most))),
+        pitch=column(st.one_of(st.integers(58, 62), st.integers(0, 127))),
+        velocity=column(st.integers(0, 127)),
+        program=column(st.one_of(st.sampled_from((0, DRUM_PROGRAM)), st.integers(0, DRUM_PROGRAM))),
+        track=column(st.one_of(st.integers(0, 1), st.integers(0, 65_535))),
+    )
+    return Score.of(
+        notes,
+        ticks_per_quarter=ticks_per_quarter,
+        tempos=draw(st.lists(st.tuples(tick, st.floats(1, 5_000)), max_size=5)),
+        meters=draw(
+            st.lists(st.tuples(tick, st.integers(1, 255), st.sampled_from((1, 2, 4, 8, 16, 32, 64, 128))), max_size=5)
+        ),
+        title=draw(st.none() | st.sampled_from(("Air", "Élégie № 2"))),
+    )
+
+
+@given(scores())
+def test_a_score_in_midi_form_is_read_as_it_was_written(score: Score) -> None:
+    normal = in_midi_form(score)
+    read = read_midi(write_midi(score))
+    assert read.same_music(normal)
+    assert read.title == score.title
+
+
+@given(scores())
+def test_midi_form_keeps_onsets_pitches_and_sounding_time(score: Score) -> None:
+    normal = in_midi_form(score)
+    assert in_midi_form(normal).same_music(normal)
+    for name in ("onset_ticks", "pitch", "program"):
+        assert np.array_equal(np.sort(getattr(normal.notes, name)), np.sort(getattr(score.notes, name)))
+    wanted = np.maximum(score.notes.duration_ticks, 1).astype(np.int64).sum()
+    assert normal.notes.duration_ticks.astype(np.int64).sum() == wanted
+
+
+@given(scores())
+def test_symusic_objects_go_there_and_back(score: Score) -> None:
+    assert from_symusic(to_symusic(score)).same_music(in_midi_form(score))
+
+
+@given(scores(), st.randoms(use_true_random=False))
+def test_notes_in_another_order_give_the_same_bytes(score: Score, random: Any) -> None:
+    order = list(range(len(score.notes)))
+    random.shuffle(order)
+    shuffled = Score.from_columns({**score.columns(), **_columns(score.notes.take(np.array(order)))})
+    assert write_midi(shuffled).split(b"MTrk")[2:] == write_midi(score).split(b"MTrk")[2:]
+
+
+@given(scores(), st.data())
+def test_damaged_files_are_read_or_refused_for_a_listed_reason(score: Score, data: st.DataObject) -> None:
+    damaged = bytearray(write_midi(score))
+    for at in data.draw(st.lists(st.integers(0, len(damaged) - 1), max_size=6)):
+        damaged[at] = data.draw(st.integers(0, 255))
+    damaged = damaged[: data.draw(st.integers(0, len(damaged)))]
+    read = _read_or_refused(bytes(damaged))
+    if isinstance(read, DataError):
+        assert read.reason in REFUSAL_REASONS
+    else:
+        assert len(read.notes)
+        assert read.notes.onset_ticks.min() >= 0
+        assert read.notes.duration_ticks.min() >= 1
+        assert np.all(np.isfinite(read.tempo_qpm))
+        assert 0 < read.length_s < np.inf
+
+
+def _read_or_refused(data: bytes) -> Score | DataError:
+    try:
+        return read_midi(data)
+    except DataError as error:
+        return error
+
+
+def _columns(notes: Notes) -> dict[str, Any]:
+    return {
+        name: getattr(notes, name)
+        for name in ("onset_ticks", "duration_ticks", "pitch", "velocity", "program", "track")
+    }
