@@ -1,0 +1,261 @@
+"""The engine: many requests at once through one model.
+
+All requests of a call step together, each with its own controls, limits, length and random stream; a row that ended
+leaves the batch. The same list of requests gives the same notes on the same machine.
+
+Legend: B rows, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tutti import seeding
+from tutti.corpus.score import Score
+from tutti.errors import IntegrityError
+from tutti.features.events import bars_of, decode, encode, on_grid
+from tutti.features.vocabulary import BAR, EVENTS, START, TICKS_PER_QUARTER
+from tutti.generation.controls import controls_of, limits_of
+from tutti.generation.grammar import Grammar
+from tutti.generation.request import Request
+from tutti.generation.sampling import choose
+from tutti.models import bundle as bundles
+from tutti.models import flavours
+from tutti.models.cache import KeyValueCache
+from tutti.models.decoder import Decoder
+
+Tokens = NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What came of one request.
+
+    Args:
+        request: as it was asked.
+        score: the music, 24 ticks a quarter, in normal form; the asked tempo to the figure.
+        tokens: the whole sequence, material included.
+        refused_tokens: tokens that could not be decoded; 0 unless something is broken.
+        cancelled: whether the request was given up before its end.
+    """
+
+    request: Request
+    score: Score
+    tokens: Tokens
+    refused_tokens: int
+    cancelled: bool = False
+
+
+@dataclass
+class _Row:
+    """One request under way."""
+
+    number: int
+    request: Request
+    head: list[int]
+    tokens: list[int]
+    given: int
+    cancelled: bool = False
+
+
+class Engine:
+    """One model, ready to generate.
+
+    Args:
+        model: in evaluation mode, on its device.
+        digest: hash of the model's bundle.
+        collections: source collections that it knows.
+        facts: what is known of its making.
+        context_tokens: how far back the model looks; it was trained on sequences of this length.
+        max_batch: most rows that step together.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        *,
+        digest: str,
+        collections: Sequence[str],
+        facts: Mapping[str, Any],
+        context_tokens: int,
+        max_batch: int = 32,
+    ) -> None:
+        self._model = model.eval()
+        self._context_tokens = min(context_tokens, model.configuration.max_tokens)
+        self._max_batch = max_batch
+        self.digest = digest
+        self.collections = tuple(collections)
+        self.facts = facts
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cpu", max_batch: int = 32) -> Engine:
+        """An engine from a bundle folder.
+
+        Raises:
+            MissingError: a file of the bundle is not there.
+            IntegrityError: it is damaged or speaks another vocabulary.
+        """
+        bundle = bundles.load(folder)
+        if bundle.vocabulary != EVENTS.names:
+            raise IntegrityError(f"model folder {folder} speaks another vocabulary than this version of Tutti")
+        model = flavours.build(bundle.family, dict(bundle.configuration), dropout=0.0)
+        model.load_state_dict(dict(bundle.weights))
+        return cls(
+            model.to(device),
+            digest=bundle.digest(),
+            collections=bundle.collections,
+            facts=bundle.facts,
+            context_tokens=int(bundle.facts.get("training", {}).get("sequence_tokens", 512)),
+            max_batch=max_batch,
+        )
+
+    def check(self, request: Request) -> None:
+        """Refuse a request that this model cannot take, before anything runs.
+
+        Raises:
+            RecipeError: an unknown collection.
+        """
+        controls_of(request, collections=self.collections)
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        *,
+        materials: Sequence[Score | None] | None = None,
+        cancelled: Callable[[int], bool] | None = None,
+    ) -> list[Piece]:
+        """One piece a request, in their order.
+
+        Args:
+            materials: music to continue, where a request has any; its length counts from the material's end.
+            cancelled: asked between steps with a request's number; True gives that request up.
+
+        Raises:
+            RecipeError: a request that this model cannot take; nothing ran.
+        """
+        materials = materials or [None] * len(requests)
+        rows = [
+            self._row(number, request, material)
+            for number, (request, material) in enumerate(zip(requests, materials, strict=True))
+        ]
+        for start in range(0, len(rows), self._max_batch):
+            self._run(rows[start : start + self._max_batch], cancelled or (lambda _: False))
+        return [_piece(row, materials[row.number]) for row in rows]
+
+    def _row(self, number: int, request: Request, material: Score | None) -> _Row:
+        controls = controls_of(request, collections=self.collections)
+        if material is None:
+            head = [START, *controls.tokens().tolist()]
+            return _Row(number, request, head=head, tokens=list(head), given=len(head))
+        tokens = encode(on_grid(material), controls)[:-1].tolist()
+        return _Row(number, request, head=tokens[: tokens.index(BAR)], tokens=tokens, given=len(tokens))
+
+    @torch.inference_mode()
+    def _run(self, rows: list[_Row], cancelled: Callable[[int], bool]) -> None:
+        grammar = Grammar([limits_of(row.request) for row in rows])
+        for index, row in enumerate(rows):
+            if row.given > len(row.head):
+                grammar.read(index, np.array(row.tokens[len(row.head) :]), more_length=True)
+        seeds = np.array([seeding.derive(row.request.seed, "generation") for row in rows], dtype=np.uint64)
+        cache = self._model.new_cache(rows=len(rows), capacity_tokens=self._context_tokens)
+        logits_BV = self._prefill([self._context(row) for row in rows], cache)
+        alive = list(rows)
+        while alive:
+            tokens_B = choose(
+                logits_BV,
+                allowed_BV=grammar.allowed(),
+                temperature_B=np.array([row.request.temperature for row in alive]),
+                top_p_B=np.array([row.request.top_p for row in alive]),
+                seeds_B=seeds,
+                counters_B=np.array([len(row.tokens) - row.given for row in alive], dtype=np.uint64),
+            )
+            grammar.advance(tokens_B)
+            for row, token in zip(alive, tokens_B.tolist(), strict=True):
+                row.tokens.append(token)
+                row.cancelled = cancelled(row.number)
+            stays = np.flatnonzero(~grammar.ended & np.array([not row.cancelled for row in alive]))
+            if len(stays) < len(alive):
+                alive = [alive[index] for index in stays.tolist()]
+                seeds, tokens_B = seeds[stays], tokens_B[stays]
+                grammar.keep(stays)
+                cache.keep(torch.from_numpy(stays))
+            if alive:
+                logits_BV = self._step(alive, tokens_B, cache)
+
+    def _step(self, alive: list[_Row], tokens_B: NDArray[np.int64], cache: KeyValueCache) -> NDArray[np.float32]:
+        for index in torch.nonzero(cache.lengths_B >= cache.capacity_tokens).flatten().tolist():
+            self._look_back(index, alive[index], cache)
+        device = cache.lengths_B.device
+        logits = self._model.read(torch.from_numpy(tokens_B)[:, None].to(device), cache)[:, -1]
+        return logits.float().cpu().numpy()
+
+    def _look_back(self, index: int, row: _Row, cache: KeyValueCache) -> None:
+        """A row whose cache is full reads its latest bars anew, leaving room for as many tokens again."""
+        recent = self._recent(row.tokens[:-1], len(row.head), room=self._context_tokens // 2)
+        fresh = self._model.new_cache(rows=1, capacity_tokens=cache.capacity_tokens)
+        self._model.read(torch.tensor([recent], device=cache.lengths_B.device), fresh)
+        cache.keys_LBHSD[:, index] = fresh.keys_LBHSD[:, 0]
+        cache.values_LBHSD[:, index] = fresh.values_LBHSD[:, 0]
+        cache.lengths_B[index] = fresh.lengths_B[0]
+
+    def _context(self, row: _Row) -> list[int]:
+        return self._recent(row.tokens, len(row.head), room=self._context_tokens // 2)
+
+    def _recent(self, tokens: list[int], head: int, *, room: int) -> list[int]:
+        """The head and the latest whole bars that fit ``room``; all of it where it fits."""
+        if len(tokens) <= room:
+            return tokens
+        bars = [index for index in range(head, len(tokens)) if tokens[index] == BAR]
+        meters = EVENTS.span("Meter")
+        start = next((bar for bar in bars if len(tokens) - bar + head + 1 <= room), len(tokens) - room + head + 1)
+        meter = next(token for token in reversed(tokens[: start + 2]) if token in meters)
+        recent = tokens[start:]
+        if recent[0] == BAR and len(recent) > 1 and recent[1] not in meters:
+            recent = [BAR, meter, *recent[1:]]
+        return tokens[:head] + recent
+
+    def _prefill(self, prompts: list[list[int]], cache: KeyValueCache) -> NDArray[np.float32]:
+        longest = max(len(prompt) for prompt in prompts)
+        device = cache.lengths_B.device
+        padded_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
+        for index, prompt in enumerate(prompts):
+            padded_BT[index, : len(prompt)] = torch.tensor(prompt)
+        counts_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        logits_BTV = self._model.read(padded_BT.to(device), cache, counts_B=counts_B)
+        last = logits_BTV[torch.arange(len(prompts), device=device), counts_B - 1]
+        return last.float().cpu().numpy()
+
+
+def _piece(row: _Row, material: Score | None) -> Piece:
+    decoded = decode(np.array(row.tokens))
+    score = _within_bars(decoded.score, bars=decoded.bars)
+    if row.request.tempo is not None and material is None:
+        score = replace(score, tempo_qpm=np.array([row.request.tempo]))
+    return Piece(
+        request=row.request,
+        score=score,
+        tokens=np.array(row.tokens, dtype=np.uint16),
+        refused_tokens=decoded.refused,
+        cancelled=row.cancelled,
+    )
+
+
+def _within_bars(score: Score, *, bars: int) -> Score:
+    """The score with every note released by the last bar line."""
+    if not len(score.notes):
+        return score
+    lines = bars_of(score)
+    last_above, last_below = int(score.meter_numerator[-1]), int(score.meter_denominator[-1])
+    bar_ticks = 4 * TICKS_PER_QUARTER * last_above // last_below
+    end_ticks = int(lines.start_ticks[-1]) + bar_ticks * (1 + bars - len(lines.start_ticks))
+    room = end_ticks - score.notes.onset_ticks
+    return replace(
+        score, notes=replace(score.notes, duration_ticks=np.minimum(score.notes.duration_ticks, room).astype(np.int32))
+    )

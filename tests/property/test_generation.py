@@ -1,0 +1,193 @@
+"""Laws of generation: whatever a model wants, what comes out decodes and obeys the request."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from tutti.corpus.score import Notes, Score
+from tutti.errors import RecipeError
+from tutti.features.events import decode, on_grid
+from tutti.features.vocabulary import BAR, EVENTS, INSTRUMENTS, METERS, START, instrument_of
+from tutti.generation.controls import bars_of_length, limits_of
+from tutti.generation.engine import Engine
+from tutti.generation.grammar import Grammar
+from tutti.generation.request import Request
+from tutti.generation.sampling import choose
+from tutti.models.flavours import build, configuration_of
+from tutti.units import PITCH_CLASSES, parse_key
+
+requests = st.builds(
+    Request,
+    bars=st.none() | st.integers(1, 4),
+    length=st.sampled_from([1.0, 5.0, "8s"]),
+    tempo=st.none() | st.sampled_from([20.0, 66.6, 90.0, 300.0]),
+    key=st.none() | st.sampled_from([f"{tonic} {mode}" for tonic in PITCH_CLASSES for mode in ("major", "minor")]),
+    meter=st.none() | st.sampled_from([f"{above}/{below}" for above, below in METERS]),
+    instruments=st.lists(st.sampled_from(INSTRUMENTS), unique=True, max_size=3).map(tuple),
+    seed=st.integers(0, 2**62),
+)
+
+
+def check_obeyed(request: Request, tokens: np.ndarray, score: Score) -> None:
+    notes = score.notes
+    if request.key is not None:
+        melodic = notes.pitch[notes.program < 128]
+        assert set((melodic % 12).tolist()) <= parse_key(request.key).pitch_classes
+    if request.instruments:
+        assert {instrument_of(int(program)) for program in notes.program} <= set(request.instruments)
+    if request.meter is not None:
+        assert f"{score.meter_numerator[0]}/{score.meter_denominator[0]}" == request.meter
+        assert len(score.meter_numerator) == 1
+    meter = (int(score.meter_numerator[0]), int(score.meter_denominator[0]))
+    tempo_token = next(token for token in tokens.tolist() if token in EVENTS.span("Tempo"))
+    heard = float(EVENTS.names[tempo_token].removeprefix("Tempo_"))
+    bars = request.bars or bars_of_length(request.length_s, tempo_qpm=heard, meter=meter)
+    assert int((tokens == BAR).sum()) == bars
+    assert len(notes) > 0
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.lists(requests, min_size=1, max_size=5), st.integers(0, 1000))
+def test_random_walks_through_the_grammar_decode_and_obey(batch: list[Request], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    grammar = Grammar([limits_of(request) for request in batch])
+    sequences: list[list[int]] = [[START] for _ in batch]
+    end_pull = np.where(EVENTS.kind_of == EVENTS.kinds.index("Bar"), 3.0, 0.0).astype(np.float32)
+    steps = 0
+    while not grammar.ended.all():
+        allowed = grammar.allowed()
+        assert allowed[~grammar.ended].any(axis=1).all(), "a corner where nothing may come"
+        allowed[grammar.ended, 0] = True
+        tokens = choose(
+            random.normal(size=allowed.shape).astype(np.float32) + end_pull,
+            allowed_BV=allowed,
+            temperature_B=np.ones(len(batch)),
+            top_p_B=np.ones(len(batch)),
+            seeds_B=np.arange(len(batch), dtype=np.uint64),
+            counters_B=np.full(len(batch), steps, dtype=np.uint64),
+        )
+        for sequence, token, ended in zip(sequences, tokens.tolist(), grammar.ended.tolist(), strict=True):
+            if not ended:
+                sequence.append(token)
+        grammar.advance(tokens)
+        steps += 1
+    for request, sequence in zip(batch, sequences, strict=True):
+        decoded = decode(np.array(sequence))
+        assert decoded.refused == 0
+        assert decoded.ended
+        check_obeyed(request, np.array(sequence), decoded.score)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    torch.set_num_threads(1)
+    torch.manual_seed(5)
+    configuration = configuration_of("decoder", "nano", vocabulary_size=len(EVENTS), max_tokens=256, dropout=0.0)
+    return Engine(
+        build("decoder", configuration), digest="0", collections=("bach",), facts={}, context_tokens=256, max_batch=8
+    )
+
+
+def _same(left: Score, right: Score) -> bool:
+    return left.same_music(right)
+
+
+def test_untrained_model_obeys_and_repeats_itself(engine: Engine) -> None:
+    asked = [
+        Request(bars=2, key="D minor", tempo=90, instruments=("piano",), seed=1),
+        Request(length="2s", tempo=66, meter="3/4", seed=2),
+        Request(bars=1, instruments=("drums",), seed=3),
+    ]
+    first, second = engine.generate(asked), engine.generate(asked)
+    for request, piece, again in zip(asked, first, second, strict=True):
+        assert piece.refused_tokens == 0
+        assert _same(piece.score, again.score)
+        check_obeyed(request, piece.tokens, piece.score)
+    assert first[0].score.tempo_qpm.tolist() == [90.0]
+    assert not _same(first[0].score, engine.generate([asked[0].model_copy(update={"seed": 9})])[0].score)
+
+
+def test_every_note_is_released_by_the_last_bar_line(engine: Engine) -> None:
+    for piece in engine.generate([Request(bars=1, meter="2/4", seed=seed) for seed in range(6)]):
+        assert piece.score.end_ticks <= 48
+
+
+def test_pieces_longer_than_the_context_go_on(engine: Engine) -> None:
+    piece = engine.generate([Request(bars=6, seed=4)])[0]
+    assert len(piece.tokens) > 256
+    assert piece.refused_tokens == 0
+    assert int((piece.tokens == BAR).sum()) == 6
+
+
+def test_material_is_continued_and_kept(engine: Engine) -> None:
+    material = on_grid(
+        Score.of(
+            Notes.of(onset_ticks=np.arange(8) * 24, duration_ticks=24, pitch=[60, 62, 64, 65, 67, 65, 64, 62]),
+            ticks_per_quarter=24,
+            tempos=[(0, 100.0)],
+        )
+    )
+    piece = engine.generate([Request(bars=2, seed=8)], materials=[material])[0]
+    kept = piece.score.notes.onset_ticks < 7 * 24
+    assert_array_equal(piece.score.notes.pitch[kept][:7], material.notes.pitch[:7])
+    assert int((piece.tokens == BAR).sum()) == 4
+    assert piece.refused_tokens == 0
+
+
+def test_long_material_is_continued_whole(engine: Engine) -> None:
+    count = 400
+    material = on_grid(
+        Score.of(
+            Notes.of(onset_ticks=np.arange(count) * 24, duration_ticks=24, pitch=60 + np.arange(count) % 12),
+            ticks_per_quarter=24,
+        )
+    )
+    piece = engine.generate([Request(bars=2, seed=8)], materials=[material])[0]
+    assert int((piece.tokens == BAR).sum()) == 102
+    assert_array_equal(piece.score.notes.pitch[: count - 1], material.notes.pitch[: count - 1])
+
+
+def test_cancelled_requests_leave_the_others_alone(engine: Engine) -> None:
+    polls: list[int] = []
+
+    def give_up(number: int) -> bool:
+        polls.append(number)
+        return number == 0 and polls.count(0) > 10
+
+    pieces = engine.generate([Request(bars=4, seed=1), Request(bars=1, seed=2)], cancelled=give_up)
+    assert [piece.cancelled for piece in pieces] == [True, False]
+    assert int((pieces[1].tokens == BAR).sum()) == 1
+    assert polls.count(0) == 11
+
+
+def test_unknown_collection_is_refused_before_anything_runs(engine: Engine) -> None:
+    with pytest.raises(RecipeError, match="collection 'elvis' is not known to this model: it knows bach"):
+        engine.generate([Request(collection="elvis")])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("tempo", 0), ("length", "10h"), ("length", 36000), ("key", "H dur"), ("meter", "17/4"), ("mood", "blue")],
+)
+def test_impossible_requests_are_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        Request(**{field: value})  # type: ignore[arg-type]
+
+
+def test_top_p_keeps_the_likeliest_and_draws_follow_the_distribution() -> None:
+    logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], dtype=np.float32)).repeat(4000, axis=0)
+    arguments = {
+        "allowed_BV": np.ones((4000, 4), dtype=bool),
+        "temperature_B": np.ones(4000),
+        "seeds_B": np.arange(4000, dtype=np.uint64),
+        "counters_B": np.zeros(4000, dtype=np.uint64),
+    }
+    free = np.bincount(choose(logits, top_p_B=np.ones(4000), **arguments), minlength=4) / 4000
+    np.testing.assert_allclose(free, [0.5, 0.3, 0.15, 0.05], atol=0.03)
+    held = np.bincount(choose(logits, top_p_B=np.full(4000, 0.75), **arguments), minlength=4) / 4000
+    np.testing.assert_allclose(held, [0.625, 0.375, 0, 0], atol=0.03)
