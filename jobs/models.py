@@ -1,0 +1,163 @@
+"""``tutti models``: list registered versions, show a card, promote one, roll back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tutti.storage import Folder
+
+if TYPE_CHECKING:
+    from tutti.registry.versions import ModelVersion, Registry
+
+HEAD = ("NAME", "VERSION", "ALIAS", "CREATED", "PARAMETERS", "VALID NLL", "DIGEST")
+ABSENT = "–"
+DIGEST_CHARACTERS_SHOWN = 12
+
+
+@click.group(name="models")
+def command() -> None:
+    """List registered versions, promote one, roll back.
+
+    \b
+    Example:
+        tutti models list
+        tutti models show bach@production
+        tutti models promote bach/3
+        tutti models rollback bach
+    """
+
+
+def _with_place(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that say where the models are."""
+    function = click.option(
+        "--tracking-uri",
+        metavar="URL",
+        envvar="MLFLOW_TRACKING_URI",
+        show_envvar=True,
+        help="An MLflow server; without it, the SQLite file below --root.",
+    )(function)
+    return click.option("--root", metavar="FOLDER", default="results", show_default=True, help="Results.")(function)
+
+
+def _registry(root: str, tracking_uri: str | None) -> Registry:
+    from tutti.registry.versions import Registry  # MLflow takes two seconds to import: --help does without
+
+    return Registry.embedded(Folder(root), tracking_uri=tracking_uri)
+
+
+@command.command(name="list")
+@_with_place
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+@click.argument("name", required=False)
+def list_versions(name: str | None, root: str, tracking_uri: str | None, as_json: bool) -> None:
+    """List versions, of one model or of all, the newest of a model first.
+
+    \b
+    Example:
+        tutti models list bach --json
+    """
+    registry = _registry(root, tracking_uri)
+    versions = registry.versions(name)
+    if as_json:
+        click.echo(json.dumps([_plain(version) for version in versions], indent=2, ensure_ascii=False))
+        return
+    if versions:
+        click.echo(table([HEAD, *(_row(version) for version in versions)]))
+    click.echo(f"{len(versions)} version{'' if len(versions) == 1 else 's'} at {registry.backend.shown}")
+
+
+@command.command()
+@_with_place
+@click.argument("reference", metavar="NAME[@ALIAS|/VERSION]")
+def show(reference: str, root: str, tracking_uri: str | None) -> None:
+    """Print a version's model card; a bare name means production, or else the newest.
+
+    \b
+    Example:
+        tutti models show bach@production
+    """
+    registry = _registry(root, tracking_uri)
+    version = registry.resolve(reference)
+    click.echo(registry.card(version))
+    click.echo(f"{_named(version)} at {version.source}")
+
+
+@command.command()
+@_with_place
+@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@click.argument("reference", metavar="NAME/VERSION")
+def promote(reference: str, root: str, tracking_uri: str | None, dry_run: bool) -> None:
+    """Make a version the one in production, after reading its files back.
+
+    \b
+    Example:
+        tutti models promote bach/3
+    """
+    registry = _registry(root, tracking_uri)
+    version = registry.resolve(reference)
+    if dry_run:
+        click.echo(f"would make {version} production at {registry.backend.shown}")
+        return
+    registry.promote(version.name, version.version)
+    click.echo(f"{version} is {version.name}@production at {registry.backend.shown}")
+
+
+@command.command()
+@_with_place
+@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@click.argument("name")
+def rollback(name: str, root: str, tracking_uri: str | None, dry_run: bool) -> None:
+    """Bring back the version that was in production before; again goes back further.
+
+    \b
+    Example:
+        tutti models rollback bach
+    """
+    registry = _registry(root, tracking_uri)
+    if dry_run:
+        click.echo(f"would make {registry.previous(name)} production at {registry.backend.shown}")
+        return
+    version = registry.rollback(name)
+    click.echo(f"{version} is {name}@production again at {registry.backend.shown}")
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells in columns as wide as their widest cell, two spaces between."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _row(version: ModelVersion) -> tuple[str, ...]:
+    parameters = version.figures.get("parameters")
+    nll = version.figures.get("valid_nll_nats_per_token")
+    return (
+        version.name,
+        version.version,
+        ", ".join(version.aliases) or ABSENT,
+        f"{version.created.astimezone():%Y-%m-%d %H:%M}",
+        ABSENT if parameters is None else f"{parameters:,.0f}",
+        ABSENT if nll is None else f"{nll:.4f}",
+        version.digest[:DIGEST_CHARACTERS_SHOWN],
+    )
+
+
+def _plain(version: ModelVersion) -> dict[str, Any]:
+    return {
+        "name": version.name,
+        "version": version.version,
+        "aliases": list(version.aliases),
+        "created": version.created.isoformat(timespec="seconds"),
+        "digest": version.digest,
+        "run_id": version.run_id,
+        "figures": version.figures,
+        "source": version.source,
+    }
+
+
+def _named(version: ModelVersion) -> str:
+    return f"{version} ({', '.join(version.aliases)})" if version.aliases else str(version)
