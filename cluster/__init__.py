@@ -1,0 +1,1 @@
+"""Where Tutti runs: local stack, images, launchers."""
