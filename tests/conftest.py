@@ -1,0 +1,106 @@
+"""What tests share: one Ray, one S3 server, and the settings that no test may take from the machine it runs on."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import settings
+
+from cluster import processes, services
+from cluster.embedded import start_embedded_ray
+from jobs.cli import ENVIRONMENT
+from tutti.storage import Folder
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FOREIGN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_URI")
+RAY_CORES = 2
+RAY_ENDS_WITHIN_S = 20.0
+S3_STARTS_WITHIN_S = 30.0
+BUCKET = "tests"
+PORTS = services.Ports(s3=processes.free_port())
+
+# Timings of a shared machine are no property of the code; a failure that is printed with its seed can be run again.
+settings.register_profile("tutti", deadline=None, print_blob=True)
+settings.load_profile("tutti")
+
+
+def pytest_configure() -> None:
+    """Set what libraries and Ray's workers read from the environment, and forget the user's own servers and keys."""
+    for name in FOREIGN:
+        os.environ.pop(name, None)
+    os.environ.update(ENVIRONMENT)
+    storage = services.client_environment(
+        PORTS, ray_token_file=Path(os.devnull), s3_key_id="tutti-tests", s3_key=uuid.uuid4().hex
+    )
+    os.environ.update({name: value for name, value in storage.items() if name.startswith("AWS_")})
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A local Ray with two cores for the whole session; none of its processes may be left at the end."""
+    import ray
+
+    before = _children()
+    start_embedded_ray(address="local", num_cpus=RAY_CORES)
+    try:
+        yield
+    finally:
+        rays_own = _children() - before
+        ray.shutdown()
+        _, left = psutil.wait_procs(list(rays_own), timeout=RAY_ENDS_WITHIN_S)
+        for process in left:
+            process.kill()
+        assert not left, f"Ray left {left} running"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint of a real, signed S3 server on this machine with one bucket."""
+    home = tmp_path_factory.mktemp("s3")
+    (home / "s3" / BUCKET).mkdir(parents=True)
+    server = services.s3_server(home, port=PORTS.s3, environment=os.environ)
+    log = home / "rclone.log"
+    process = processes.start(server.command, log=log, environment={**os.environ, **server.environment})
+    try:
+        assert processes.wait_for_answer(server.ready_url, process=process, timeout_s=S3_STARTS_WITHIN_S), (
+            log.read_text()
+        )
+        yield server.ready_url.rstrip("/")
+    finally:
+        processes.stop(process, grace_s=server.grace_s)
+
+
+@pytest.fixture
+def s3_folder(s3_server: str) -> Folder:
+    """An empty folder on the S3 server; the credentials are in the environment."""
+    return Folder(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of the loopback address that nothing listens on."""
+    return processes.free_port()
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of this checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """Corpora and schemas that lie beside a checkout in some places and are no part of it."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("the folder ../shared is not beside this checkout")
+    return folder
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
