@@ -16,6 +16,8 @@ from tutti.dataset.shards import Pieces
 from tutti.features import augment
 from tutti.features.vocabulary import BAR, END, PAD
 
+_NO_SEQUENCE = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -94,10 +96,16 @@ class Loader:
         return self.batch(step, rank=0, num_ranks=1).num_targets
 
     def in_order(self, *, rank: int, num_ranks: int) -> Iterator[Batch]:
-        """Every sequence once, without augmentation, divided among ranks: what a validation reads."""
-        mine = range(rank, self.num_sequences, num_ranks)
+        """Every sequence once, without augmentation, divided among ranks: what a validation reads.
+
+        Every rank gets as many batches of as many rows, the last ones filled up with padding: sharded models need all
+        ranks in every forward pass.
+        """
+        share = -(-self.num_sequences // num_ranks)
+        mine = list(range(rank, self.num_sequences, num_ranks))
+        mine += [_NO_SEQUENCE] * (share - len(mine))
         size = max(self.batch_sequences // num_ranks, 1)
-        for start in range(0, len(mine), size):
+        for start in range(0, share, size):
             yield self._assembled([(0, sequence) for sequence in mine[start : start + size]], Augmentation())
 
     def _assembled(self, samples: list[tuple[int, int]], augmentation: Augmentation) -> Batch:
@@ -106,7 +114,8 @@ class Loader:
         segments = np.full(shape, -1, dtype=np.int64)
         for row, (epoch, sequence) in enumerate(samples):
             at = 0
-            for number, piece in enumerate(self._plan.of(sequence).tolist()):
+            held = [] if sequence == _NO_SEQUENCE else self._plan.of(sequence).tolist()
+            for number, piece in enumerate(held):
                 tokens = self._varied(piece, epoch=epoch, augmentation=augmentation)
                 end = at + len(tokens) - 1
                 inputs[row, at:end] = tokens[:-1]

@@ -41,3 +41,18 @@ class NoTracker:
 
     def finish(self, *, failed: bool = False) -> None:
         """Close nothing."""
+
+
+class Tracking(Protocol):
+    """How to reach the record from any process: small, picklable."""
+
+    def open(self) -> Tracker:
+        """The tracker of this run."""
+
+
+class NoTracking:
+    """A record that is not kept."""
+
+    def open(self) -> Tracker:
+        """A tracker that keeps nothing."""
+        return NoTracker()
