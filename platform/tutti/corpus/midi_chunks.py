@@ -103,7 +103,8 @@ def _unwrapped(data: bytes) -> bytes:
 
 
 def _tracks(data: bytes, *, start: int) -> tuple[bytes, ...]:
-    tracks, at = [], start
+    tracks: list[bytes] = []
+    at = start
     while at + 8 <= len(data):
         name, size = struct.unpack(">4sI", data[at : at + 8])
         if not name.isalnum():
