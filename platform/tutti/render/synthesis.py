@@ -1,0 +1,178 @@
+"""A score as sound: every note's voice from a SoundFont, mixed to stereo.
+
+Legend: S samples, C channels (left, right). The same score, font and rate give the same samples on the same machine,
+whatever the number of threads: notes are added in one fixed order by element-wise arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutti.corpus.score import Notes, Score
+from tutti.errors import InputError
+from tutti.render.soundfont import SoundFont, Zone, default_path, read_soundfont
+from tutti.render.voice import AUDIBLE_DB, Voice, release_samples, sound
+
+SAMPLE_RATE_HZ = 44_100
+MAX_RENDER_S = 1800.0
+
+_CHOKE_S = 0.01
+_SEARCH_SAMPLES = 65_536
+_HEADROOM = np.float32(0.25)
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    """N notes on the sample grid: first sample, samples held, loudness, and where a choke cuts them off."""
+
+    onset_N: NDArray[np.int64]
+    held_N: NDArray[np.int64]
+    gain_N: NDArray[np.float32]
+    cut_N: NDArray[np.int64]
+
+
+def synthesise(
+    score: Score, *, sample_rate_hz: int = SAMPLE_RATE_HZ, soundfont: Path | None = None
+) -> NDArray[np.float32]:
+    """Play a score dry, with the ring-out of its last notes.
+
+    Velocity sets loudness by the SoundFont's concave curve, ``(velocity / 127) ** 2``. Nothing is limited: many loud
+    notes together may exceed 1.0, which :func:`tutti.render.mastering.master` brings down.
+
+    Args:
+        score: at least one note, at most 30 minutes.
+        sample_rate_hz: of the result.
+        soundfont: an ``.sf2`` file; left out, the one that pretty_midi carries.
+
+    Returns:
+        ``audio_SC``, float32, two channels.
+
+    Raises:
+        InputError: no notes, too long, or no sound behind any of its notes.
+        MissingError: no font.
+    """
+    if not len(score.notes):
+        raise InputError("the score has no notes", remedy="give a score with at least one")
+    if not score.length_s <= MAX_RENDER_S:
+        raise InputError(
+            f"the score lasts {score.length_s:.0f} s, more than the {MAX_RENDER_S:.0f} s that can be rendered",
+            remedy="cut it into parts",
+        )
+    font = read_soundfont(soundfont or default_path())
+    timing = _timing(score, font, sample_rate_hz)
+    mix_CS = _mix(score.notes, timing, font, sample_rate_hz)
+    length = _audible_samples(mix_CS)
+    if not length:
+        raise InputError("no note of the score has a sound in the SoundFont", remedy="choose other pitches or programs")
+    return np.ascontiguousarray(mix_CS[:, :length].T)
+
+
+def _audible_samples(mix_CS: NDArray[np.float32]) -> int:
+    """Length up to the last sample within :data:`AUDIBLE_DB` of the loudest; 0 for silence."""
+    peak = max(float(mix_CS.max()), -float(mix_CS.min()))
+    for start in reversed(range(0, mix_CS.shape[1], _SEARCH_SAMPLES) if peak else ()):
+        block_CS = np.abs(mix_CS[:, start : start + _SEARCH_SAMPLES])
+        heard = np.flatnonzero((block_CS > peak * 10 ** (-AUDIBLE_DB / 20)).any(axis=0))
+        if len(heard):
+            return start + int(heard[-1]) + 1
+    return 0
+
+
+def _timing(score: Score, font: SoundFont, sample_rate_hz: int) -> _Timing:
+    notes = score.notes
+    onset_N = np.round(score.seconds_at(notes.onset_ticks) * sample_rate_hz).astype(np.int64)
+    end_ticks = notes.onset_ticks.astype(np.int64) + notes.duration_ticks
+    end_N = np.round(score.seconds_at(end_ticks) * sample_rate_hz).astype(np.int64)
+    return _Timing(
+        onset_N=onset_N,
+        held_N=np.maximum(end_N - onset_N, 1),
+        gain_N=np.square(notes.velocity.astype(np.float32) / 127) * _HEADROOM,
+        cut_N=_chokes(notes, onset_N, font),
+    )
+
+
+def _chokes(notes: Notes, onset_N: NDArray[np.int64], font: SoundFont) -> NDArray[np.int64]:
+    """First later onset of a note's exclusive class, at which it must be silent; far away for all others."""
+    cut_N = np.full(len(notes), np.iinfo(np.int64).max)
+    for program in np.unique(notes.program).tolist():
+        class_of_pitch = np.zeros(256, dtype=np.int64)
+        for zone in font.zones(program):
+            class_of_pitch[zone.keys[0] : zone.keys[1] + 1] = zone.exclusive_class
+        class_N = np.where(notes.program == program, class_of_pitch[notes.pitch], 0)
+        for exclusive_class in np.unique(class_N[class_N > 0]).tolist():
+            members = np.flatnonzero(class_N == exclusive_class)
+            onsets = np.unique(onset_N[members])
+            following = np.searchsorted(onsets, onset_N[members], side="right")
+            has_next = following < len(onsets)
+            cut_N[members[has_next]] = onsets[following[has_next]]
+    return cut_N
+
+
+def _keys(notes: Notes, font: SoundFont) -> Iterator[tuple[int, Zone, NDArray[Any]]]:
+    """Each (pitch, zone) that sounds, with the positions of its notes."""
+    key_N = notes.program.astype(np.int32) * 128 + notes.pitch
+    order = np.argsort(key_N, kind="stable")
+    keys, starts = np.unique(key_N[order], return_index=True)
+    for key, members in zip(keys.tolist(), np.split(order, starts[1:]), strict=True):
+        program, pitch = divmod(key, 128)
+        for zone in font.zones(program):
+            if not zone.answers(pitch):
+                continue
+            low, high = zone.velocities
+            velocity = notes.velocity[members]
+            heard = members[(velocity >= low) & (velocity <= high)]
+            if len(heard):
+                yield pitch, zone, heard
+
+
+def _mix(notes: Notes, timing: _Timing, font: SoundFont, sample_rate_hz: int) -> NDArray[np.float32]:
+    keys = list(_keys(notes, font))
+    end_N = timing.onset_N + timing.held_N
+    total = max(
+        (int(end_N[members].max()) + release_samples(zone, sample_rate_hz=sample_rate_hz) for _, zone, members in keys),
+        default=1,
+    )
+    mix_CS = np.zeros((2, total), dtype=np.float32)
+    for pitch, zone, members in keys:
+        held_s = float(timing.held_N[members].max()) / sample_rate_hz
+        voice = sound(font, zone, pitch=pitch, held_s=held_s, sample_rate_hz=sample_rate_hz)
+        angle = (zone.pan + 0.5) * math.pi / 2
+        volume = 10 ** (-zone.attenuation_db / 20)
+        sides = np.array([math.cos(angle), math.sin(angle)], dtype=np.float32) * np.float32(volume)
+        for note in members.tolist():
+            _add(mix_CS, voice, sides, timing, note, choke=round(_CHOKE_S * sample_rate_hz))
+    return mix_CS
+
+
+def _add(
+    mix_CS: NDArray[np.float32],
+    voice: Voice,
+    sides_C: NDArray[np.float32],
+    timing: _Timing,
+    note: int,
+    *,
+    choke: int,
+) -> None:
+    """Add one note: the voice while held, its release after, a short fade where it is choked."""
+    onset, held = int(timing.onset_N[note]), int(timing.held_N[note])
+    length = min(len(voice.held_S), held + len(voice.release_S))
+    sound_S = voice.held_S[:length]
+    choked = int(timing.cut_N[note]) - onset < length
+    if length > held or choked:
+        sound_S = sound_S.copy()
+        sound_S[held:] *= voice.release_S[: max(length - held, 0)]
+    if choked:
+        sound_S = sound_S[: int(timing.cut_N[note]) - onset]
+        fade = min(choke, len(sound_S))
+        sound_S[len(sound_S) - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
+    gain = timing.gain_N[note]
+    for side, mix_S in zip(sides_C, mix_CS, strict=True):
+        if side > 0:
+            mix_S[onset : onset + len(sound_S)] += sound_S * (side * gain)
