@@ -1,0 +1,89 @@
+"""Which form of the music a client accepts (RFC 9110, section 12.5.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_RANGE = re.compile(r"(?P<kind>[\w!#$&^.+*-]+)/(?P<subtype>[\w!#$&^.+*-]+)")
+_QUALITY = re.compile(r"(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One form of a piece.
+
+    Args:
+        name: format name of :mod:`tutti.render.export`, or ``json`` for note events.
+        media_type: what the answer is labelled with.
+        others: further labels in use for the same form.
+    """
+
+    name: str
+    media_type: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every media type that means this form."""
+        return (self.media_type, *self.others)
+
+
+FORMS = (
+    Form("json", "application/json"),
+    Form("midi", "audio/midi", ("audio/mid", "audio/x-midi", "audio/sp-midi")),
+    Form("flac", "audio/flac", ("audio/x-flac",)),
+    Form("wav", "audio/wav", ("audio/x-wav", "audio/wave", "audio/vnd.wave")),
+)
+"""What the service can answer with; where a client has no preference, the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    kind: str
+    subtype: str
+    quality: float
+    place: int
+
+    def precision(self, label: str) -> int:
+        """How closely it names ``label``: 0 not at all, 1 as anything, 2 by its kind, 3 exactly."""
+        kind, subtype = label.split("/")
+        if (self.kind, self.subtype) == (kind, subtype):
+            return 3
+        if self.subtype != "*":
+            return 0
+        return 2 if self.kind == kind else int(self.kind == "*")
+
+
+def choose(accept: str | None) -> Form | None:
+    """The best form for an ``Accept`` header, or None where the client takes none of them.
+
+    For each form the most precise range counts. The higher quality wins; then the more precise range, then the client's
+    order, then :data:`FORMS`'s. Ranges that are not well-formed are passed over; no header at all means anything.
+    """
+    ranges = list(_ranges(accept)) if accept and accept.strip() else [_Range("*", "*", 1.0, 0)]
+    best, best_rank = None, (0.0, 0, 0)
+    for form in FORMS:
+        rank = max((_rank(label, ranges) for label in form.labels), default=(0.0, 0, 0))
+        if rank[0] > 0 and rank > best_rank:
+            best, best_rank = form, rank
+    return best
+
+
+def _rank(label: str, ranges: list[_Range]) -> tuple[float, int, int]:
+    fitting = [(item.precision(label), -item.place, item.quality) for item in ranges if item.precision(label)]
+    if not fitting:
+        return (0.0, 0, 0)
+    precision, place, quality = max(fitting)
+    return (quality, precision, place)
+
+
+def _ranges(accept: str) -> Iterator[_Range]:
+    for place, element in enumerate(accept.lower().split(",")):
+        media_range, *parameters = (part.strip() for part in element.split(";"))
+        match = _RANGE.fullmatch(media_range)
+        named = {name.strip(): value.strip() for name, _, value in (part.partition("=") for part in parameters)}
+        quality = named.get("q", "1")
+        if match is not None and _QUALITY.fullmatch(quality):
+            yield _Range(match["kind"], match["subtype"], float(quality), place)
