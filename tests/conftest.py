@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -38,6 +38,27 @@ def pytest_configure() -> None:
         PORTS, ray_token_file=Path(os.devnull), s3_key_id="tutti-tests", s3_key=uuid.uuid4().hex
     )
     os.environ.update({name: value for name, value in storage.items() if name.startswith("AWS_")})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-golden", action="store_true", help="write what tests/golden holds anew, to be committed")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Hold a text against the file of that name below tests/golden."""
+
+    def check(name: str, text: str) -> None:
+        path = REPOSITORY / "tests" / "golden" / name
+        if request.config.getoption("--write-golden"):
+            path.write_text(text, encoding="utf-8")
+        kept = path.read_text(encoding="utf-8") if path.exists() else ""
+        assert text == kept, (
+            f"{name} is what others rely on, and it changed. If that is meant, say so in CHANGELOG.md and run "
+            f"`pytest {request.node.nodeid.partition('[')[0]} --write-golden`."
+        )
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,97 @@
+"""The doors: which files may know a library, wherever in the file it is imported and however late.
+
+import-linter holds the same doors for import statements; this walk also reads imports by name, and holds every import
+against the dependencies that pyproject.toml declares.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PACKAGES = {"tutti": "platform/tutti", "jobs": "jobs", "serve": "serve", "cluster": "cluster"}
+IMPORTERS = {"import_module", "__import__"}
+
+# Library to a rule on the path of a file, such as tutti/corpus/midi.py.
+DOORS: dict[str, Callable[[Path], bool]] = {
+    "ray": lambda path: path.name == "on_ray.py" or path.parts[0] in ("jobs", "serve", "cluster"),
+    "mlflow": lambda path: path.parts[:2] == ("tutti", "registry"),
+    "fsspec": lambda path: path == Path("tutti/storage.py"),
+    "s3fs": lambda path: path == Path("tutti/storage.py"),
+    "botocore": lambda path: path == Path("tutti/storage.py"),
+    "deepspeed": lambda path: path == Path("tutti/training/strategy.py"),
+    "fastapi": lambda path: path.parts[0] == "serve",
+    "symusic": lambda path: path.parts[:2] == ("tutti", "corpus") or path == Path("tutti/render/synthesis.py"),
+    "pretty_midi": lambda path: path.parts[:2] == ("tutti", "corpus"),
+    "music21": lambda path: path.parts[:2] == ("tutti", "corpus"),
+}
+
+
+def imported(source: str) -> set[str]:
+    """Top-level names of everything that ``source`` imports absolutely, at any depth, by statement or by name."""
+    return {name.partition(".")[0] for node in ast.walk(ast.parse(source)) for name in _names(node)}
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+        yield node.module
+    elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if called in IMPORTERS and isinstance(node.args[0].value, str):
+            yield node.args[0].value
+
+
+def files(repository: Path) -> Iterator[tuple[Path, str]]:
+    """Path below its package's parent, and source, of every file that is shipped."""
+    for name, folder in PACKAGES.items():
+        for path in sorted((repository / folder).rglob("*.py")):
+            yield Path(name) / path.relative_to(repository / folder), path.read_text(encoding="utf-8")
+
+
+def test_the_walk_sees_late_imports_and_imports_by_name() -> None:
+    source = (
+        "from __future__ import annotations\n"
+        "from .near import thing\n"
+        "def late():\n"
+        "    import ray.data as data\n"
+        "    from mlflow.entities import Run\n"
+        "    return importlib.import_module('deepspeed.ops'), __import__('s3fs')\n"
+    )
+    assert imported(source) == {"__future__", "ray", "mlflow", "deepspeed", "s3fs"}
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_a_library_comes_in_through_its_door_alone(repository: Path, library: str) -> None:
+    strangers = [
+        str(path) for path, source in files(repository) if library in imported(source) and not DOORS[library](path)
+    ]
+    assert not strangers
+
+
+def test_the_library_room_never_imports_the_outside(repository: Path) -> None:
+    outside = {"jobs", "serve", "cluster", "benchmarks", "tests"}
+    assert not [
+        str(path) for path, source in files(repository) if path.parts[0] == "tutti" and imported(source) & outside
+    ]
+
+
+def test_every_import_is_a_declared_dependency(repository: Path) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    owners = importlib.metadata.packages_distributions()
+    undeclared: dict[str, set[str]] = {}
+    for path, source in files(repository):
+        for name in imported(source) - sys.stdlib_module_names - set(PACKAGES):
+            if not declared & {canonicalize_name(owner) for owner in owners.get(name, [name])}:
+                undeclared.setdefault(name, set()).add(str(path))
+    assert not undeclared
