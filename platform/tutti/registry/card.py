@@ -49,9 +49,11 @@ def card(bundle: Bundle) -> str:
 def _summary(bundle: Bundle, data: Mapping[str, Any]) -> str:
     parameters = sum(weight.numel() for weight in bundle.weights.values())
     counted = bundle.facts.get("parameters", parameters)
+    works = data.get("works")
+    trained = f"trained on {_number(works)} works" if isinstance(works, int) else "its training data not recorded"
     return (
-        f"A {bundle.family} model of symbolic music, {_number(counted)} parameters, trained on "
-        f"{_number(data.get('works'))} works. It gives one event token after another; a sequence of tokens is a score."
+        f"A {bundle.family} model of symbolic music, {_number(counted)} parameters, {trained}. "
+        "It gives one event token after another; a sequence of tokens is a score."
     )
 
 

@@ -185,14 +185,8 @@ def check_artifact_path(path: str) -> None:
     Raises:
         InputError: absolute, empty, with ``..`` or with a scheme.
     """
-    if (
-        not path
-        or path.startswith("/")
-        or "\\" in path
-        or ":" in path
-        or posixpath.normpath(path) != path
-        or ".." in path
-    ):
+    leaves = path.startswith("/") or ".." in path or posixpath.normpath(path) != path or path == "."
+    if not path or leaves or set(path) & set("\\:"):
         raise InputError(f"artifact path {path!r} is not below its run", remedy="use one like pictures/loss.png")
 
 

@@ -10,7 +10,7 @@ What a run keeps, by convention::
     figures               curves by step
     pictures/loss.png     the loss picture (tutti.registry.pictures)
     samples/sample.mid    one piece of the finished model, with sample.flac and sample.png of the same piece
-    bundle/<digest>/      the files of a registered version (tutti.registry.versions)
+    bundle/<digest>-…/    the files of a registered version (tutti.registry.versions)
 
 Rank 0 owns the run. The tracker holds a thread, so it is made where it works: :class:`MlflowTracking` is plain values
 and travels to a worker, which calls :meth:`MlflowTracking.open`.

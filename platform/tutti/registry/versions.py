@@ -6,7 +6,8 @@ read back and verified, and an alias moves only after they were read back again.
 
 MLflow keeps, for people who look there: tags ``tutti.digest``, ``tutti.files`` (SHA-256 by name) and ``tutti.facts`` on
 a version, and ``tutti.promotions`` on a model: its versions in the order of their promotion, which rollback walks.
-The files lie under the run that made them, ``bundle/<digest>/``.
+The files lie under the run that made them, ``bundle/<digest>-<upload>/``: an upload has a folder of its own,
+because stores write in place and another process may be reading back the same model.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import uuid
 from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -135,6 +137,14 @@ class Registry:
             raise missing("model", name, known=known, remedy="train or register one")
         return found
 
+    def with_digest(self, name: str, digest: str) -> ModelVersion | None:
+        """The version of a model that holds this checkpoint, or None.
+
+        Raises:
+            PlaceError: MLflow cannot be used.
+        """
+        return next(iter(self._with_digest(name, digest)), None)
+
     def resolve(self, reference: str) -> ModelVersion:
         """The version that ``NAME@ALIAS``, ``NAME/VERSION`` or ``NAME`` means.
 
@@ -229,7 +239,8 @@ class Registry:
 
     def _found(self, name: str | None = None) -> list[ModelVersion]:
         """Versions that Tutti registered, of one model or all, by name, the newest of a name first."""
-        if name is not None and not is_name(name):
+        nothing_yet = self.backend.is_embedded and not self.backend.database.exists()
+        if nothing_yet or (name is not None and not is_name(name)):
             return []
         only = {} if name is None else {"filter_string": f"name = '{name}'"}
         client = self._client
@@ -244,9 +255,10 @@ class Registry:
         """Oldest first."""
         return [version for version in self._found(name) if version.digest == digest][::-1]
 
-    def _upload(self, staged: Staged, *, run_id: str) -> str:
+    def _upload(self, staged: Staged, *, run_id: str, path: str | None = None) -> str:
+        """Send the files under a run, by default into a new folder; the folder's URI."""
         client = self._client
-        path = f"bundle/{staged.digest}"
+        path = path or f"bundle/{staged.digest}-{uuid.uuid4().hex[:8]}"
         try:
             with tempfile.TemporaryDirectory() as folder, calling(self.backend, "take the model's files"):
                 run = client.get_run(run_id)
@@ -301,12 +313,10 @@ class Registry:
         try:
             self._read_back(source=version.source, digest=version.digest, checksums=version.checksums)
         except IntegrityError:
-            if version.run_id is None:
+            path = version.source[version.source.rfind("/bundle/") + 1 :]
+            if version.run_id is None or self._upload(staged, run_id=version.run_id, path=path) != version.source:
                 raise
-            source = self._upload(staged, run_id=version.run_id)
-            if source != version.source:
-                raise
-            self._read_back(source=source, digest=staged.digest, checksums=staged.checksums)
+            self._read_back(source=version.source, digest=staged.digest, checksums=staged.checksums)
             with calling(self.backend, f"register {version}"):
                 for tag, value in _tags(staged).items():
                     self._client.set_model_version_tag(version.name, version.version, tag, value)
