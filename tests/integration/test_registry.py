@@ -61,17 +61,23 @@ def server(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         processes.stop(process, grace_s=server.grace_s)
 
 
+@pytest.fixture
+def embedded(tables: Path, tmp_path: Path) -> Registry:
+    """The registry of an empty results root."""
+    registry = Registry.embedded(Folder(str(tmp_path / "results")))
+    registry.backend.database.parent.mkdir(parents=True)
+    shutil.copy(tables, registry.backend.database)
+    return registry
+
+
 @pytest.fixture(params=["embedded", "server"])
-def place(request: pytest.FixtureRequest, tables: Path, tmp_path: Path) -> tuple[Registry, Path]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Registry, Path]:
     """A registry, and the folder where its files lie."""
-    root = Folder(str(tmp_path / "results"))
     if request.param == "server":
         url, home = request.getfixturevalue("server")
-        return Registry.embedded(root, tracking_uri=url), home / "sent"
-    database = Backend.at(root).database
-    database.parent.mkdir(parents=True)
-    shutil.copy(tables, database)
-    return Registry.embedded(root), database.parent / "artifacts"
+        return Registry.embedded(Folder(str(tmp_path / "results")), tracking_uri=url), home / "sent"
+    registry: Registry = request.getfixturevalue("embedded")
+    return registry, registry.backend.database.parent / "artifacts"
 
 
 @pytest.fixture
@@ -126,11 +132,10 @@ def test_a_run_goes_on_where_it_was_killed(place: tuple[Registry, Path], name: s
     assert [entry.path for entry in client.list_artifacts(run_id, "pictures")] == [LOSS_PICTURE]
 
 
-def test_another_key_is_another_run(place: tuple[Registry, Path], name: str) -> None:
-    registry, _ = place
+def test_another_key_is_another_run(embedded: Registry, name: str) -> None:
     ids = set()
     for key in ("key1", "key2"):
-        tracker = _tracking(registry, name, run_key=key).open()
+        tracker = _tracking(embedded, name, run_key=key).open()
         ids.add(tracker.start(parameters={}, tags={}))
         tracker.finish()
     assert len(ids - {UNTRACKED}) == 2
@@ -162,54 +167,51 @@ def test_registered_twice_at_once_is_registered_once(place: tuple[Registry, Path
     assert len(registry.versions(name)) == 2
 
 
-def test_references_find_production_or_the_newest(place: tuple[Registry, Path], name: str, tmp_path: Path) -> None:
-    registry, _ = place
+def test_references_find_production_or_the_newest(embedded: Registry, name: str, tmp_path: Path) -> None:
     for seed in (1, 2):
-        registry.register(_bundle(tmp_path / str(seed), seed), name=name)
-    assert registry.resolve(name).version == "2"
-    registry.promote(name, "1")
+        embedded.register(_bundle(tmp_path / str(seed), seed), name=name)
+    assert embedded.resolve(name).version == "2"
+    embedded.promote(name, "1")
     for reference in (name, f"{name}@production", f"models:/{name}@production", f"{name}/1"):
-        assert registry.resolve(reference).version == "1", reference
+        assert embedded.resolve(reference).version == "1", reference
     with pytest.raises(MissingError, match="is called '7': known are 1, 2"):
-        registry.resolve(f"{name}/7")
+        embedded.resolve(f"{name}/7")
     with pytest.raises(MissingError, match="'prod': did you mean 'production'"):
-        registry.resolve(f"{name}@prod")
+        embedded.resolve(f"{name}@prod")
     with pytest.raises(MissingError, match=f"did you mean '{name}'"):
-        registry.resolve(f"{name}x")
+        embedded.resolve(f"{name}x")
 
 
-def test_rollback_walks_the_promotions_back(place: tuple[Registry, Path], name: str, tmp_path: Path) -> None:
-    registry, _ = place
+def test_rollback_walks_the_promotions_back(embedded: Registry, name: str, tmp_path: Path) -> None:
     for seed in (1, 2, 3):
-        registry.register(_bundle(tmp_path / str(seed), seed), name=name)
+        embedded.register(_bundle(tmp_path / str(seed), seed), name=name)
     with pytest.raises(MissingError, match="nothing is in production"):
-        registry.rollback(name)
+        embedded.rollback(name)
     for version in ("1", "2", "2", "3"):
-        assert registry.promote(name, version).aliases == ("production",)
-    assert registry.previous(name).version == "2"
-    assert registry.rollback(name).version == "2"
-    assert registry.promote(name, "1").version == "1"
-    assert [registry.rollback(name).version for _ in range(2)] == ["2", "1"]
+        assert embedded.promote(name, version).aliases == ("production",)
+    assert embedded.previous(name).version == "2"
+    assert embedded.rollback(name).version == "2"
+    assert embedded.promote(name, "1").version == "1"
+    assert [embedded.rollback(name).version for _ in range(2)] == ["2", "1"]
     with pytest.raises(MissingError, match=f"no earlier promoted version to go back to .*{name}/1"):
-        registry.rollback(name)
-    assert registry.resolve(f"{name}@production").version == "1"
+        embedded.rollback(name)
+    assert embedded.resolve(f"{name}@production").version == "1"
 
 
-def test_rollback_believes_the_alias(place: tuple[Registry, Path], name: str, tmp_path: Path) -> None:
+def test_rollback_believes_the_alias(embedded: Registry, name: str, tmp_path: Path) -> None:
     """A crash between tag and alias, a hand in MLflow's pages, or a deleted version must not lead it astray."""
-    registry, _ = place
     for seed in (1, 2, 3, 4):
-        registry.register(_bundle(tmp_path / str(seed), seed), name=name)
-    client: MlflowClient = registry.backend.client()
+        embedded.register(_bundle(tmp_path / str(seed), seed), name=name)
+    client: MlflowClient = embedded.backend.client()
     for version in ("1", "2", "3"):
-        registry.promote(name, version)
+        embedded.promote(name, version)
     client.set_registered_model_alias(name, "production", "2")
-    assert registry.previous(name).version == "1"
+    assert embedded.previous(name).version == "1"
     client.set_registered_model_alias(name, "production", "4")
-    registry.promote(name, "1")
-    assert registry.rollback(name).version == "4"
+    embedded.promote(name, "1")
+    assert embedded.rollback(name).version == "4"
     client.delete_model_version(name, "3")
-    assert registry.rollback(name).version == "2"
+    assert embedded.rollback(name).version == "2"
 
 
 def test_fetched_files_are_verified_and_kept(place: tuple[Registry, Path], name: str, tmp_path: Path) -> None:
@@ -313,7 +315,9 @@ def test_a_late_server_gets_everything(server: tuple[str, Path], tmp_path: Path)
 
 def test_processes_that_come_first_together_make_one_file(tmp_path: Path) -> None:
     uri = Backend.at(Folder(str(tmp_path / "results"))).tracking_uri
-    code = "import sys; from tutti.registry.backend import Backend as B; B(sys.argv[1]).client().create_experiment(sys.argv[2])"
+    code = (
+        "import sys; from tutti.registry.backend import *; Backend(sys.argv[1]).client().create_experiment(sys.argv[2])"
+    )
     workers = [subprocess.Popen([sys.executable, "-c", code, uri, f"experiment {i}"]) for i in range(2)]
     for worker in workers:
         assert worker.wait(120) == 0
@@ -322,11 +326,8 @@ def test_processes_that_come_first_together_make_one_file(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "results" / "mlflow").iterdir()] == ["mlflow.db"]
 
 
-def test_the_verb(tables: Path, tmp_path: Path) -> None:
-    root = tmp_path / "results"
-    registry = Registry.embedded(Folder(str(root)))
-    registry.backend.database.parent.mkdir(parents=True)
-    shutil.copy(tables, registry.backend.database)
+def test_the_verb(embedded: Registry, tmp_path: Path) -> None:
+    registry, root = embedded, tmp_path / "results"
     for seed in (1, 2):
         registry.register(
             _bundle(tmp_path / str(seed), seed, measures={"valid_nll_nats_per_token": 0.25 * seed}), name="bach"
