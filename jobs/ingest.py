@@ -1,0 +1,164 @@
+"""``tutti ingest SOURCE…``: scores from folders, URLs or music21 into the works table."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import click
+import yaml
+from pydantic import Field, field_validator
+
+from cluster.embedded import start_embedded_ray
+from tutti import config, lineage, telemetry
+from tutti.corpus import ingest, rights
+from tutti.corpus.sources import Item, resolve
+from tutti.errors import RecipeError
+from tutti.features.descriptors import describe
+from tutti.lineage import Dataset
+from tutti.storage import Folder
+from tutti.telemetry import Reporter
+from tutti.units import format_seconds
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MAX_NAMES_IN_NAME = 3
+
+
+class IngestRecipe(ingest.Reading):
+    """What to read, under which terms, and how."""
+
+    sources: tuple[str, ...] = Field(
+        min_length=1, description="folders, files, http(s) or s3 addresses, music21:COLLECTION[/SCORE]"
+    )
+    licence: str = Field(
+        default=rights.UNKNOWN, description="terms of the files: SPDX, LicenseRef-…, or unknown; music21 has its own"
+    )
+    max_files: int | None = Field(
+        default=None, ge=1, description="files to read at most, the first by source and name; all where left out"
+    )
+
+    @field_validator("licence")
+    @classmethod
+    def _is_a_licence(cls, value: str) -> str:
+        try:
+            return rights.check(value)
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
+
+    @property
+    def reading(self) -> ingest.Reading:
+        """The settings that the rows depend on, beside the files themselves."""
+        return ingest.Reading(**{name: getattr(self, name) for name in ingest.Reading.model_fields})
+
+
+def run(recipe: IngestRecipe, *, name: str | None = None, root: Folder, reporter: Reporter) -> Dataset:
+    """Read the sources into the works table; found, where it was done before.
+
+    Args:
+        recipe: what to read.
+        name: name of the dataset; where left out, that of its collections.
+        root: results root.
+        reporter: told how far it is.
+
+    Raises:
+        UserError: a source is not there or holds no music, its licence must be named, nothing could be read, or the
+            folder cannot be written.
+    """
+    items = items_of(recipe)
+    name = name or _name_of(items)
+    folder = _place(recipe, items=items, name=name, root=root)
+    found = lineage.find(folder)
+    if found is not None:
+        reporter.line(f"works {name}: found finished · {counts(found)}")
+        return found
+    folder.check_writable()
+    from tutti.corpus.on_ray import read_items  # a second run, which reads nothing, must not wait for Ray
+
+    start_embedded_ray()
+    outcomes = read_items(items, reading=recipe.reading, describe=describe, reporter=reporter)
+    dataset = ingest.publish(
+        outcomes, items=items, reading=recipe.reading, folder=folder, name=name, sources=recipe.sources
+    )
+    reporter.line(f"works {name}: {counts(dataset)}")
+    return dataset
+
+
+def items_of(recipe: IngestRecipe) -> list[Item]:
+    """The files of all sources, in the recipe's order.
+
+    Raises:
+        UserError: a source is not there or holds no music, or its licence must be named.
+    """
+    sources = dict.fromkeys(recipe.sources)
+    return [item for source in sources for item in resolve(source, licence=recipe.licence)][: recipe.max_files]
+
+
+def counts(works: Dataset) -> str:
+    """What a works dataset holds, in one short text."""
+    facts = works.facts
+    text = f"{facts['works']:,} works · {facts['notes']:,} notes · {format_seconds(facts['length_s'])} of music"
+    refused = ", ".join(f"{count} {reason}" for reason, count in facts["refusals"].items())
+    return f"{text} · refused: {refused}" if refused else text
+
+
+def _place(recipe: IngestRecipe, *, items: Sequence[Item], name: str, root: Folder) -> Folder:
+    if not _NAME.fullmatch(name):
+        raise RecipeError(f"name {name!r} cannot be a folder", remedy="use letters, digits, '.', '_' and '-'")
+    return lineage.place(root, kind=ingest.KIND, name=name, inputs=ingest.inputs_of(items, recipe.reading))
+
+
+def _name_of(items: Sequence[Item]) -> str:
+    """A name from the collections, where the caller gave none."""
+    collections = [
+        re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") for name in {item.collection: 0 for item in items}
+    ]
+    named = [name for name in collections if name]
+    return "-".join(named)[:64].rstrip("-._") if 0 < len(named) <= MAX_NAMES_IN_NAME else "works"
+
+
+def _plan_lines(recipe: IngestRecipe, *, items: Sequence[Item], name: str, folder: Folder) -> list[str]:
+    state = "finished" if lineage.find(folder) else "not made yet"
+    files = Counter((item.collection, item.licence) for item in items)
+    refused = Counter(item.reason for item in items if item.reason)
+    return [
+        f"works       {name}, {state}",
+        *(f"source      {source}" for source in dict.fromkeys(recipe.sources)),
+        *(f"collection  {collection}: {count} files under {licence}" for (collection, licence), count in files.items()),
+        *(f"refused     {count} files already, as {reason}" for reason, count in sorted(refused.items())),
+        f"address     {folder.uri}",
+    ]
+
+
+@click.command(name="ingest")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--licence", default=rights.UNKNOWN, show_default=True, help="Terms of the files: SPDX or LicenseRef-….")
+@click.option("--name", help="Name of the dataset; by default that of its collections.")
+@click.option("--root", default="results", show_default=True, help="Results root: a folder or s3://bucket/prefix.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set another field of the recipe.")
+@click.option("--dry-run", is_flag=True, help="Say what would be read and where it would go, and read nothing.")
+def command(
+    sources: tuple[str, ...], licence: str, name: str | None, root: str, overrides: tuple[str, ...], dry_run: bool
+) -> None:
+    """Read scores into the works table.
+
+    A SOURCE is a folder or file of MIDI, MusicXML, ABC or kern, an http(s) or s3 address of one, or music21:COLLECTION,
+    such as music21:bach. What cannot be read becomes a row in the refusals table. Sources that were read before are
+    found, not read again.
+
+    \b
+    Example:
+      tutti ingest music21:bach ~/midi --licence CC0-1.0 --name chorales
+    """
+    telemetry.quiet_libraries()
+    text = yaml.safe_dump({"sources": list(sources), "licence": licence})
+    recipe = config.parse(IngestRecipe, text, overrides=overrides, origin="ingest")
+    place = Folder(root)
+    if dry_run:
+        items = items_of(recipe)
+        chosen = name or _name_of(items)
+        folder = _place(recipe, items=items, name=chosen, root=place)
+        click.echo("\n".join(_plan_lines(recipe, items=items, name=chosen, folder=folder)))
+        return
+    dataset = run(recipe, name=name, root=place, reporter=telemetry.reporter())
+    click.echo(f"works: {dataset.folder.uri}")

@@ -1,0 +1,68 @@
+"""Licences: who stated them, in which words, and whether a run was told that it may use them.
+
+A licence is an SPDX identifier (https://spdx.org/licenses), ``LicenseRef-`` and a name for terms that SPDX does not
+list, or ``unknown`` where nobody stated one. Nothing is allowed because it is there: a run names what it may use.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from tutti.errors import RecipeError
+
+UNKNOWN = "unknown"
+MUSIC21 = "LicenseRef-music21-corpus"
+
+_REFERENCE = re.compile(r"LicenseRef-[A-Za-z0-9][A-Za-z0-9.-]*")
+_CREATIVE_COMMONS = tuple(
+    f"CC-{terms}-{version}"
+    for terms in ("BY", "BY-SA", "BY-NC", "BY-ND", "BY-NC-SA", "BY-NC-ND")
+    for version in ("1.0", "2.0", "2.5", "3.0", "4.0")
+)
+# SPDX identifiers that music, its encodings, samples and the data around them come under.
+IDENTIFIERS = frozenset(
+    (
+        *_CREATIVE_COMMONS, "CC0-1.0", "CC-PDDC", "PDDL-1.0", "ODbL-1.0", "ODC-By-1.0", "CDLA-Permissive-1.0",
+        "CDLA-Permissive-2.0", "CDLA-Sharing-1.0", "LAL-1.2", "LAL-1.3", "OFL-1.1", "GFDL-1.2-or-later",
+        "GFDL-1.3-or-later", "MIT", "MIT-0", "ISC", "Zlib", "Unlicense", "0BSD", "BSD-2-Clause", "BSD-3-Clause",
+        "Apache-2.0", "MPL-2.0", "LGPL-2.1-or-later", "LGPL-3.0-or-later", "GPL-2.0-only", "GPL-2.0-or-later",
+        "GPL-3.0-only", "GPL-3.0-or-later", "AGPL-3.0-only", "AGPL-3.0-or-later", "WTFPL", "Artistic-2.0",
+    )
+)  # fmt: skip
+
+
+def check(licence: str) -> str:
+    """Return ``licence`` if it is written as one.
+
+    Raises:
+        RecipeError: neither SPDX, nor ``LicenseRef-…``, nor ``unknown``.
+    """
+    if licence == UNKNOWN or licence in IDENTIFIERS or _REFERENCE.fullmatch(licence):
+        return licence
+    by_lower = {name.lower(): name for name in (*IDENTIFIERS, UNKNOWN)}
+    near = difflib.get_close_matches(licence.lower(), sorted(by_lower), n=1)
+    hint = f"did you mean {by_lower[near[0]]}? Else write" if near else "write an SPDX identifier such as CC-BY-4.0, or"
+    raise RecipeError(f"licence {licence!r} is not known", remedy=f"{hint} LicenseRef- and a name for other terms")
+
+
+def allowed(licence: str, *, named: Iterable[str]) -> bool:
+    """Whether a work under ``licence`` may be used by a run that named ``named``; ``unknown`` must be named as well."""
+    return licence in set(named)
+
+
+def check_allowed(licences: Iterable[str], *, named: Iterable[str]) -> None:
+    """Hold the licences of works against those that a run named.
+
+    Raises:
+        RecipeError: some were not named.
+    """
+    named = set(named)
+    missing = sorted(set(licences) - named)
+    if missing:
+        shown = ", ".join(sorted(named)) or "none"
+        raise RecipeError(
+            f"works under {', '.join(missing)} are not among the licences that this run may use ({shown})",
+            remedy="name them, or leave those works out",
+        )
