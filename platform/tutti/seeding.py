@@ -8,6 +8,8 @@ streams across releases (NEP 19).
 from __future__ import annotations
 
 import hashlib
+import json
+from operator import index
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,8 @@ _MIX_B = np.uint64(0x94D049BB133111EB)
 
 def derive(root: int, *names: str | int) -> int:
     """A 63-bit seed for the stream ``names`` under ``root``."""
-    text = "\x1f".join([str(root), *(f"{type(name).__name__}:{name}" for name in names)])
+    # As JSON no two lists have the same text, 1 differs from "1", and NumPy's integers equal Python's.
+    text = json.dumps([name if isinstance(name, str) else index(name) for name in (root, *names)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
