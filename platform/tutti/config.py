@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import reprlib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -42,11 +43,7 @@ def parse(kind: type[S], text: str, *, overrides: Iterable[str] = (), origin: st
     Raises:
         RecipeError: not YAML, an unknown key, a value outside its limits.
     """
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"{origin} is not YAML ({reason})", remedy="mend the file") from None
+    tree = _plain(text, origin=origin)
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
@@ -68,19 +65,29 @@ def build(kind: type[S], tree: dict[str, Any], *, origin: str = "settings") -> S
         raise RecipeError(*_first_fault(error, kind, origin)) from None
 
 
+def _plain(text: str, *, origin: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # PyYAML lets dates such as 2026-13-01 escape
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"{origin} is not YAML ({reason})", remedy="mend it") from None
+
+
 def _lay_over(tree: dict[str, Any], override: str) -> None:
     path, equals, value = override.partition("=")
     if not equals or not path:
         raise RecipeError(f"--set {override!r} has no value", remedy="write it like training.steps=100")
     *parents, last = path.split(".")
     for name in parents:
-        node = tree.setdefault(name, {})
+        if tree.get(name) is None:
+            tree[name] = {}
+        node = tree[name]
         if not isinstance(node, dict):
             raise RecipeError(
                 f"--set {override!r}: {name!r} holds a value, not keys", remedy="name a key that is there"
             )
         tree = node
-    tree[last] = yaml.safe_load(value)
+    tree[last] = _plain(value, origin=f"--set {override!r}")
 
 
 def _first_fault(error: ValidationError, kind: type[Settings], origin: str) -> tuple[str]:
@@ -92,8 +99,10 @@ def _first_fault(error: ValidationError, kind: type[Settings], origin: str) -> t
         remedy = f"did you mean {near[0]!r}?" if near else f"known keys here are {', '.join(known)}"
         return (f"{origin}: unknown key {path!r}; {remedy}",)
     message = fault["msg"].removeprefix("Value error, ")
-    shown = "" if fault["type"] == "missing" else f" = {fault['input']!r}"
-    return (f"{origin}: {path or 'settings'}{shown}: {message}",)
+    if not path:
+        return (f"{origin}: {message}",)
+    shown = "" if fault["type"] == "missing" else f" = {reprlib.repr(fault['input'])}"
+    return (f"{origin}: {path}{shown}: {message}",)
 
 
 def _known_keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
