@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tutti.config import digest_of
-from tutti.errors import IntegrityError, MissingError
+from tutti.errors import IntegrityError, MissingError, RecipeError
 from tutti.storage import Folder
 
 MANIFEST = "manifest.json"
@@ -64,7 +64,13 @@ class Dataset:
 
 
 def place(root: Folder, *, kind: str, name: str, inputs: Mapping[str, Any]) -> Folder:
-    """Where the dataset made from ``inputs`` (settings, addresses, code version) lives, finished or not."""
+    """Where the dataset made from ``inputs`` (settings, addresses, code version) lives, finished or not.
+
+    Raises:
+        RecipeError: a name that would lead to another folder.
+    """
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise RecipeError(f"name {name!r} cannot be a folder's", remedy="use letters, digits, '-', '_' and '.'")
     return root / kind / name / digest_of(dict(inputs))
 
 
@@ -110,12 +116,14 @@ def find(folder: Folder) -> Dataset | None:
     """The dataset at ``folder``, or None where no manifest was published.
 
     Raises:
-        IntegrityError: the manifest is unreadable or a listed object is missing or of another size.
+        IntegrityError: the manifest is unreadable, of another format, or a listed object is missing or of another size.
     """
     if not folder.exists(MANIFEST):
         return None
     try:
         document = json.loads(folder.read(MANIFEST))
+        if document["format"] != MANIFEST_FORMAT:
+            raise ValueError(f"format {document['format']!r}, not {MANIFEST_FORMAT}")
         dataset = _from_document(folder, document)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{folder.uri}/{MANIFEST} is not a manifest ({error})") from error

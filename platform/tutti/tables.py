@@ -160,15 +160,23 @@ def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as a table of ``schema``.
 
     Raises:
-        IntegrityError: a row lacks a column or has one too many.
+        IntegrityError: a row lacks a column, has one too many, or holds nothing where a value must be.
     """
     rows = list(rows)
     names = set(schema.names)
     for row in rows:
         if set(row) != names:
             odd = sorted(set(row) ^ names)
-            raise IntegrityError(f"a row of {schema.metadata[b'table'].decode()} differs from its schema in {odd}")
-    return pa.Table.from_pylist(rows, schema=schema)
+            raise IntegrityError(f"a row of {_name(schema)} differs from its schema in {odd}")
+    table = pa.Table.from_pylist(rows, schema=schema)
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise IntegrityError(f"column {field.name} of {_name(schema)} has rows without a value")
+    return table
+
+
+def _name(schema: pa.Schema) -> str:
+    return str(schema.metadata[b"table"].decode())
 
 
 def to_parquet(table: pa.Table) -> bytes:
