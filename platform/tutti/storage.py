@@ -1,15 +1,16 @@
 """One face for ``file://``, ``s3://`` and ``memory://``: whole objects in, whole objects out.
 
 A write is complete or absent: local files appear by rename, object stores publish on close. Passing errors (a
-connection cut, a busy server) are tried again with growing pauses; final ones (no permission, no space, not there) are
-translated at once. Credentials and endpoints come from the environment alone (``AWS_ACCESS_KEY_ID``,
-``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``).
+connection cut, a busy server) are tried again with growing pauses, here and nowhere below; final ones (no permission,
+no space, not there) are translated at once. Credentials and endpoints come from the environment alone
+(``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``).
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -24,14 +25,19 @@ from tutti.errors import MissingError, PlaceError
 
 T = TypeVar("T")
 
-ATTEMPTS = 6
+ATTEMPTS = 7
 FIRST_PAUSE_S = 0.2
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
+# S3 libraries raise some of these without an errno.
+_FINAL_KINDS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 _FINAL_ERRNOS = frozenset(
     (
         errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
         errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST,
     )
 )  # fmt: skip
+# What a process that was killed while writing leaves behind.
+_STAGED = re.compile(r"(?:.*/)?\.[^/]+\.[0-9a-f]{32}\.part")
 
 
 @dataclass(frozen=True)
@@ -106,16 +112,18 @@ class Folder:
             self._fs.invalidate_cache()
             base = self._fs._strip_protocol(self._full("")).rstrip("/") + "/"
             try:
-                return sorted(name[len(base) :] for name in self._fs.find(self._full(path)) if name.startswith(base))
+                below = [name[len(base) :] for name in self._fs.find(self._full(path)) if name.startswith(base)]
             except FileNotFoundError:
                 return []
+            return sorted(name for name in below if not _STAGED.fullmatch(name))
 
         return self._try("list", path, found)
 
     def children(self, path: str = "") -> list[str]:
         """Names directly below ``path``, sorted; empty if nothing is there."""
         depth = len([part for part in path.split("/") if part])
-        return sorted({name.split("/")[depth] for name in self.paths(path)})
+        split = (name.split("/") for name in self.paths(path))
+        return sorted({parts[depth] for parts in split if len(parts) > depth})
 
     def delete(self, path: str = "") -> None:
         """Remove an object, or everything below ``path``; nothing there is no error."""
@@ -144,8 +152,7 @@ class Folder:
                 f"storage {self.uri!r} is of an unknown kind",
                 remedy="use a path, file://, s3:// or memory://",
             )
-        options = {"use_listings_cache": False} if protocol == "s3" else {}
-        return fsspec.filesystem(protocol, **options)
+        return _s3() if protocol == "s3" else fsspec.filesystem(protocol)
 
     def _full(self, path: str) -> str:
         if ".." in path.split("/"):
@@ -188,7 +195,7 @@ class Folder:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _may_pass(self, error: OSError) -> bool:
-        return not self.is_local and not isinstance(error, FileNotFoundError) and error.errno not in _FINAL_ERRNOS
+        return not self.is_local and not isinstance(error, _FINAL_KINDS) and error.errno not in _FINAL_ERRNOS
 
     def _translated(self, error: BaseException, *, verb: str, path: str) -> MissingError | PlaceError:
         full = self._full(path)
@@ -202,6 +209,21 @@ class Folder:
         if code in (errno.ENOSPC, errno.EDQUOT):
             return PlaceError(f"no space left to write {full}", remedy="free some space or choose another folder")
         reason = " ".join(str(error).split()) or type(error).__name__
-        return PlaceError(
-            f"cannot {verb} {full} ({reason})", remedy="check the address, the server and the credentials"
+        remedy = (
+            "check the folder and its disk" if self.is_local else "check the address, the server and the credentials"
         )
+        if "Credential" in type(error).__name__:
+            remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return PlaceError(f"cannot {verb} {full} ({reason})", remedy=remedy)
+
+
+def _s3() -> Any:
+    # Retries of botocore within those of s3fs within ours would turn a mistyped endpoint into minutes of silence.
+    settings = {
+        "retries": {"max_attempts": 0},
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "read_timeout": READ_TIMEOUT_S,
+    }
+    system = fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=settings)
+    system.retries = 1
+    return system
