@@ -61,14 +61,14 @@ class Silent:
 
 
 class _PlainTask:
-    def __init__(self, stream: TextIO, *, name: str, total: float | None, unit: str) -> None:
-        self._stream, self._name, self._total, self._unit = stream, name, total, unit
+    def __init__(self, stream: TextIO, *, name: str, total: float | None, unit: str, every_s: float) -> None:
+        self._stream, self._name, self._total, self._unit, self._every_s = stream, name, total, unit, every_s
         self._started_s = self._last_line_s = time.monotonic()
 
     def update(self, done: float, *, total: float | None = None, note: str = "") -> None:
         self._total = total if total is not None else self._total
         now_s = time.monotonic()
-        if now_s - self._last_line_s < PLAIN_LINE_EVERY_S:
+        if now_s - self._last_line_s < self._every_s:
             return
         self._last_line_s = now_s
         spent_s = now_s - self._started_s
@@ -82,10 +82,16 @@ class _PlainTask:
 
 
 class Plain:
-    """Lines without control codes, for logs and pipes."""
+    """Lines without control codes, for logs and pipes.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    Args:
+        stream: where they go, standard error by default.
+        every_s: a task writes at most one line in this time.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, every_s: float = PLAIN_LINE_EVERY_S) -> None:
         self._stream = stream or sys.stderr
+        self._every_s = every_s
 
     def line(self, text: str) -> None:
         """Write ``text``."""
@@ -95,7 +101,7 @@ class Plain:
     @contextmanager
     def task(self, name: str, *, total: float | None, unit: str) -> Iterator[Task]:
         """A task that writes a line now and then."""
-        yield _PlainTask(self._stream, name=name, total=total, unit=unit)
+        yield _PlainTask(self._stream, name=name, total=total, unit=unit, every_s=self._every_s)
 
 
 class _RichTask:

@@ -109,7 +109,7 @@ def format_bytes(size: float) -> str:
 
 def format_seconds(seconds: float) -> str:
     """Time for people: 75 is ``1m15s``."""
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f}s" if seconds >= 10 else f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
