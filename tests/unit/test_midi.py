@@ -1,0 +1,144 @@
+"""MIDI files as they come: sound ones, odd ones and broken ones."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+
+from tutti.corpus.midi import (
+    MAX_DELTA_TICKS,
+    MAX_QUARTERS,
+    from_pretty_midi,
+    in_midi_form,
+    read_midi,
+    to_pretty_midi,
+    write_midi,
+)
+from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
+from tutti.errors import DataError
+
+END = b"\x00\xff\x2f\x00"
+NOTE = b"\x00\x90\x3c\x64" + b"\x60\x80\x3c\x00"
+LONGEST_PAUSE = b"\xff\xff\xff\x7f\xb0\x01\x01"
+
+
+def track(events: bytes) -> bytes:
+    return b"MTrk" + struct.pack(">I", len(events) + len(END)) + events + END
+
+
+def smf(*events: bytes, kind: int = 1, division: int = 96, tracks: int | None = None) -> bytes:
+    count = len(events) if tracks is None else tracks
+    return b"MThd" + struct.pack(">IHHH", 6, kind, count, division) + b"".join(map(track, events))
+
+
+def test_a_note_is_read() -> None:
+    score = read_midi(smf(NOTE))
+    assert score.ticks_per_quarter == 96
+    assert (score.notes.onset_ticks.tolist(), score.notes.duration_ticks.tolist()) == ([0], [96])
+    assert (score.notes.pitch.tolist(), score.notes.velocity.tolist()) == ([60], [100])
+    assert score.tempo_qpm.tolist() == [120.0]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "detail"),
+    [
+        (b"", "empty", "no bytes"),
+        (b"not music", "unreadable", "begins with b'not '"),
+        (b"MThd\x00\x00", "unreadable", "inside its header"),
+        (smf(), "no_notes", "no track"),
+        (smf(b""), "no_notes", "no note"),
+        (smf(NOTE)[:-3], "unreadable", "3 bytes of track 1 are gone"),
+        (smf(NOTE, tracks=3), "unreadable", "promises 3 tracks and the file holds 1"),
+        (smf(NOTE, division=0), "bad_time", "0 ticks per quarter"),
+        (smf(NOTE, division=0xE728), "bad_time", r"SMPTE time \(25 frames"),
+        (smf(b"\x00\xff\x51\x03\x00\x00\x00" + NOTE), "bad_time", "tempo of 0"),
+        (smf(b"\x00\xff\x58\x04\x00\x02\x18\x08" + NOTE), "bad_time", "meter of 0/4"),
+        (smf(NOTE, NOTE, kind=2), "unreadable", "type 2 holds 2 independent pieces"),
+        (smf(NOTE, kind=7), "unreadable", "MIDI type 7"),
+        (smf(LONGEST_PAUSE * 9 + NOTE, division=32_767), "too_long", "limit of 2147483647 ticks"),
+        # 17 pauses wrap a 32-bit tick once around and look short again.
+        (smf(LONGEST_PAUSE * 17 + NOTE, division=32_767), "too_long", "limit of 2147483647 ticks"),
+        (smf(LONGEST_PAUSE + NOTE), "too_long", f"limit of {MAX_QUARTERS}"),
+        (b"RIFF\x00\x00\x00\x00RMID", "unreadable", "RIFF file holds no MIDI"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_with_its_reason(data: bytes, reason: str, detail: str) -> None:
+    with pytest.raises(DataError, match=detail) as caught:
+        read_midi(data)
+    assert caught.value.reason == reason
+
+
+def test_every_cut_of_a_file_is_refused() -> None:
+    whole = smf(NOTE * 3, NOTE)
+    for length in range(len(whole)):
+        with pytest.raises(DataError):
+            read_midi(whole[:length])
+
+
+def test_riff_wrapping_and_padding_are_taken_off() -> None:
+    data = smf(NOTE)
+    wrapped = b"RIFF" + struct.pack("<I", len(data) + 12) + b"RMIDdata" + struct.pack("<I", len(data)) + data
+    assert read_midi(wrapped).same_music(read_midi(data))
+    assert read_midi(data + b"\x00" * 64).same_music(read_midi(data))
+
+
+def test_a_note_without_length_lasts_one_tick() -> None:
+    score = read_midi(smf(b"\x00\x90\x3c\x64\x00\x80\x3c\x00"))
+    assert score.notes.duration_ticks.tolist() == [1]
+
+
+def test_the_first_tracks_name_is_the_title_unless_it_is_a_part() -> None:
+    name = b"\x00\xff\x03\x05Valse"
+    assert read_midi(smf(name, NOTE)).title == "Valse"
+    assert read_midi(smf(name + NOTE, NOTE)).title is None
+
+
+def test_drums_and_programs_survive_more_parts_than_channels() -> None:
+    count = 40
+    notes = Notes.of(
+        onset_ticks=np.zeros(count),
+        duration_ticks=np.full(count, 10),
+        pitch=np.full(count, 60),
+        program=[DRUM_PROGRAM, *range(count - 1)],
+        track=np.arange(count),
+    )
+    score = Score.of(notes, ticks_per_quarter=96)
+    assert read_midi(write_midi(score)).same_music(in_midi_form(score))
+
+
+def test_one_rest_longer_than_midi_can_say_is_refused() -> None:
+    notes = Notes.of(onset_ticks=[MAX_DELTA_TICKS], duration_ticks=[1], pitch=[60])
+    with pytest.raises(DataError, match=f"limit of {MAX_DELTA_TICKS}"):
+        write_midi(Score.of(notes, ticks_per_quarter=32_767))
+
+
+@pytest.mark.parametrize(("ticks_per_quarter", "meter"), [(0, (4, 4)), (40_000, (4, 4)), (96, (4, 5))])
+def test_what_has_no_place_in_midi_is_not_written(ticks_per_quarter: int, meter: tuple[int, int]) -> None:
+    notes = Notes.of(onset_ticks=[0], duration_ticks=[1], pitch=[60])
+    with pytest.raises(DataError, match="bad_time"):
+        write_midi(Score.of(notes, ticks_per_quarter=ticks_per_quarter, meters=[(0, *meter)]))
+
+
+def test_pretty_midi_hears_the_same_notes_at_the_same_seconds() -> None:
+    notes = Notes.of(
+        onset_ticks=[0, 96, 192, 400],
+        duration_ticks=[96, 96, 200, 48],
+        pitch=[60, 64, 67, 36],
+        velocity=[80, 90, 100, 110],
+        program=[0, 40, 40, DRUM_PROGRAM],
+        track=[0, 1, 1, 2],
+    )
+    score = Score.of(notes, ticks_per_quarter=96, tempos=[(0, 90.0), (150, 140.0)], meters=[(0, 3, 4)])
+    heard = to_pretty_midi(score)
+    found = sorted(
+        (note.start, note.end, note.pitch, note.velocity) for part in heard.instruments for note in part.notes
+    )
+    ends = notes.onset_ticks + notes.duration_ticks
+    wanted = zip(score.seconds_at(notes.onset_ticks), score.seconds_at(ends), notes.pitch, notes.velocity, strict=True)
+    assert np.allclose(found, sorted(wanted), atol=1e-6)
+    assert [part.is_drum for part in heard.instruments] == [False, False, True]
+    again = from_pretty_midi(heard)
+    assert np.array_equal(again.notes.pitch, score.notes.pitch)
+    assert np.allclose(again.seconds_at(again.notes.onset_ticks), score.seconds_at(score.notes.onset_ticks), atol=2e-3)
