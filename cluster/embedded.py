@@ -43,15 +43,18 @@ def start_embedded_ray(*, address: str | None = None, num_cpus: int | None = Non
     """
     if num_cpus is not None and num_cpus < 1:
         raise RecipeError(f"{num_cpus} cores for Ray are too few", remedy="give at least 1, or none for all cores")
+    target = address or os.environ.get("RAY_ADDRESS") or "local"
+    place = None if target in ("local", "auto") else _host_and_port(target)
     import ray  # reads RAY_* variables as it is imported, so not before a verb has set them
 
     if ray.is_initialized():
         return
-    target = address or os.environ.get("RAY_ADDRESS") or "local"
     if target == "local":
         _start_here(num_cpus=num_cpus, worker_output=worker_output)
-    else:
-        _join(target, worker_output=worker_output)
+        return
+    if place is not None:
+        _greet(*place, address=target)
+    _join(target, worker_output=worker_output)
 
 
 def object_store_bytes() -> int:
@@ -103,8 +106,6 @@ def _start_here(*, num_cpus: int | None, worker_output: bool) -> None:
 def _join(address: str, *, worker_output: bool) -> None:
     import ray
 
-    if address != "auto":
-        _greet(address)
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=worker_output)
     except (OSError, ValueError, RuntimeError) as error:
@@ -124,9 +125,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _greet(address: str) -> None:
+def _greet(host: str, port: int, *, address: str) -> None:
     """Knock at ``address``: where nothing listens, Ray itself tries for two minutes and then ends the process."""
-    host, port = _host_and_port(address)
     try:
         socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:

@@ -11,7 +11,7 @@ import fcntl
 import os
 import secrets as entropy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from cluster.processes import free_port, is_running, ports_in_use, start, stop, 
 from cluster.services import (
     BUCKET,
     FOREIGN_RAY_VARIABLES,
+    PORTS_OF,
     Ports,
     Server,
     client_environment,
@@ -61,10 +62,10 @@ def up(root: Path, *, ports: Ports | None = None, num_cpus: int | None = None, t
         if stack is None or not alive:
             _forget(stack)
             stack = _planned(home, ports or Ports())
-        names = {service.name for service in alive}
-        missing = [server for server in _servers(root, stack, num_cpus=num_cpus) if server.name not in names]
-        _check_ports(missing)
-        return _start(missing, stack=stack, alive=alive, timeout_s=timeout_s)
+        missing = PORTS_OF.keys() - {service.name for service in alive}
+        _check_ports(stack.ports, of=missing)
+        servers = [server for server in _servers(root, stack, num_cpus=num_cpus) if server.name in missing]
+        return _start(servers, stack=stack, alive=alive, timeout_s=timeout_s)
 
 
 def down(root: Path) -> tuple[str, ...]:
@@ -179,8 +180,8 @@ def _planned(home: Path, ports: Ports) -> Stack:
     )
 
 
-def _check_ports(servers: list[Server]) -> None:
-    wanted = {port: name for server in servers for name, port in server.ports.items()}
+def _check_ports(ports: Ports, *, of: Collection[str]) -> None:
+    wanted = {getattr(ports, name): name for server in of for name in PORTS_OF[server]}
     taken = sorted(ports_in_use(wanted))
     if taken:
         shown = ", ".join(f"{port} ({wanted[port]})" for port in taken)

@@ -22,7 +22,7 @@ BUCKET = "tutti"
 REGION = "us-east-1"
 LOWEST_PORT, HIGHEST_PORT = 1024, 65535
 # Variables of the caller's shell that would point a new Ray head at another cluster.
-FOREIGN_RAY_VARIABLES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+FOREIGN_RAY_VARIABLES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,10 @@ class Ports:
             owners[port] = name
 
 
+PORTS_OF = {"s3": ("s3",), "mlflow": ("mlflow",), "ray": ("ray", "ray_client", "dashboard")}
+"""Which of :class:`Ports` each server listens on, in the order in which they start."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """One server of the stack before it runs.
@@ -57,7 +61,6 @@ class Server:
         name: ``s3``, ``mlflow`` or ``ray``.
         command: absolute path of the program, then its arguments.
         environment: variables laid over the caller's own.
-        ports: what must be free, by the name it has in :class:`Ports`.
         ready_url: answers once the server can be used.
         address: what a user types or opens.
         grace_s: how long it may take to end in order.
@@ -66,7 +69,6 @@ class Server:
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
-    ports: Mapping[str, int]
     ready_url: str
     address: str
     grace_s: float
@@ -104,7 +106,6 @@ def s3_server(home: Path, *, port: int, environment: Mapping[str, str]) -> Serve
         ),
         # The key goes through the environment because command lines are open to every user of the machine.
         environment={"RCLONE_AUTH_KEY": pair, "RCLONE_CONFIG": os.devnull},
-        ports={"s3": port},
         ready_url=f"http://{LOOPBACK}:{port}/",
         address=f"s3://{BUCKET} at http://{LOOPBACK}:{port}",
         grace_s=10,
@@ -126,7 +127,6 @@ def mlflow_server(*, port: int, database: Path, artifacts: str) -> Server:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "PYTHONWARNINGS": "ignore",
         },
-        ports={"mlflow": port},
         ready_url=f"http://{LOOPBACK}:{port}/health",
         address=f"http://{LOOPBACK}:{port}",
         grace_s=10,
@@ -163,7 +163,6 @@ def ray_head(
             # A submitted job is a command line: `tutti` and `python` in it must be those of this installation.
             "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath))),
         },
-        ports={"ray": ports.ray, "ray_client": ports.ray_client, "dashboard": ports.dashboard},
         ready_url=f"http://{LOOPBACK}:{ports.dashboard}/api/gcs_healthz",
         address=f"{LOOPBACK}:{ports.ray}, dashboard http://{LOOPBACK}:{ports.dashboard}",
         # Ray drains a node for up to 30 s before it stops it.
