@@ -1,0 +1,173 @@
+"""``tutti catalogue ORDER``: all pieces of an order, checked, rendered, on one page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from cluster.embedded import start_embedded_ray
+from tutti import config, lineage, telemetry
+from tutti.catalogue import publish
+from tutti.catalogue.blocks import is_done
+from tutti.catalogue.order import Order
+from tutti.catalogue.takes import Block, Plan
+from tutti.errors import InputError, PlaceError
+from tutti.generation.controls import controls_of
+from tutti.lineage import Dataset
+from tutti.models import bundle as bundles
+from tutti.registry.versions import Registry
+from tutti.storage import Folder
+from tutti.telemetry import Reporter
+from tutti.units import format_bytes, format_seconds
+
+
+def run(order: Order, *, root: Folder, registry: Registry, reporter: Reporter) -> Dataset:
+    """Make the catalogue, or find it; killed anywhere and started again, it makes what is missing and nothing twice.
+
+    Args:
+        order: what is asked for.
+        root: results root.
+        registry: where the order's model is found.
+        reporter: told how far it is.
+
+    Raises:
+        UserError: the model is not there, the model cannot take a request, the folder cannot be used.
+    """
+    plan, bundle = prepare(order, registry=registry)
+    folder = publish.place_of(plan, root=root)
+    found = lineage.find(folder)
+    if found is not None:
+        reporter.line(f"catalogue {order.name}: found finished · {_counts(found)}")
+        return found
+    check_space(plan, folder=folder)
+    folder.check_writable()
+    waiting = [block for block in plan.blocks() if not is_done(folder, block)]
+    _make(waiting, plan=plan, folder=folder, bundle=bundle, reporter=reporter)
+    dataset = publish.publish(folder, plan=plan, model_facts=bundles.load(bundle).facts)
+    reporter.line(f"catalogue {order.name}: {_counts(dataset)}")
+    return dataset
+
+
+def prepare(order: Order, *, registry: Registry) -> tuple[Plan, Path]:
+    """The order's plan and its model's folder, after every request was held against that model.
+
+    Raises:
+        MissingError: the model is not registered.
+        RecipeError: the model cannot take a request of the order.
+    """
+    version = registry.resolve(order.model)
+    bundle = registry.fetch(version)
+    collections = bundles.load(bundle).collections
+    for line in order.lines:
+        controls_of(line.controls, collections=collections)
+    return Plan(order, model=version.name, model_version=version.version, model_digest=version.digest), bundle
+
+
+def check_space(plan: Plan, *, folder: Folder) -> None:
+    """Refuse a catalogue that its disk cannot hold, before any of it is made.
+
+    Raises:
+        PlaceError: less is free than the catalogue is estimated to need.
+    """
+    if not folder.is_local:
+        return
+    there = next(parent for parent in (folder.local_path, *folder.local_path.parents) if parent.exists())
+    free, needed = shutil.disk_usage(there).free, plan.estimated_bytes
+    if needed > free:
+        raise PlaceError(
+            f"the catalogue needs about {format_bytes(needed)} and {format_bytes(free)} are free at {there}",
+            remedy="free some space, name another --root, or order fewer formats or takes",
+        )
+
+
+def read_order(path: Path, *, overrides: Sequence[str] = ()) -> Order:
+    """The order in a YAML file.
+
+    Raises:
+        InputError: the file cannot be read.
+        RecipeError: it is not an order.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InputError(f"cannot read the order {path} ({reason})", remedy="name a YAML file") from None
+    return config.parse(Order, text, overrides=overrides, origin=str(path))
+
+
+def _make(blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path, reporter: Reporter) -> None:
+    if not blocks:
+        return
+    if len(blocks) < plan.num_blocks:
+        reporter.line(
+            f"catalogue {plan.order.name}: {plan.num_blocks - len(blocks)} of {plan.num_blocks} blocks are done"
+        )
+    from tutti.catalogue.on_ray import make_blocks  # a second run, which makes nothing, must not wait for Ray
+
+    start_embedded_ray()
+    make_blocks(blocks, plan=plan, folder=folder, bundle=bundle, reporter=reporter)
+
+
+def _counts(dataset: Dataset) -> str:
+    facts = dataset.facts
+    text = f"{facts['accepted']} takes, {format_seconds(facts['music_s'])} of music, {facts['rejected']} rejected"
+    return f"{text}, {facts['unfilled']} of {facts['ordered']} unfilled" if facts["unfilled"] else text
+
+
+def _plan_lines(plan: Plan, *, root: Folder) -> list[str]:
+    order, folder = plan.order, publish.place_of(plan, root=root)
+    state = "finished" if lineage.find(folder) else "not made yet"
+    lines = [
+        f"catalogue   {order.name}, {state}",
+        f"model       {plan.model} {plan.model_version} ({plan.model_digest})",
+        f"takes       {order.takes} in {len(order.lines)} lines, up to {plan.attempts} attempts each",
+        f"blocks      {plan.num_blocks} of {order.takes_per_block} takes",
+        f"formats     {', '.join(dict.fromkeys(('midi', *order.formats)))}",
+        f"storage     about {format_bytes(plan.estimated_bytes)}",
+        f"address     {folder.uri}",
+    ]
+    for index, line in enumerate(order.lines):
+        asked = line.controls.model_dump(exclude_defaults=True, exclude={"seed"})
+        controls = ", ".join(f"{name} {_text(value)}" for name, value in asked.items()) or "the model's choice"
+        lines.append(f"line {index + 1:<6} {line.count} x {line.title!r}: {controls}")
+    return lines
+
+
+def _text(value: object) -> str:
+    return " and ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def page_of(folder: Folder) -> str:
+    """Where a catalogue's page is, for people."""
+    return str(folder.local_path / publish.PAGE) if folder.is_local else f"{folder.uri}/{publish.PAGE}"
+
+
+@click.command(name="catalogue")
+@click.argument("order", type=click.Path(path_type=Path))
+@click.option("--root", default="results", show_default=True, help="Results root: a folder or s3://bucket/prefix.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Lie a value over the order's.")
+@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; by default the one below --root.")
+@click.option("--dry-run", is_flag=True, help="Say what would be made and where, and make nothing.")
+def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: str | None, dry_run: bool) -> None:
+    """Make all pieces of an order, with checks and a page to play them.
+
+    ORDER is a YAML file. A catalogue that is already there is found, not made again; one that was killed half made is
+    completed, and comes out the same.
+
+    \b
+    Example:
+      tutti catalogue jobs/recipes/order-calm-chorales.yaml --set seed=7
+    """
+    telemetry.quiet_libraries()
+    asked = read_order(order, overrides=overrides)
+    place = Folder(root)
+    registry = Registry.embedded(place, tracking_uri=tracking_uri)
+    if dry_run:
+        plan, _ = prepare(asked, registry=registry)
+        click.echo("\n".join(_plan_lines(plan, root=place)))
+        return
+    dataset = run(asked, root=place, registry=registry, reporter=telemetry.reporter())
+    click.echo(f"catalogue: {page_of(dataset.folder)}")

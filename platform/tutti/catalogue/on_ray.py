@@ -1,0 +1,209 @@
+"""Blocks through Ray Data: engine actors generate and check, CPU tasks render and write, side by side.
+
+The stages and the columns that they need and give:
+
+======== ================================= ==========================================
+stage    needs                             gives
+======== ================================= ==========================================
+generate ``block``                         ``block``, ``drafts``, ``fault``
+write    ``block``, ``drafts``, ``fault``  ``block``, ``accepted``, ``rejected``, ``fault``
+======== ================================= ==========================================
+
+One row is one block from end to end. An engine steps on one thread, so that a sum is taken in one order whatever the
+machine's number of cores. A user's mistake that only a worker meets (a full disk, a
+collection that the model does not know) travels as a value in ``fault`` and is raised whole in the caller's process;
+anything else is our bug and arrives as Ray's error with the worker's traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from tutti.catalogue.review import Draft, passes, review
+from tutti.catalogue.takes import ACCEPTED, Block, Plan, Take, fill
+from tutti.errors import IntegrityError, PlaceError, UserError
+from tutti.storage import Folder
+from tutti.telemetry import Reporter
+
+if TYPE_CHECKING:  # an engine brings torch and a writer matplotlib: each worker imports what its own stage needs
+    from tutti.generation.engine import Engine, Piece
+
+# Half a core each: the smallest cluster, one core, still has room for both stages, so neither can wait for the other.
+CPUS_PER_STAGE = 0.5
+
+
+def make_blocks(blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path, reporter: Reporter) -> None:
+    """Generate, check, render and write ``blocks`` on the Ray cluster that this process is connected to.
+
+    Args:
+        blocks: those that are not done yet.
+        plan: what they belong to.
+        folder: the catalogue's folder; every node must reach it.
+        bundle: the model's folder on this machine; its files travel to the engines.
+        reporter: told of takes as their blocks end.
+
+    Raises:
+        UserError: what a worker met that the user can mend.
+        IntegrityError: a block was lost or doubled on its way.
+        PlaceError: the cluster has no device of the ordered kind.
+    """
+    if not blocks:
+        return
+    missing = {block.index for block in blocks}
+    total = sum(len(block.slots) for block in blocks)
+    sizes = {block.index: len(block.slots) for block in blocks}
+    done = rejected = 0
+    with reporter.task("catalogue", total=total, unit="takes") as task, _quiet():
+        for row in _pipeline(blocks, plan=plan, folder=folder, bundle=bundle).iter_rows():
+            if row["fault"] is not None:
+                raise pickle.loads(row["fault"])
+            if row["block"] not in missing:
+                raise IntegrityError(f"block {row['block']} came twice")
+            missing.remove(row["block"])
+            done += sizes[row["block"]]
+            rejected += row["rejected"]
+            task.update(done, note=f"{rejected} rejected" if rejected else "")
+    if missing:
+        raise IntegrityError(f"block {min(missing)} was lost on its way")
+
+
+def _pipeline(blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path) -> ray.data.Dataset:
+    engines, needs = _engines(plan, num_blocks=len(blocks))
+    files = ray.put({path.name: path.read_bytes() for path in sorted(bundle.iterdir()) if path.is_file()})
+    indices = ray.data.from_items([{"block": block.index} for block in blocks], override_num_blocks=len(blocks))
+    generated = indices.map_batches(
+        _Generate,
+        fn_constructor_kwargs={"plan": plan, "files": files},
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=engines, max_tasks_in_flight_per_actor=2),
+        **needs,
+    )
+    return generated.map_batches(
+        _write,
+        fn_kwargs={"plan": plan, "folder": folder},
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.TaskPoolStrategy(size=_cores()),
+        num_cpus=CPUS_PER_STAGE,
+    )
+
+
+def _engines(plan: Plan, *, num_blocks: int) -> tuple[int, dict[str, float]]:
+    """How many engines, and what each needs. Sound costs several times what its notes cost: one engine to two cores."""
+    if plan.order.device == "cpu":
+        return max(1, min(num_blocks, _cores() // 2)), {"num_cpus": CPUS_PER_STAGE}
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if gpus < 1:
+        raise PlaceError(
+            f"the order's device is {plan.order.device!r} and the cluster has none",
+            remedy="set device to cpu, or submit to a cluster with GPUs",
+        )
+    return min(num_blocks, gpus), {"num_gpus": 1, "num_cpus": CPUS_PER_STAGE}
+
+
+def _cores() -> int:
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+class _Generate:
+    """An actor that holds one engine and turns block numbers into reviewed drafts."""
+
+    def __init__(self, *, plan: Plan, files: Any) -> None:
+        self._plan = plan
+        self._fault: bytes | None = None
+        try:
+            self._engine = _load(ray.get(files), plan=plan)
+        except UserError as error:
+            self._fault = pickle.dumps(error)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        (index,) = batch["block"].to_pylist()
+        drafts: bytes | None = None
+        fault = self._fault
+        if fault is None:
+            try:
+                drafts = pickle.dumps(draft_block(self._plan.block(index), plan=self._plan, engine=self._engine))
+            except UserError as error:
+                fault = pickle.dumps(error)
+        columns = {"block": [index], "drafts": [drafts], "fault": [fault]}
+        return pa.table(columns, schema=_GENERATED)
+
+
+def draft_block(block: Block, *, plan: Plan, engine: Engine) -> list[Draft]:
+    """Every take of a block with its findings, by slot and attempt."""
+
+    def draft(takes: Sequence[Take]) -> list[Draft]:
+        pieces = engine.generate([take.request for take in takes])
+        return [_reviewed(take, piece, plan=plan) for take, piece in zip(takes, pieces, strict=True)]
+
+    return fill(block, plan=plan, draft=draft, passes=lambda drafted: passes(drafted.findings))
+
+
+def _reviewed(take: Take, piece: Piece, *, plan: Plan) -> Draft:
+    checks = plan.order.checks
+    findings = review(piece.score, request=take.request, refused_tokens=piece.refused_tokens, checks=checks)
+    return Draft(take, piece.score, tuple(findings))
+
+
+def _load(files: dict[str, bytes], *, plan: Plan) -> Engine:
+    import torch
+
+    from tutti.generation.engine import Engine
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="tutti-model-") as folder:
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+        engine = Engine.load(Path(folder), device=plan.order.device, max_batch=plan.order.takes_per_block)
+    if engine.digest != plan.model_digest:
+        raise IntegrityError(f"the model's files have digest {engine.digest}, and the plan wants {plan.model_digest}")
+    return engine
+
+
+def _write(batch: pa.Table, *, plan: Plan, folder: Folder) -> pa.Table:
+    ((index, drafts, fault),) = zip(*(batch[name].to_pylist() for name in _GENERATED.names), strict=True)
+    from tutti.catalogue.blocks import write_block
+
+    verdicts: list[str] = []
+    if fault is None:
+        try:
+            finished = write_block(folder, plan.block(index), pickle.loads(drafts), plan=plan)
+            verdicts = finished.rows["verdict"].to_pylist()
+        except UserError as error:
+            fault = pickle.dumps(error)
+    accepted = verdicts.count(ACCEPTED)
+    columns = {"block": [index], "accepted": [accepted], "rejected": [len(verdicts) - accepted], "fault": [fault]}
+    return pa.table(columns, schema=_WRITTEN)
+
+
+_GENERATED = pa.schema([("block", pa.int32()), ("drafts", pa.large_binary()), ("fault", pa.binary())])
+_WRITTEN = pa.schema(
+    [("block", pa.int32()), ("accepted", pa.int32()), ("rejected", pa.int32()), ("fault", pa.binary())]
+)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray Data without its own bars and lines: the reporter tells how far the run is."""
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with ray.data.DataContext.current(context):
+            yield
+    finally:
+        logger.setLevel(level)

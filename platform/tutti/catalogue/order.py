@@ -1,0 +1,154 @@
+"""What a content team asks for: how many takes of what, in which formats, under which checks.
+
+An order is strict and frozen: an unknown key is refused by name, and two orders that differ in anything have different
+catalogues. The notes of a take depend on its request, its seed, the model and the composition of its block, all of
+which an order and a model version fix.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tutti.config import Settings
+from tutti.generation.request import Request
+
+MAX_TAKES = 100_000
+Format = Literal["midi", "flac", "wav", "mp3", "png"]
+FORMATS: tuple[str, ...] = get_args(Format)
+AUDIO_FORMATS: tuple[str, ...] = ("flac", "wav", "mp3")
+TITLE_FIELDS = ("order", "line", "number", "key", "tempo", "meter", "mood")
+
+_FIELD = re.compile(r"\{(\w+)\}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("a name has 1 to 63 of a-z, 0-9, '.', '_' and '-', and begins with a letter or a digit")
+    return value
+
+
+def _title(value: str) -> str:
+    if not value.strip():
+        raise ValueError("a title holds at least one letter")
+    if not value.isprintable():
+        raise ValueError("a title is one line of printable characters")
+    unknown = [field for field in _FIELD.findall(value) if field not in TITLE_FIELDS]
+    if unknown:
+        raise ValueError(f"a title knows {{{'}, {'.join(TITLE_FIELDS)}}}, not {{{unknown[0]}}}")
+    if set("{}") & set(_FIELD.sub("", value)):
+        raise ValueError("braces in a title stand around a field, such as {number}")
+    return value
+
+
+class Checks(Settings):
+    """Limits that a take must keep; one outside any of them is rejected and its next seed is tried."""
+
+    min_notes: int = Field(default=8, ge=1, description="fewest notes of a take")
+    length_tolerance: float = Field(
+        default=0.2, gt=0, le=1, description="largest deviation from the asked length, as share of it; one bar always"
+    )
+    max_silence_s: float = Field(default=4.0, gt=0, description="longest stretch without any sounding note, seconds")
+    max_silence_share: float = Field(
+        default=0.3, gt=0, le=1, description="largest share of the length without any sounding note"
+    )
+    max_note_s: float = Field(default=20.0, gt=0, description="longest note, seconds; a longer one is taken as endless")
+    max_stuck_share: float = Field(
+        default=0.1, ge=0, le=1, description="largest share of notes that are struck again before they have ended"
+    )
+    min_in_key: float = Field(
+        default=0.85, ge=0, le=1, description="smallest share of note time within the asked key's scale"
+    )
+    tempo_tolerance: float = Field(
+        default=0.06, gt=0, le=1, description="largest deviation from the asked tempo, as share of it"
+    )
+    pitch_low: int = Field(default=21, ge=0, le=127, description="lowest MIDI pitch of any note that is no drum")
+    pitch_high: int = Field(default=108, ge=0, le=127, description="highest MIDI pitch of any note that is no drum")
+
+    @model_validator(mode="after")
+    def _range(self) -> Checks:
+        if self.pitch_low >= self.pitch_high:
+            raise ValueError(f"pitch_low {self.pitch_low} is not below pitch_high {self.pitch_high}")
+        return self
+
+
+class Line(Settings):
+    """A number of takes under the same controls."""
+
+    count: int = Field(ge=1, le=MAX_TAKES, description="how many takes, each with its own seed")
+    title: Annotated[str, AfterValidator(_title)] = Field(
+        default="{order} {number}",
+        max_length=120,
+        description="title of each take; knows {order}, {line}, {number} and stated {key}, {tempo}, {meter}, {mood}",
+    )
+    controls: Request = Field(default_factory=Request, description="what each take must be; seeds come from the order")
+
+    @model_validator(mode="after")
+    def _controls_fit(self) -> Line:
+        if "seed" in self.controls.model_fields_set:
+            raise ValueError("controls.seed is not a line's to give: the order's seed rules every take")
+        for field in _FIELD.findall(self.title):
+            if field in Request.model_fields and getattr(self.controls, field) is None:
+                raise ValueError(f"the title uses {{{field}}}, which the controls leave open")
+        return self
+
+    def title_of(self, number: int, *, order: str, line: int) -> str:
+        """Title of take ``number`` (from 0); people count from 1, with leading zeros so that names sort."""
+        values = {
+            "order": order,
+            "line": str(line + 1),
+            "number": f"{number + 1:0{len(str(self.count))}d}",
+            "key": str(self.controls.key),
+            "tempo": f"{self.controls.tempo or 0:g}",
+            "meter": str(self.controls.meter),
+            "mood": str(self.controls.mood),
+        }
+        return _FIELD.sub(lambda match: values[match.group(1)], self.title)
+
+
+class Order(Settings):
+    """One catalogue."""
+
+    name: Annotated[str, AfterValidator(_name)] = Field(description="name of the catalogue, part of its address")
+    model: str = Field(
+        min_length=1, description="registered model: a name, name@alias or name/version, such as bach@production"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="root of every take's random stream")
+    formats: tuple[Format, ...] = Field(
+        default=("midi", "flac", "png"),
+        description="files of each accepted take: midi, flac, wav, mp3, png; MIDI is always written, it is the take",
+    )
+    lines: tuple[Line, ...] = Field(min_length=1, description="what is ordered, line by line")
+    checks: Checks = Field(default_factory=Checks, description="limits that every take must keep")
+    retries: int = Field(default=3, ge=0, le=100, description="further seeds tried for a take that fails its checks")
+    takes_per_block: int = Field(
+        default=8, ge=1, le=256, description="takes generated as one batch; another number gives other notes"
+    )
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="where the model runs; another kind of processor gives other notes"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Order:
+        if len(set(self.formats)) != len(self.formats):
+            raise ValueError("a format is named twice")
+        if self.takes > MAX_TAKES:
+            raise ValueError(f"{self.takes} takes are more than the {MAX_TAKES} of one order; write two orders")
+        return self
+
+    @property
+    def takes(self) -> int:
+        """Number of takes asked for."""
+        return sum(line.count for line in self.lines)
+
+    def document(self) -> dict[str, Any]:
+        """The order as plain values that :func:`tutti.config.build` reads back to an equal order."""
+        return self.model_dump(mode="json", exclude={"lines": {"__all__": {"controls": {"seed"}}}})
+
+    @property
+    def wants_audio(self) -> bool:
+        """Whether any format is sound."""
+        return any(kind in AUDIO_FORMATS for kind in self.formats)

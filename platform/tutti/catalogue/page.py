@@ -1,0 +1,227 @@
+"""The page that a content team opens: every take drawn, played, measured, filtered; one file, nothing fetched.
+
+Pictures are drawn from the notes themselves. Sound is embedded as MP3 while all of it fits :data:`MAX_EMBEDDED_BYTES`;
+a larger catalogue plays the files beside the page. The page's own policy forbids it to load from anywhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import jinja2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from tutti.catalogue.blocks import files_of, preview_of, score_of
+from tutti.catalogue.review import FAILED, Finding, from_json
+from tutti.catalogue.takes import ACCEPTED, Plan
+from tutti.corpus.score import Score
+from tutti.features.controls import tempo_class
+from tutti.features.vocabulary import KEYS, MOODS, TEMPO_CLASS_LIMITS_QPM, TEMPO_CLASSES, instrument_of
+from tutti.lineage import FileEntry
+from tutti.storage import Folder
+from tutti.units import format_bytes, format_seconds
+
+MAX_EMBEDDED_BYTES = 64 * 2**20
+ROLL_WIDTH, ROLL_HEIGHT = 1000, 200
+_MIN_ROLL_PITCHES = 18
+_ROLL_COLOURS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Stroke:
+    """Notes of one part as an SVG path of horizontal strokes; ``colour`` from 0."""
+
+    colour: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """A piano roll in :data:`ROLL_WIDTH` by :data:`ROLL_HEIGHT` units; time runs to the last note's end."""
+
+    strokes: tuple[Stroke, ...]
+    stroke_width: float
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file beside the page."""
+
+    label: str
+    href: str
+    size: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One take as the page shows it."""
+
+    take_id: str
+    title: str
+    verdict: str
+    attempt: int
+    key: str
+    mood: str
+    tempo: str
+    tempo_class: str
+    length: str
+    length_s: float
+    notes: int
+    loudness: str
+    instruments: str
+    seed: int
+    roll: Roll | None
+    sound: str | None
+    downloads: tuple[Download, ...]
+    findings: tuple[Finding, ...]
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An entry of a filter."""
+
+    value: str
+    label: str
+
+
+def render(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    folder: Folder,
+    files: Sequence[FileEntry],
+    plan: Plan,
+    model_facts: Mapping[str, Any],
+) -> bytes:
+    """The page, UTF-8.
+
+    Args:
+        rows: of ``takes``, whole.
+        folder: where the page and its files lie.
+        files: every file that was written below ``folder``.
+        plan: what was ordered.
+        model_facts: what is known of the model; its ``licences`` are shown.
+    """
+    sizes = {entry.path: entry.size_bytes for entry in files}
+    formats = plan.order.formats
+    sound_bytes = sum(size for path, size in sizes.items() if path.endswith(".mp3"))
+    embeds = sound_bytes * 4 / 3 <= MAX_EMBEDDED_BYTES
+
+    def sound_of(row: Mapping[str, Any]) -> str | None:
+        path = preview_of(row, formats=formats)
+        if path is None or not embeds:
+            return path
+        return f"data:audio/mpeg;base64,{base64.b64encode(folder.read(path)).decode()}"
+
+    cards = [_card(row, sound=sound_of(row), sizes=sizes, formats=formats) for row in rows]
+    cards.sort(key=lambda card: card.verdict)  # "accepted" before "rejected"; otherwise as ordered
+    accepted = [card for card in cards if card.verdict == ACCEPTED]
+    text = _template().render(
+        plan=plan,
+        cards=cards,
+        accepted=len(accepted),
+        rejected=len(cards) - len(accepted),
+        unfilled=plan.order.takes - len(accepted),
+        music=format_seconds(sum(card.length_s for card in accepted)),
+        licences=dict(model_facts.get("licences", {})),
+        embeds=embeds,
+        order=yaml.safe_dump(
+            plan.order.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
+        ),
+        choices=_choices(cards),
+        roll_width=ROLL_WIDTH,
+        roll_height=ROLL_HEIGHT,
+    )
+    return text.encode()
+
+
+def roll_of(score: Score) -> Roll | None:
+    """The score drawn, a colour for each family of instruments; None without notes."""
+    notes = score.notes
+    if not len(notes):
+        return None
+    onset_s = score.seconds_at(notes.onset_ticks.astype(np.int64))
+    end_s = score.seconds_at(notes.onset_ticks.astype(np.int64) + notes.duration_ticks)
+    scale = ROLL_WIDTH / score.length_s
+    low, high = int(notes.pitch.min()), int(notes.pitch.max())
+    spare = max(0, _MIN_ROLL_PITCHES - (high - low + 1))
+    step = ROLL_HEIGHT / (high - low + 3 + spare)
+    middle = ROLL_HEIGHT - (notes.pitch.astype(np.float64) - low + 1.5 + spare / 2) * step
+    families = [instrument_of(int(program)) for program in notes.program]
+    strokes = []
+    for colour, family in enumerate(dict.fromkeys(sorted(families, key=families.count, reverse=True))):
+        own = np.array([name == family for name in families])
+        strokes.append(Stroke(colour % _ROLL_COLOURS, _path(onset_s[own] * scale, end_s[own] * scale, middle[own])))
+    caption = f"{len(notes)} notes over {format_seconds(score.length_s)}: {_instruments(score)}"
+    return Roll(tuple(strokes), round(step * 0.8, 2), caption)
+
+
+def _path(left: NDArray[np.float64], right: NDArray[np.float64], middle: NDArray[np.float64]) -> str:
+    """Strokes from ``left`` to ``right`` at ``middle``, a little apart where one follows another."""
+    width = np.maximum(right - left - 1.0, 1.5)
+    return "".join(f"M{x:.1f} {y:.1f}h{w:.1f}" for x, y, w in zip(left, middle, width, strict=True))
+
+
+def _card(row: Mapping[str, Any], *, sound: str | None, sizes: Mapping[str, int], formats: Sequence[str]) -> Card:
+    score = score_of(row)
+    findings = tuple(from_json(row["checks"]))
+    paths = files_of(row, formats=formats)
+    return Card(
+        take_id=row["take_id"],
+        title=row["title"],
+        verdict=row["verdict"],
+        attempt=row["attempt"],
+        key=row["key"] or "no key",
+        mood=row["mood"] or "no mood",
+        tempo=f"{row['tempo_qpm']:.0f} bpm",
+        tempo_class=tempo_class(row["tempo_qpm"]),
+        length=format_seconds(round(row["length_s"])) if row["length_s"] >= 1 else "0s",
+        length_s=row["length_s"],
+        notes=row["notes"],
+        loudness="" if row["loudness_lufs"] is None else f"{row['loudness_lufs']:.1f} LUFS",
+        instruments=_instruments(score),
+        seed=row["seed"],
+        roll=roll_of(score),
+        sound=sound,
+        downloads=tuple(Download(kind.upper(), path, format_bytes(sizes[path])) for kind, path in paths.items()),
+        findings=findings,
+        faults=tuple(finding.detail for finding in findings if finding.verdict == FAILED),
+    )
+
+
+def _instruments(score: Score) -> str:
+    families = dict.fromkeys(instrument_of(int(program)) for program in sorted(score.notes.program.tolist()))
+    return ", ".join(family.replace("_", " ") for family in families)
+
+
+def _choices(cards: Sequence[Card]) -> dict[str, list[Choice]]:
+    """What each filter offers: only what some take has, in musical order."""
+    keys, moods, tempos = ({getattr(card, name) for card in cards} for name in ("key", "mood", "tempo_class"))
+    limits = [f"{limit:g}" for limit in TEMPO_CLASS_LIMITS_QPM]
+    middle = [f"{low}–{high}" for low, high in pairwise(limits)]
+    ranges = dict(zip(TEMPO_CLASSES, (f"below {limits[0]}", *middle, f"from {limits[-1]}"), strict=True))
+    return {
+        "key": [Choice(key, key) for key in (*KEYS, "no key") if key in keys],
+        "mood": [Choice(mood, mood) for mood in (*MOODS, "no mood") if mood in moods],
+        "tempo": [Choice(name, f"{name} ({ranges[name]} bpm)") for name in TEMPO_CLASSES if name in tempos],
+    }
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tutti.catalogue", package_path=""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja")

@@ -1,0 +1,202 @@
+"""Does a take obey its order and sound finished? Each check gives a figure, a limit and a verdict.
+
+Goal: reject, before anything is rendered, what a listener would send back, and say why. Convention: scores as the
+engine gives them; times in seconds under the tempo map from the first bar line to the end of the last note; a share is
+of the take's notes or of its length. A check that the request gives no cause for (key, tempo, instruments) is not made.
+A take without notes fails ``notes``, and what needs a note is not made. Whether a take copies a known work is not
+looked at here: ``originality`` is recorded as not checked rather than left out, so that no reader takes silence for a
+pass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutti.catalogue.order import Checks
+from tutti.catalogue.takes import Take
+from tutti.corpus.score import DRUM_PROGRAM, Score
+from tutti.features.events import bars_of, on_grid
+from tutti.features.vocabulary import instrument_of
+from tutti.generation.request import Request
+from tutti.units import pitch_name
+
+PASSED, FAILED, NOT_CHECKED = "passed", "failed", "not_checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check of one take.
+
+    Args:
+        check: its name.
+        figure: what was measured; None where nothing could be.
+        limit: what the figure was held against; None where nothing could be.
+        unit: of both; empty for shares and counts.
+        verdict: passed, failed or not_checked.
+        detail: one line for people.
+    """
+
+    check: str
+    figure: float | None
+    limit: float | None
+    unit: str
+    verdict: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A take reviewed, before anything of it is on storage."""
+
+    take: Take
+    score: Score
+    findings: tuple[Finding, ...]
+
+
+def review(score: Score, *, request: Request, refused_tokens: int, checks: Checks) -> list[Finding]:
+    """All findings on one take, in a fixed order."""
+    findings = [_well_formed(refused_tokens), _notes(score, checks)]
+    if len(score.notes):
+        findings += [
+            _length(score, request, checks),
+            *_silence(score, checks),
+            _longest_note(score, checks),
+            _stuck_notes(score, checks),
+            _range(score, checks),
+        ]
+        if request.key is not None:
+            findings.append(_key(score, request, checks))
+        if request.tempo is not None:
+            findings.append(_tempo(score, request, checks))
+        if request.instruments:
+            findings.append(_instruments(score, request))
+    findings.append(Finding("originality", None, None, "", NOT_CHECKED, "not compared with known works"))
+    return findings
+
+
+def passes(findings: Sequence[Finding]) -> bool:
+    """Whether no check failed."""
+    return all(finding.verdict != FAILED for finding in findings)
+
+
+def to_json(findings: Sequence[Finding]) -> str:
+    """The ``checks`` column."""
+    return json.dumps([asdict(finding) for finding in findings], separators=(",", ":"), ensure_ascii=False)
+
+
+def from_json(text: str) -> list[Finding]:
+    """Read the ``checks`` column."""
+    return [Finding(**finding) for finding in json.loads(text)]
+
+
+def _at_most(check: str, figure: float, limit: float, detail: str, *, unit: str = "") -> Finding:
+    return Finding(check, _rounded(figure), _rounded(limit), unit, PASSED if figure <= limit else FAILED, detail)
+
+
+def _at_least(check: str, figure: float, limit: float, detail: str, *, unit: str = "") -> Finding:
+    return Finding(check, _rounded(figure), _rounded(limit), unit, PASSED if figure >= limit else FAILED, detail)
+
+
+def _rounded(figure: float) -> float:
+    return round(float(figure), 4)
+
+
+def _well_formed(refused_tokens: int) -> Finding:
+    detail = f"{refused_tokens} tokens could not be played" if refused_tokens else "every token could be played"
+    return _at_most("well_formed", refused_tokens, 0, detail)
+
+
+def _notes(score: Score, checks: Checks) -> Finding:
+    return _at_least("notes", len(score.notes), checks.min_notes, f"{len(score.notes)} notes")
+
+
+def _length(score: Score, request: Request, checks: Checks) -> Finding:
+    if request.bars is not None:
+        bars = len(bars_of(on_grid(score)).start_ticks)
+        limit = max(1.0, checks.length_tolerance * request.bars)
+        return _at_most("length", abs(bars - request.bars), limit, f"{bars} bars of {request.bars}", unit="bars")
+    # A piece ends with a bar, and its last note may end before it does: nobody can ask for less than a bar.
+    bar_s = 4 * 60 / float(score.tempo_qpm[-1]) * float(score.meter_numerator[-1]) / float(score.meter_denominator[-1])
+    limit = max(bar_s, checks.length_tolerance * request.length_s)
+    detail = f"{score.length_s:.1f} s of {request.length_s:g} s"
+    return _at_most("length", abs(score.length_s - request.length_s), limit, detail, unit="s")
+
+
+def _silence(score: Score, checks: Checks) -> tuple[Finding, Finding]:
+    onset_s, end_s = _spans_s(score)
+    order = np.argsort(onset_s, kind="stable")
+    sounded_until_s = np.concatenate(([0.0], np.maximum.accumulate(end_s[order])[:-1]))
+    gaps_s = np.maximum(onset_s[order] - sounded_until_s, 0.0)
+    longest_s, share = float(gaps_s.max()), float(gaps_s.sum()) / score.length_s
+    where_s = float(sounded_until_s[int(gaps_s.argmax())])
+    detail = f"{longest_s:.1f} s from {where_s:.1f} s on" if longest_s else "none"
+    return (
+        _at_most("silence", longest_s, checks.max_silence_s, detail, unit="s"),
+        _at_most("silence_share", share, checks.max_silence_share, f"{share:.0%} of the length is silent"),
+    )
+
+
+def _longest_note(score: Score, checks: Checks) -> Finding:
+    onset_s, end_s = _spans_s(score)
+    longest = int((end_s - onset_s).argmax())
+    length_s = float(end_s[longest] - onset_s[longest])
+    detail = (
+        f"{pitch_name(int(score.notes.pitch[longest]))} sounds for {length_s:.1f} s from {onset_s[longest]:.1f} s on"
+    )
+    return _at_most("endless_note", length_s, checks.max_note_s, detail, unit="s")
+
+
+def _stuck_notes(score: Score, checks: Checks) -> Finding:
+    notes = score.notes
+    voice = notes.program.astype(np.int64) * 128 + notes.pitch
+    order = np.lexsort((notes.onset_ticks, voice))
+    onset = notes.onset_ticks[order].astype(np.int64)
+    end = onset + notes.duration_ticks[order]
+    again = (np.diff(voice[order]) == 0) & (np.diff(onset) > 0)
+    stuck = int((again & (end[:-1] > onset[1:])).sum())
+    detail = f"{stuck} of {len(notes)} notes are struck again while they sound"
+    return _at_most("stuck_notes", stuck / len(notes), checks.max_stuck_share, detail)
+
+
+def _range(score: Score, checks: Checks) -> Finding:
+    pitch = score.notes.pitch[score.notes.program != DRUM_PROGRAM]
+    outside = int(((pitch < checks.pitch_low) | (pitch > checks.pitch_high)).sum())
+    allowed = f"{pitch_name(checks.pitch_low)} to {pitch_name(checks.pitch_high)}"
+    played = f"{pitch_name(int(pitch.min()))} to {pitch_name(int(pitch.max()))}" if len(pitch) else "drums alone"
+    return _at_most("range", outside, 0, f"{played}; {allowed} allowed")
+
+
+def _key(score: Score, request: Request, checks: Checks) -> Finding:
+    key = request.tonality
+    assert key is not None
+    notes = score.notes
+    pitched = notes.program != DRUM_PROGRAM
+    weight = np.where(pitched, notes.duration_ticks.astype(np.float64), 0.0)
+    inside = np.isin(notes.pitch % 12, list(key.pitch_classes))
+    share = float(weight[inside].sum() / weight.sum()) if weight.sum() else 0.0
+    return _at_least("key", share, checks.min_in_key, f"{share:.0%} of the note time is in {key}")
+
+
+def _tempo(score: Score, request: Request, checks: Checks) -> Finding:
+    assert request.tempo is not None
+    tempo_qpm = float(score.tempo_qpm[0])
+    deviation = abs(tempo_qpm - request.tempo) / request.tempo
+    return _at_most("tempo", deviation, checks.tempo_tolerance, f"{tempo_qpm:g} of {request.tempo:g} quarters a minute")
+
+
+def _instruments(score: Score, request: Request) -> Finding:
+    families = [instrument_of(int(program)) for program in score.notes.program]
+    odd = sorted(set(families) - set(request.instruments))
+    outside = sum(family in odd for family in families)
+    return _at_most("instruments", outside, 0, f"plays {', '.join(odd)} as well" if odd else "only what was asked")
+
+
+def _spans_s(score: Score) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Onset and end of each of N notes, seconds; each of shape (N,)."""
+    onset = score.notes.onset_ticks.astype(np.int64)
+    return score.seconds_at(onset), score.seconds_at(onset + score.notes.duration_ticks)

@@ -1,0 +1,201 @@
+"""A catalogue's plan: slots, takes, blocks; all of it a pure function of order and model.
+
+A **slot** is a place in the order (line, number). A **take** is one attempt to fill it: a request with its own seed;
+its identity is a hash of request, seed and model. A **block** is a fixed group of slots that is generated as one batch,
+because batched floating point repeats only in the same company. A block is made in rounds: its first takes together,
+then the next seeds of those that failed, until none failed or the attempts are used up. So a block that was lost half
+made is made again whole, and comes out the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, TypeVar
+
+from tutti.catalogue.order import Order
+from tutti.errors import IntegrityError
+from tutti.generation.request import Request
+from tutti.seeding import derive
+
+D = TypeVar("D")
+ACCEPTED, REJECTED = "accepted", "rejected"
+
+SECONDS_PER_BAR = 2.0  # 4/4 at 120 quarters a minute, for estimates
+BYTES_PER_SECOND = {"midi": 100, "flac": 60_000, "wav": 176_400, "mp3": 16_000, "png": 0}
+BYTES_PER_TAKE = {"midi": 1_000, "flac": 9_000, "wav": 100, "mp3": 1_000, "png": 40_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in the order: take ``number`` of ``line``, both from 0."""
+
+    line: int
+    number: int
+    title: str
+    controls: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """One attempt (from 0) to fill a slot; ``request`` carries the attempt's own seed."""
+
+    take_id: str
+    slot: Slot
+    attempt: int
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Slots that are generated together; ``index`` from 0."""
+
+    index: int
+    slots: tuple[Slot, ...]
+
+    @property
+    def path(self) -> str:
+        """The block's rows, below the catalogue's folder."""
+        return f"blocks/block-{self.index:05d}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is known before the first note.
+
+    Args:
+        order: what was asked.
+        model: name of the registered model.
+        model_version: its version.
+        model_digest: hash of weights, configuration and vocabulary.
+    """
+
+    order: Order
+    model: str
+    model_version: str
+    model_digest: str
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks."""
+        return -(-self.order.takes // self.order.takes_per_block)
+
+    @property
+    def attempts(self) -> int:
+        """Largest number of takes of one slot."""
+        return 1 + self.order.retries
+
+    @property
+    def estimated_bytes(self) -> int:
+        """About what the catalogue will take on storage, every take filled at once; for a plan, not a promise."""
+        kinds = {"midi", *self.order.formats, *(("mp3",) if self.order.wants_audio else ())}
+        per_second = sum(BYTES_PER_SECOND[kind] for kind in kinds)
+        fixed = sum(BYTES_PER_TAKE[kind] for kind in kinds)
+        length_s = 0.0
+        for line in self.order.lines:
+            bars = line.controls.bars
+            length_s += line.count * (line.controls.length_s if bars is None else bars * SECONDS_PER_BAR)
+        return round(length_s * per_second + self.order.takes * fixed)
+
+    def slot(self, position: int) -> Slot:
+        """The place at ``position`` (from 0) of the whole order, line after line."""
+        ends = list(accumulate(line.count for line in self.order.lines))
+        line = bisect_right(ends, position)
+        asked = self.order.lines[line]
+        number = position - (ends[line] - asked.count)
+        return Slot(line, number, asked.title_of(number, order=self.order.name, line=line), asked.controls)
+
+    def block(self, index: int) -> Block:
+        """The ``takes_per_block`` slots from ``index * takes_per_block`` on; the last block may have fewer."""
+        size = self.order.takes_per_block
+        positions = range(index * size, min((index + 1) * size, self.order.takes))
+        return Block(index, tuple(self.slot(position) for position in positions))
+
+    def blocks(self) -> list[Block]:
+        """All blocks; together they hold every slot once."""
+        return [self.block(index) for index in range(self.num_blocks)]
+
+    def take(self, slot: Slot, attempt: int) -> Take:
+        """The take that fills ``slot`` at ``attempt``."""
+        seed = derive(self.order.seed, "take", slot.line, slot.number, attempt)
+        request = slot.controls.model_copy(update={"seed": seed})
+        return Take(take_id_of(request, model_digest=self.model_digest), slot, attempt, request)
+
+
+def take_id_of(request: Request, *, model_digest: str) -> str:
+    """Identity of a take: hash of the full request, its seed in it, and the model; 24 hexadecimal digits."""
+    state = hashlib.sha256(model_digest.encode())
+    state.update(request.digest().encode())
+    return state.hexdigest()[:24]
+
+
+def fill(
+    block: Block,
+    *,
+    plan: Plan,
+    draft: Callable[[Sequence[Take]], Sequence[D]],
+    passes: Callable[[D], bool],
+) -> list[D]:
+    """Make a block in rounds.
+
+    Args:
+        block: which slots.
+        plan: whose seeds and number of attempts.
+        draft: makes what each take of a round is, all of them as one batch, in their order.
+        passes: whether one keeps the order's checks.
+
+    Returns:
+        Every attempt, by slot and attempt; at most the last one of a slot passes.
+
+    Raises:
+        IntegrityError: ``draft`` lost or doubled a take.
+    """
+    made: list[list[D]] = [[] for _ in block.slots]
+    waiting = list(range(len(block.slots)))
+    for attempt in range(plan.attempts):
+        drafts = draft([plan.take(block.slots[index], attempt) for index in waiting])
+        if len(drafts) != len(waiting):
+            raise IntegrityError(f"{len(waiting)} takes gave {len(drafts)} drafts in {block.path}")
+        for index, drafted in zip(waiting, drafts, strict=True):
+            made[index].append(drafted)
+        waiting = [index for index, drafted in zip(waiting, drafts, strict=True) if not passes(drafted)]
+        if not waiting:
+            break
+    return [drafted for attempts in made for drafted in attempts]
+
+
+def check_complete(rows: Iterable[Mapping[str, Any]], *, plan: Plan) -> None:
+    """Hold rows of the ``takes`` table against the plan.
+
+    Every slot must be there with attempts 0, 1, …, of which only the last may be accepted, and an unfilled slot must
+    have used all its attempts; every ``take_id`` must be the plan's.
+
+    Args:
+        rows: with at least ``take_id``, ``line``, ``number``, ``attempt`` and ``verdict``.
+        plan: what was to be made.
+
+    Raises:
+        IntegrityError: a take is lost, doubled or foreign; the first one is named.
+    """
+    slots = {(slot.line, slot.number): slot for block in plan.blocks() for slot in block.slots}
+    verdicts: dict[tuple[int, int], dict[int, str]] = {place: {} for place in slots}
+    for row in rows:
+        place, attempt = (row["line"], row["number"]), row["attempt"]
+        name = f"take {attempt} of line {place[0]} number {place[1]}"
+        if place not in slots or plan.take(slots[place], attempt).take_id != row["take_id"]:
+            raise IntegrityError(f"{name} ({row['take_id']}) is not of this order")
+        if attempt in verdicts[place]:
+            raise IntegrityError(f"{name} is there twice")
+        verdicts[place][attempt] = row["verdict"]
+    for place, found in verdicts.items():
+        name = f"line {place[0]} number {place[1]}"
+        if not found or sorted(found) != list(range(len(found))):
+            raise IntegrityError(f"a take of {name} is lost: attempts {sorted(found)} are there")
+        *earlier, last = (found[attempt] for attempt in sorted(found))
+        if ACCEPTED in earlier:
+            raise IntegrityError(f"{name} was tried again after an accepted take")
+        if last != ACCEPTED and len(found) != plan.attempts:
+            raise IntegrityError(f"{name} is not filled: {len(found)} of {plan.attempts} attempts were made")

@@ -1,0 +1,182 @@
+"""A catalogue through real Ray, engine, registry and renderer: made, found again, and killed half made.
+
+The model is untrained, so its takes are noise; half of them fail a check that is set to fail them, which exercises the
+rounds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from jobs.catalogue import read_order, run
+from jobs.cli import run as tutti
+from tutti import lineage, tables
+from tutti.catalogue.takes import ACCEPTED, Plan, check_complete
+from tutti.features.vocabulary import EVENTS
+from tutti.lineage import Dataset
+from tutti.models.bundle import Bundle
+from tutti.models.flavours import build, configuration_of
+from tutti.registry.versions import Registry
+from tutti.storage import Folder
+from tutti.telemetry import Silent
+
+ORDER = """
+name: sketches
+model: sketch
+seed: 11
+formats: [midi, flac, png]
+retries: 2
+takes_per_block: 2
+lines:
+  - count: 5
+    title: Sketch {number} in {key}
+    controls: {bars: 2, tempo: 120, meter: 4/4, key: C major, instruments: [piano]}
+  - count: 3
+    title: Étude <i>{number}</i>
+    controls: {bars: 1, tempo: 100, meter: 3/4, instruments: [strings, organ]}
+checks:
+  min_notes: 50
+  pitch_low: 0
+  pitch_high: 127
+  max_silence_s: 10
+  max_silence_share: 1
+  length_tolerance: 1
+  max_stuck_share: 1
+"""
+STARTS_WITHIN_S = 60.0
+ENDS_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A results root with one registered model, and an order."""
+
+    root: Path
+    order: Path
+    registry: Registry
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    folder = tmp_path_factory.mktemp("catalogue")
+    torch.manual_seed(5)
+    configuration = configuration_of("decoder", "nano", vocabulary_size=len(EVENTS), max_tokens=256, dropout=0.0)
+    model = build("decoder", configuration)
+    bundle = Bundle(
+        family="decoder",
+        flavour="nano",
+        configuration=configuration.to_dict(),
+        weights=model.state_dict(),
+        vocabulary=EVENTS.names,
+        collections=("none",),
+        facts={"licences": {"CC0-1.0": 3}},
+    )
+    bundle.save(folder / "bundle")
+    registry = Registry.embedded(Folder(str(folder / "results")))
+    registry.register(folder / "bundle", name="sketch")
+    (folder / "order.yaml").write_text(ORDER, encoding="utf-8")
+    return Workshop(folder / "results", folder / "order.yaml", registry)
+
+
+@pytest.fixture(scope="module")
+def made(workshop: Workshop, ray_cluster: None) -> Dataset:
+    return make(workshop, root=workshop.root)
+
+
+def make(workshop: Workshop, *, root: Path) -> Dataset:
+    return run(read_order(workshop.order), root=Folder(str(root)), registry=workshop.registry, reporter=Silent())
+
+
+def test_every_take_is_there_once_with_its_files(workshop: Workshop, made: Dataset) -> None:
+    table = tables.from_parquet(made.read("takes.parquet"), tables.TAKES)
+    rows = table.to_pylist()
+    version = workshop.registry.resolve("sketch")
+    plan = Plan(read_order(workshop.order), version.name, version.version, version.digest)
+    check_complete(rows, plan=plan)
+    accepted = [row for row in rows if row["verdict"] == ACCEPTED]
+    assert made.facts["ordered"] == 8
+    assert made.facts["accepted"] == len(accepted) > 0
+    assert made.facts["rejected"] == len(rows) - len(accepted) > 0, "no retry was exercised"
+    assert made.facts["licences"] == {"CC0-1.0": 3}
+    for row in accepted:
+        assert made.read(row["midi_path"])[:4] == b"MThd"
+        assert made.read(row["audio_path"])[:4] == b"fLaC"
+        assert made.read(row["picture_path"])[:4] == b"\x89PNG"
+        assert row["loudness_lufs"] == pytest.approx(-16, abs=0.6)
+        assert row["true_peak_dbtp"] <= -1
+    on_disk = {path for path in made.folder.paths() if path != lineage.MANIFEST}
+    assert on_disk == {entry.path for entry in made.files}
+
+
+def test_a_second_run_finds_it_and_makes_nothing(
+    workshop: Workshop, made: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: (made.folder.local_path / path).stat().st_mtime_ns for path in made.folder.paths()}
+    uri = workshop.registry.backend.tracking_uri
+    words = ["catalogue", str(workshop.order), "--root", str(workshop.root), "--tracking-uri", uri]
+    assert tutti(words) == 0
+    said = capsys.readouterr()
+    assert "found finished" in said.err
+    assert said.out.splitlines()[-1] == f"catalogue: {made.folder.local_path / 'index.html'}"
+    assert {path: (made.folder.local_path / path).stat().st_mtime_ns for path in made.folder.paths()} == before
+
+
+def test_killed_half_made_and_started_again_it_is_the_same_to_the_byte(
+    workshop: Workshop, made: Dataset, tmp_path: Path
+) -> None:
+    process = start(workshop, root=tmp_path, log=tmp_path / "stderr.log")
+    try:
+        wait_for_a_block(tmp_path, process)
+    finally:
+        kill_all(process)
+    half = Folder(str(tmp_path / "catalogues" / "sketches" / made.address))
+    assert not half.exists(lineage.MANIFEST)
+    assert 0 < len(half.paths("blocks")) < 4, "the kill did not land half way"
+    half.write("files/left-behind.flac", b"from another life")
+
+    again = make(workshop, root=tmp_path)
+
+    assert again.folder.paths() == made.folder.paths()
+    assert again.address == made.address
+    for path in made.folder.paths():
+        if path != lineage.MANIFEST:
+            assert again.folder.read(path) == made.folder.read(path), path
+    assert again.files == made.files
+    assert again.facts == made.facts
+
+
+def start(workshop: Workshop, *, root: Path, log: Path) -> subprocess.Popen[bytes]:
+    """``tutti catalogue`` in a process of its own, which starts its own Ray."""
+    uri = workshop.registry.backend.tracking_uri
+    words = ["catalogue", str(workshop.order), "--root", str(root), "--tracking-uri", uri]
+    with log.open("wb") as errors:
+        return subprocess.Popen([sys.executable, "-m", "jobs.cli", *words], stderr=errors)
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """``kill -9`` of the driver, then of what it leaves: two of Ray's agents notice only after a minute."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    _, left = psutil.wait_procs(family, timeout=ENDS_WITHIN_S)
+    assert not left
+
+
+def wait_for_a_block(root: Path, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + STARTS_WITHIN_S
+    while not list(root.glob("catalogues/*/*/blocks/*.parquet")):
+        assert process.poll() is None, (root / "stderr.log").read_text()
+        assert time.monotonic() < until, "no block within the limit"
+        time.sleep(0.005)
