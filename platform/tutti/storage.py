@@ -129,8 +129,14 @@ class Folder:
         """Remove an object, or everything below ``path``; nothing there is no error."""
 
         def remove() -> None:
-            if self._fs.exists(self._full(path)):
-                self._fs.rm(self._full(path), recursive=True)
+            full = self._full(path)
+            if self.is_local:
+                if self._fs.exists(full):
+                    self._fs.rm(full, recursive=True)
+                return
+            # Not rm: it takes the brackets of a[1].mid for a pattern and deletes a1.mid.
+            for name in self._fs.find(full):
+                self._fs.rm_file(name)
 
         self._try("delete", path, remove)
 
