@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pydantic
 import pytest
 from hypothesis import given
@@ -101,10 +103,8 @@ def test_a_long_value_is_shown_short() -> None:
 
 @given(st.text(max_size=60))
 def test_whatever_the_file_holds_only_a_recipe_error_comes_out(text: str) -> None:
-    try:
+    with contextlib.suppress(RecipeError):
         assert isinstance(parse(Recipe, text), Recipe)
-    except RecipeError as error:
-        assert str(error)
 
 
 def test_settings_never_change() -> None:
