@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import warnings
+import zipfile
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from tutti.corpus.score import CANONICAL_TICKS_PER_QUARTER, DEFAULT_METER, DRUM_
 from tutti.errors import DataError
 
 FINE_TICKS_PER_QUARTER = 10_080
+MAX_UNPACKED_BYTES = 64 * 2**20
 DEFAULT_VELOCITY = 64
 SUFFIXES = (".musicxml", ".mxl", ".xml", ".abc", ".krn")
 
@@ -75,7 +77,7 @@ def read_scores(path: Path, *, tempo_without_mark_qpm: float) -> list[Score]:
     """The scores of a file, several where it holds a collection of tunes.
 
     Raises:
-        DataError: unknown_format, unreadable or no_notes.
+        DataError: unknown_format, unreadable, too_long or no_notes.
     """
     from music21 import converter
 
@@ -86,6 +88,7 @@ def read_scores(path: Path, *, tempo_without_mark_qpm: float) -> list[Score]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            _check_archive(path)
             parsed = converter.parse(path, format=_FORMATS[suffix], forceSource=True, storePickle=False)
             return [
                 from_music21(piece, tempo_without_mark_qpm=tempo_without_mark_qpm, name=path.stem)
@@ -186,6 +189,13 @@ def to_music21(score: Score) -> Any:
 
 def _quarters(ticks: int, score: Score) -> Fraction:
     return Fraction(ticks, score.ticks_per_quarter)
+
+
+def _check_archive(path: Path) -> None:
+    if path.suffix.lower() == ".mxl":
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_BYTES:
+                raise DataError("too_long", f"its files unpack to more than the limit of {MAX_UNPACKED_BYTES} bytes")
 
 
 def _pieces(parsed: Any) -> list[Any]:

@@ -159,6 +159,7 @@ def _music21(source: str, *, licence: str) -> list[Item]:
         hint = f"near are {', '.join(near)}" if near else f"music21:{collection} names all of its {len(stems)}"
         raise MissingError(f"music21 carries no score {wanted!r}", remedy=hint)
     below = [file.relative_to(root).as_posix() for file in files]
+    version = f"music21 {music21_version()}"
     return [
         Item(
             uri=f"{MUSIC21_SCHEME}{name}",
@@ -166,7 +167,7 @@ def _music21(source: str, *, licence: str) -> list[Item]:
             licence=licence if own_terms else rights.MUSIC21,
             licence_origin=_stated_by_caller(licence) if own_terms else MUSIC21_LICENCE_ORIGIN,
             place=f"{MUSIC21_SCHEME}{name}",
-            sha256=f"music21 {music21_version()}",
+            sha256=version,
         )
         for name in below
     ]
