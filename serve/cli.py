@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import logging
 import signal
 import socket
@@ -115,6 +117,7 @@ def run(settings: ServeSettings, *, version: ModelVersion, reporter: Reporter) -
     start_embedded_ray()
     import ray
 
+    _check_vacant()
     # Ray's own handler would end the process and leave its servers to find out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -124,7 +127,7 @@ def run(settings: ServeSettings, *, version: ModelVersion, reporter: Reporter) -
             click.echo(_welcome(settings, version=version, took=took, logs=_logs()))
             _stay(reporter)
     finally:
-        ray.shutdown()
+        _shut_down()
 
 
 def check_port(host: str, port: int) -> None:
@@ -173,8 +176,6 @@ def _deployed(settings: ServeSettings, *, version: ModelVersion) -> Iterator[Non
 
     # Everything that it says lies in the session's log files as well.
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    if ray_serve.status().applications:
-        raise PlaceError("this Ray cluster serves an application already", remedy="stop it with `serve shutdown`")
     try:
         ray_serve.start(
             proxy_location="HeadOnly",
@@ -195,8 +196,16 @@ def _deployed(settings: ServeSettings, *, version: ModelVersion) -> Iterator[Non
     except (RuntimeError, TimeoutError, httpx.HTTPError) as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise PlaceError(f"the service does not run ({reason[0]})", remedy=f"the logs in {_logs()} say more") from error
-    finally:
+
+
+def _shut_down() -> None:
+    import ray
+    from ray import serve as ray_serve
+
+    # The controller ends itself, and Ray's thread for errors prints to stdout that its last task failed by that.
+    with contextlib.redirect_stdout(io.StringIO()):
         ray_serve.shutdown()
+        ray.shutdown()
 
 
 def _stay(reporter: Reporter) -> None:
@@ -213,6 +222,13 @@ def _stay(reporter: Reporter) -> None:
                 known = state
     except KeyboardInterrupt:
         reporter.line("stopping")
+
+
+def _check_vacant() -> None:
+    from ray import serve as ray_serve
+
+    if ray_serve.status().applications:
+        raise PlaceError("this Ray cluster serves an application already", remedy="stop it with `serve shutdown`")
 
 
 def _check_cores(settings: ServeSettings, *, cores: float) -> None:

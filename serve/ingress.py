@@ -7,12 +7,13 @@ import email.message
 import json
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from fastapi import FastAPI, Header, Request, Response
 from fastapi.routing import APIRoute
-from tutti.corpus.isolation import read_untrusted
 
 from serve.composition import Composition, Job
 from serve.negotiation import FORMS, Form, choose
@@ -20,6 +21,7 @@ from serve.problems import MEDIA_TYPE, Problem, fault, install
 from serve.schemas import GenerateBody, GeneratedPiece, Health, ProblemBody, RegisteredModels, note_events
 from serve.settings import ServeSettings
 from tutti.catalogue.takes import take_id_of
+from tutti.corpus.isolation import read_untrusted
 from tutti.corpus.score import Score
 from tutti.errors import DataError, InputError
 from tutti.units import format_seconds
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
     from tutti.registry.model_version import ModelVersion
 
 API_VERSION = "1"
-MATERIAL_TIMEOUT_S = 10.0
+MATERIAL_TIMEOUT_S = 5.0
 READY_TIMEOUT_S = 2.0
+
+# Files are read one after the other anyway; a slow one must not take the threads that look models up.
+_READER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="material")
 
 
 class Stages(Protocol):
@@ -91,6 +96,7 @@ def api(stages: Stages, settings: ServeSettings) -> FastAPI:
         description="Composes pieces of music on request. Errors are application/problem+json (RFC 9457).",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.router.route_class = _JsonRoute
     install(app, max_body_bytes=settings.max_body_bytes, fields=GenerateBody.model_fields)
@@ -108,13 +114,14 @@ def _add_generate(app: FastAPI, stages: Stages, settings: ServeSettings) -> None
         responses={200: _PIECE, **_problems(400, 404, 406, 413, 415, 422, 500, 503, 504)},
     )
     async def generate(
-        body: GenerateBody, accept: str | None = Header(default=None, include_in_schema=False)
+        body: GenerateBody, accept: Annotated[list[str] | None, Header(include_in_schema=False)] = None
     ) -> Response:
         """Answers in the form that ``Accept`` asks for; note events as JSON where it asks for nothing."""
-        form = choose(accept)
+        accepted = ", ".join(accept or ())
+        form = choose(accepted)
         if form is None:
             offered = [offer.media_type for offer in FORMS]
-            detail = f"Accept {accept!r} takes none of {', '.join(offered)}"
+            detail = f"Accept {accepted!r} takes none of {', '.join(offered)}"
             raise Problem("not-acceptable", detail, offered=offered)
         _check_limits(body, settings)
         try:
@@ -180,7 +187,8 @@ async def _material(body: GenerateBody, settings: ServeSettings) -> Score | None
     if data is None:
         return None
     try:
-        score: Score = await asyncio.to_thread(read_untrusted, data, timeout_s=MATERIAL_TIMEOUT_S)
+        read = partial(read_untrusted, data, timeout_s=MATERIAL_TIMEOUT_S)
+        score: Score = await asyncio.get_running_loop().run_in_executor(_READER, read)
     except (DataError, InputError) as error:
         raise fault(f"no readable MIDI file ({error})", pointer="/continue_midi") from None
     most = settings.max_material_notes

@@ -46,14 +46,13 @@ class _Range:
     quality: float
     place: int
 
-    def precision(self, label: str) -> int:
-        """How closely it names ``label``: 0 not at all, 1 as anything, 2 by its kind, 3 exactly."""
-        kind, subtype = label.split("/")
-        if (self.kind, self.subtype) == (kind, subtype):
+    def precision(self, form: Form) -> int:
+        """How closely it names ``form``: 0 not at all, 1 as anything, 2 by its kind, 3 exactly, by any label."""
+        if f"{self.kind}/{self.subtype}" in form.labels:
             return 3
         if self.subtype != "*":
             return 0
-        return 2 if self.kind == kind else int(self.kind == "*")
+        return 2 if form.media_type.startswith(f"{self.kind}/") else int(self.kind == "*")
 
 
 def choose(accept: str | None) -> Form | None:
@@ -65,17 +64,15 @@ def choose(accept: str | None) -> Form | None:
     ranges = list(_ranges(accept)) if accept and accept.strip() else [_Range("*", "*", 1.0, 0)]
     best, best_rank = None, (0.0, 0, 0)
     for form in FORMS:
-        rank = max((_rank(label, ranges) for label in form.labels), default=(0.0, 0, 0))
+        rank = _rank(form, ranges)
         if rank[0] > 0 and rank > best_rank:
             best, best_rank = form, rank
     return best
 
 
-def _rank(label: str, ranges: list[_Range]) -> tuple[float, int, int]:
-    fitting = [(item.precision(label), -item.place, item.quality) for item in ranges if item.precision(label)]
-    if not fitting:
-        return (0.0, 0, 0)
-    precision, place, quality = max(fitting)
+def _rank(form: Form, ranges: list[_Range]) -> tuple[float, int, int]:
+    fitting = [(precision, item.quality, -item.place) for item in ranges if (precision := item.precision(form))]
+    precision, quality, place = max(fitting, default=(0, 0.0, 0))
     return (quality, precision, place)
 
 

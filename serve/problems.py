@@ -11,14 +11,12 @@ import difflib
 import json
 import logging
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tutti.errors import DataError, InputError, IntegrityError, MissingError, PlaceError, RecipeError, TuttiError
 from tutti.units import format_bytes
@@ -40,6 +38,15 @@ KINDS: dict[str, tuple[int, str]] = {
     "timeout": (504, "The piece was not ready in time"),
 }
 """Name to status and title; a name never changes its meaning."""
+
+# ASGI's own types.
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_FRAMEWORKS_OWN = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 
 # Replicas of Ray Serve write this logger, and only this one, to the files of their session.
 _log = logging.getLogger("ray.serve")
@@ -129,7 +136,8 @@ def install(app: FastAPI, *, max_body_bytes: int, fields: Collection[str]) -> No
     app.add_exception_handler(Problem, of_problem)  # type: ignore[arg-type]
     app.add_exception_handler(TuttiError, of_tutti)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, of_validation)  # type: ignore[arg-type]
-    app.add_exception_handler(HTTPException, of_http)  # type: ignore[arg-type]
+    for status in (*_FRAMEWORKS_OWN, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
+        app.add_exception_handler(status, of_http)  # type: ignore[arg-type]
     app.add_middleware(Border, max_body_bytes=max_body_bytes)
 
 
@@ -231,4 +239,6 @@ def _sentence(item: Mapping[str, Any], *, fields: Collection[str]) -> str:
             return f"unknown; did you mean {near[0]!r}?" if near else f"unknown; known are {', '.join(sorted(fields))}"
         case "missing":
             return "is missing"
+        case "model_attributes_type":
+            return "not a JSON object"
     return str(item["msg"]).removeprefix("Value error, ")

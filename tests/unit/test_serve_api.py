@@ -1,0 +1,335 @@
+"""The API in this process: the real routes, engine and renderer, without Ray between them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import threading
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+import soundfile
+
+from serve.composition import Composition, Job
+from serve.ingress import api
+from serve.problems import KINDS, MEDIA_TYPE, Problem
+from serve.settings import ServeSettings
+from tests.music import walk
+from tests.serving import save_untrained
+from tutti.corpus.midi import read_midi, write_midi
+from tutti.corpus.score import Score
+from tutti.errors import IntegrityError, MissingError, PlaceError
+from tutti.generation.engine import Engine
+from tutti.registry.model_version import ModelVersion, missing, parse_reference
+from tutti.render import export
+
+SMALL = {"bars": 1, "tempo": 120, "meter": "4/4", "seed": 7}
+GENERATE = "/v1/generate"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    folder = tmp_path_factory.mktemp("bundle")
+    save_untrained(folder)
+    return Engine.load(folder)
+
+
+class InProcess:
+    """The stages behind the API, called directly."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.given_up = threading.Event()
+        self.composed: list[Job] = []
+        self.known = ModelVersion(
+            name="sketch", version="3", digest=engine.digest, aliases=("production",), run_id=None,
+            created=datetime(2026, 1, 1, tzinfo=UTC), facts=engine.facts, source="file:///nowhere", checksums={},
+        )  # fmt: skip
+
+    async def versions(self) -> list[ModelVersion]:
+        return [self.known]
+
+    async def version(self, reference: str) -> ModelVersion:
+        if parse_reference(reference).name != self.known.name:
+            raise missing("model", reference, known=[self.known.name])
+        return self.known
+
+    async def compose(self, job: Job) -> Composition:
+        self.composed.append(job)
+        self._engine.check(job.request)
+        try:
+            return await asyncio.to_thread(self._compose, job)
+        except asyncio.CancelledError:
+            self.given_up.set()
+            raise
+
+    def _compose(self, job: Job) -> Composition:
+        (piece,) = self._engine.generate(
+            [job.request], materials=[job.material], cancelled=lambda _: self.given_up.is_set()
+        )
+        return Composition(piece.score, piece.refused_tokens, batch=1, waited_s=0.0, stepped_s=0.1)
+
+    async def render(self, score: Score, *, kind: str, title: str) -> bytes:
+        return export.finish(score, formats=(kind,), title=title).files[export.SUFFIXES[kind]]
+
+    async def check_ready(self) -> None:
+        await self.version("sketch")
+
+
+class Failing(InProcess):
+    """A service whose model replicas all fail in one way."""
+
+    def __init__(self, engine: Engine, error: Exception) -> None:
+        super().__init__(engine)
+        self._error = error
+
+    async def compose(self, job: Job) -> Composition:  # noqa: ARG002
+        raise self._error
+
+    async def check_ready(self) -> None:
+        raise self._error
+
+
+def settings(**fields: Any) -> ServeSettings:
+    return ServeSettings(model="sketch@production", **fields)
+
+
+def client_of(stages: InProcess, **fields: Any) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=api(stages, settings(**fields)))
+    return httpx.AsyncClient(transport=transport, base_url="http://service")
+
+
+@pytest.fixture
+def stages(engine: Engine) -> InProcess:
+    return InProcess(engine)
+
+
+Call = Callable[..., httpx.Response]
+
+
+@pytest.fixture
+def call(stages: InProcess) -> Call:
+    """One request against the API."""
+    return lambda method, path, **options: send(stages, method, path, **options)
+
+
+def send(stages: InProcess, method: str, path: str, *, limits: dict[str, Any] | None = None, **options: Any) -> Any:
+    async def once() -> httpx.Response:
+        async with client_of(stages, **(limits or {})) as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(once())
+
+
+def check_problem(answer: httpx.Response, kind: str) -> dict[str, Any]:
+    status, title = KINDS[kind]
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    document: dict[str, Any] = answer.json()
+    assert document["type"] == f"urn:tutti:problem:{kind}"
+    assert (document["status"], document["title"]) == (status, title)
+    assert "\n" not in document["detail"]
+    return document
+
+
+def test_note_events(call: Call, engine: Engine) -> None:
+    answer = call("POST", GENERATE, json=SMALL | {"key": "D minor"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    piece = answer.json()
+    assert piece["model"] == {"name": "sketch", "version": "3", "digest": engine.digest}
+    assert (piece["seed"], piece["key"], piece["refused_tokens"]) == (7, "D minor", 0)
+    assert piece["tempos"] == [{"at_s": 0.0, "tempo_qpm": 120.0}]
+    assert piece["meters"] == [{"at_s": 0.0, "meter": "4/4"}]
+    notes = piece["notes"]
+    assert notes == sorted(notes, key=lambda note: note["onset_s"])
+    assert piece["length_s"] == pytest.approx(max(note["onset_s"] + note["duration_s"] for note in notes))
+    assert 0 < piece["length_s"] <= 2.0
+    assert set(notes[0]) == {"onset_s", "duration_s", "pitch", "velocity", "program"}
+
+
+def test_the_forms_are_of_one_piece(call: Call) -> None:
+    as_json = call("POST", GENERATE, json=SMALL)
+    as_midi = call("POST", GENERATE, json=SMALL, headers={"Accept": "audio/midi"})
+    assert as_midi.headers["content-disposition"] == 'inline; filename="sketch-3-7.mid"'
+    score = read_midi(as_midi.content)
+    assert sorted(score.notes.pitch.tolist()) == sorted(note["pitch"] for note in as_json.json()["notes"])
+    for kind in ("flac", "wav"):
+        answer = call("POST", GENERATE, json=SMALL, headers={"Accept": f"audio/{kind}"})
+        assert answer.headers["content-type"] == f"audio/{kind}"
+        sound, rate_hz = soundfile.read(io.BytesIO(answer.content))
+        assert len(sound) / rate_hz >= score.length_s - 0.01
+        assert abs(sound).max() > 0.01
+        assert answer.headers["tutti-take"] == as_json.json()["take_id"] == as_midi.headers["tutti-take"]
+
+
+def test_the_same_seed_makes_the_same_bytes(call: Call) -> None:
+    first, again = (call("POST", GENERATE, json=SMALL, headers={"Accept": "audio/midi"}) for _ in range(2))
+    other = call("POST", GENERATE, json=SMALL | {"seed": 8}, headers={"Accept": "audio/midi"})
+    assert first.content == again.content != other.content
+    assert first.headers["tutti-take"] == again.headers["tutti-take"] != other.headers["tutti-take"]
+
+
+def test_a_chosen_seed_is_told_and_makes_the_piece_again(call: Call) -> None:
+    body = {name: value for name, value in SMALL.items() if name != "seed"}
+    first, second = (call("POST", GENERATE, json=body) for _ in range(2))
+    assert first.json()["seed"] != second.json()["seed"]
+    seed = int(first.headers["tutti-seed"])
+    assert seed == first.json()["seed"] < 2**53
+    assert call("POST", GENERATE, json=body | {"seed": seed}).content == first.content
+
+
+def test_a_midi_file_is_continued(call: Call, stages: InProcess) -> None:
+    given = walk(3, bars=2)
+    body = SMALL | {"continue_midi": base64.b64encode(write_midi(given)).decode()}
+    answer = call("POST", GENERATE, json=body)
+    assert answer.status_code == 200, answer.text
+    material = stages.composed[-1].material
+    assert material is not None
+    assert len(material.notes) == len(given.notes)
+    assert len(answer.json()["notes"]) > len(given.notes)
+    assert answer.headers["tutti-take"] != call("POST", GENERATE, json=SMALL).headers["tutti-take"]
+
+
+def test_models_and_health(call: Call, engine: Engine) -> None:
+    (entry,) = call("GET", "/v1/models").json()["models"]
+    assert (entry["name"], entry["version"], entry["digest"]) == ("sketch", "3", engine.digest)
+    assert (entry["aliases"], entry["answers"]) == (["production"], True)
+    assert entry["figures"] == {"valid_nll_nats_per_token": 7.0}
+    assert call("GET", "/healthz").json() == call("GET", "/readyz").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("body", "pointers", "detail"),
+    [
+        ({"tempo": 0}, ["/tempo"], "tempo 0 is outside 20 to 300"),
+        ({"length": "10h"}, ["/length"], "length '10h' is not a time"),
+        ({"length": "9m"}, ["/length"], "540 s is over this service's limit of 300 s"),
+        ({"bars": 500}, ["/bars"], "500 bars are over this service's limit of 256"),
+        ({"tempoo": 90}, ["/tempoo"], "did you mean 'tempo'?"),
+        ({"zzz": 1}, ["/zzz"], "known are bars, collection, continue_midi"),
+        ({"a/b~": 1}, ["/a~1b~0"], "unknown"),
+        ({"instruments": ["piano", "kazoo"]}, ["/instruments/1"], "an instrument is one of piano"),
+        ({"instruments": ["piano", "piano"]}, [""], "an instrument is named twice"),
+        ({"key": "H dur", "tempo": 1000}, ["/tempo", "/key"], "and 1 more"),
+        ({"seed": -1}, ["/seed"], "greater than or equal to 0"),
+        ({"temperature": "hot"}, ["/temperature"], "valid number"),
+        ({"continue_midi": "not base64!"}, ["/continue_midi"], "not base64"),
+        ({"continue_midi": base64.b64encode(b"RIFF, not MIDI").decode()}, ["/continue_midi"], "no readable MIDI file"),
+        ({"continue_midi": ""}, ["/continue_midi"], "no readable MIDI file"),
+        (["a list"], [""], "not a JSON object"),
+    ],
+)
+def test_each_fault_is_named(call: Call, body: Any, pointers: list[str], detail: str) -> None:
+    problem = check_problem(call("POST", GENERATE, json=body), "invalid-request")
+    assert sorted(fault["pointer"] for fault in problem["errors"]) == sorted(pointers)
+    assert detail in problem["detail"]
+
+
+def test_a_material_of_too_many_notes(stages: InProcess) -> None:
+    body = {"continue_midi": base64.b64encode(write_midi(walk(1, bars=2))).decode()}
+    answer = send(stages, "POST", GENERATE, json=body, limits={"max_material_notes": 5})
+    assert "10 notes, the limit is 5" in check_problem(answer, "invalid-request")["detail"]
+
+
+def test_a_collection_that_the_model_does_not_know(call: Call) -> None:
+    problem = check_problem(call("POST", GENERATE, json=SMALL | {"collection": "folk"}), "invalid-request")
+    assert problem["detail"] == "collection 'folk' is not known to this model: it knows walks"
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b'{"tempo": 90,}', b"\xff\xfe", b"[" * 100_000])
+def test_not_json(call: Call, content: bytes) -> None:
+    answer = call("POST", GENERATE, content=content, headers={"Content-Type": "application/json"})
+    check_problem(answer, "malformed-json" if content else "invalid-request")
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx", "json"])
+def test_not_declared_as_json(call: Call, kind: str | None) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = call("POST", GENERATE, content=b"{}", headers=headers)
+    check_problem(answer, "unsupported-media-type")
+    assert answer.headers["accept-post"] == "application/json"
+
+
+def test_json_by_its_longer_names(call: Call) -> None:
+    for kind in ("application/json; charset=utf-8", "application/vnd.tutti+json"):
+        answer = call("POST", GENERATE, content=json.dumps(SMALL), headers={"Content-Type": kind})
+        assert answer.status_code == 200
+
+
+def test_nothing_acceptable(call: Call) -> None:
+    answer = call("POST", GENERATE, json=SMALL, headers={"Accept": "text/html"})
+    problem = check_problem(answer, "not-acceptable")
+    assert problem["offered"] == ["application/json", "audio/midi", "audio/flac", "audio/wav"]
+
+
+def test_unknown_paths_methods_and_models(call: Call) -> None:
+    for path in ("/", "/v2/generate", "/docs", "/redoc", "/v1/generate/"):
+        check_problem(call("GET", path), "not-found")
+    answer = call("DELETE", GENERATE)
+    check_problem(answer, "method-not-allowed")
+    assert answer.headers["allow"] == "POST"
+    problem = check_problem(call("POST", GENERATE, json=SMALL | {"model": "skecth"}), "unknown-model")
+    assert "did you mean 'sketch'?" in problem["detail"]
+    check_problem(call("POST", GENERATE, json=SMALL | {"model": "a/b/c"}), "invalid-request")
+
+
+async def trickle(total_bytes: int) -> AsyncIterator[bytes]:
+    """A body without a Content-Length, in small pieces."""
+    for _ in range(total_bytes // 512):
+        yield b" " * 512
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_beyond_the_limit(stages: InProcess, announced: bool) -> None:
+    answer = send(
+        stages,
+        "POST",
+        GENERATE,
+        content=b" " * 4096 if announced else trickle(4096),
+        headers={"Content-Type": "application/json"},
+        limits={"max_body_bytes": 2048},
+    )
+    assert "2.0 KiB" in check_problem(answer, "body-too-large")["detail"]
+
+
+def test_a_piece_that_takes_too_long_is_given_up(stages: InProcess) -> None:
+    answer = send(stages, "POST", GENERATE, json={"length": "5m", "seed": 1}, limits={"timeout_s": 0.3})
+    check_problem(answer, "timeout")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert stages.given_up.is_set()
+
+
+def test_a_bug_tells_nothing_but_its_number(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    answer = send(Failing(engine, KeyError("/secret/place")), "POST", GENERATE, json=SMALL)
+    problem = check_problem(answer, "internal-error")
+    assert "secret" not in answer.text
+    assert problem["incident"] in problem["detail"]
+    assert any(problem["incident"] in record.getMessage() and record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (Problem("overloaded", "32 requests wait already", headers={"Retry-After": "5"}), "overloaded"),
+        (PlaceError("no MLflow server answers at 10.0.0.7"), "unavailable"),
+        (IntegrityError("model folder /models/3 is damaged"), "unavailable"),
+        (MissingError("no model is called 'x'"), "unknown-model"),
+    ],
+)
+def test_what_the_stages_say(engine: Engine, error: Exception, kind: str) -> None:
+    for method, path, body in (("POST", GENERATE, SMALL), ("GET", "/readyz", None)):
+        answer = send(Failing(engine, error), method, path, json=body)
+        check_problem(answer, kind)
+        assert "10.0.0.7" not in answer.text
+        assert "/models" not in answer.text
+
+
+def test_openapi_is_what_clients_were_promised(call: Call, golden: Callable[[str, str], None]) -> None:
+    document = call("GET", "/openapi.json").json()
+    golden("openapi.json", json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
