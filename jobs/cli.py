@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import click
 
 from jobs.faults import line_for_user
+from tutti.telemetry import quiet_libraries
 
 OUR_BUG, USERS_MISTAKE, INTERRUPTED = 1, 2, 130
 
@@ -94,6 +95,7 @@ class River(click.Group):
             near = difflib.get_close_matches(cmd_name, VERBS, n=1)
             remedy = f"did you mean {near[0]!r}?" if near else f"verbs are {', '.join(VERBS)}"
             raise click.UsageError(f"no verb {cmd_name!r}: {remedy}")
+        quiet_libraries()
         module, _, attribute = verb.target.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
