@@ -69,7 +69,12 @@ WORKS = _schema(
         _column("length_s", pa.float64(), "from the first bar to the last note's end", unit="s"),
         _column("key", _TEXT, "estimated key, such as `D minor`"),
         _column("key_confidence", pa.float64(), "correlation of the key profile less that of the second best key"),
-        _column("notes_per_quarter", pa.float64(), "density: notes over the piece's length", unit="notes per quarter"),
+        _column(
+            "notes_per_quarter",
+            pa.float64(),
+            "density: notes over the quarters from the first onset to the last end",
+            unit="notes per quarter",
+        ),
         _column("polyphony", pa.float64(), "mean number of notes that sound where any sounds"),
         _column("pitch_low", pa.uint8(), "lowest pitch that is no drum; 0 where there is none"),
         _column("pitch_high", pa.uint8(), "highest pitch that is no drum; 0 where there is none"),
