@@ -133,6 +133,9 @@ class DeepSpeed:
         import deepspeed
 
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        # Its all-reduce through shared memory wants a compiler on every machine, and after a killed worker its
+        # segments stay: the next run then summed wrong gradients without a word. gloo does neither.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self._recipe = recipe
         self._device = device
         deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)

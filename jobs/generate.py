@@ -1,0 +1,111 @@
+"""``tutti generate``: one piece from a registered model, as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tutti.errors import InputError, MissingError, PlaceError
+from tutti.generation.request import Request
+from tutti.storage import Folder
+
+
+def default_model(names: list[str]) -> str:
+    """The model that is meant where none is named: the only one.
+
+    Raises:
+        MissingError: there is none, or more than one.
+    """
+    known = sorted(set(names))
+    if len(known) == 1:
+        return known[0]
+    if not known:
+        raise MissingError("no model is registered", remedy="train one (tutti demo), or name another --root")
+    raise MissingError("several models are registered", remedy=f"name one with --model: {', '.join(known)}")
+
+
+def formats_of(paths: tuple[str, ...]) -> dict[str, Path]:
+    """Format by format, the file that it is asked in; told by the file's suffix.
+
+    Raises:
+        InputError: a suffix that names no format.
+        PlaceError: the folder of a file is not there.
+    """
+    from tutti.render.export import SUFFIXES
+
+    formats = {suffix: name for name, suffix in SUFFIXES.items()}
+    asked = {}
+    for path in map(Path, paths):
+        suffix = path.suffix.lstrip(".").lower()
+        if suffix not in formats:
+            raise InputError(f"{path} ends in no known format", remedy=f"end it in .{', .'.join(sorted(formats))}")
+        if not path.absolute().parent.is_dir():
+            raise PlaceError(f"folder {path.absolute().parent} is not there", remedy="make it, or choose another")
+        asked[formats[suffix]] = path
+    return asked
+
+
+@click.command(name="generate")
+@click.option("--model", help="NAME, NAME@production or NAME/VERSION; the only registered one by default.")
+@click.option("--length", default="30s", show_default=True, help="Length, such as 30s or 1m30s.")
+@click.option("--bars", type=int, help="Length in bars instead.")
+@click.option("--key", help='Tonality, such as "D minor".')
+@click.option("--tempo", type=float, help="Quarter notes a minute.")
+@click.option("--meter", help="Meter, such as 3/4.")
+@click.option("--instrument", "instruments", multiple=True, help="Instrument family that may play; repeatable.")
+@click.option("--density", help="very_sparse, sparse, medium, dense or very_dense.")
+@click.option("--mood", help="happy, tense, sad, calm or neutral.")
+@click.option("--collection", help="Source collection whose manner to follow.")
+@click.option("--temperature", default=1.0, show_default=True, help="Sampling temperature.")
+@click.option("--top-p", default=0.95, show_default=True, help="Probability mass that sampling keeps.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same piece.")
+@click.option("--continue", "material", metavar="FILE", help="MIDI file to continue; length counts from its end.")
+@click.option("--out", multiple=True, default=("take.mid",), show_default=True, metavar="FILE", help="Repeatable.")
+@click.option("--root", default="results", show_default=True, metavar="FOLDER", help="Results.")
+@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", metavar="URL", help="An MLflow server.")
+@click.option("--dry-run", is_flag=True, help="Check everything, and write nothing.")
+def command(
+    model: str | None,
+    material: str | None,
+    out: tuple[str, ...],
+    root: str,
+    tracking_uri: str | None,
+    dry_run: bool,
+    **controls: object,
+) -> None:
+    """Make one piece and write it as MIDI, FLAC, WAV, MP3 or a piano-roll picture, by the suffix of --out.
+
+    \b
+    Example:
+        tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
+    """
+    from tutti.config import build
+    from tutti.corpus.isolation import read_untrusted
+    from tutti.generation.engine import Engine
+    from tutti.registry.versions import Registry
+    from tutti.render.export import SUFFIXES, finish
+
+    request = build(Request, {name: value for name, value in controls.items() if value is not None}, origin="generate")
+    files = formats_of(out)
+    score = None if material is None else read_untrusted(_bytes_of(Path(material)))
+    registry = Registry.embedded(Folder(root), tracking_uri=tracking_uri)
+    version = registry.resolve(model or default_model([known.name for known in registry.versions()]))
+    engine = Engine.load(registry.fetch(version))
+    engine.check(request)
+    if dry_run:
+        click.echo(f"would write {', '.join(map(str, files.values()))} by {version}")
+        return
+    piece = engine.generate([request], materials=[score])[0]
+    finished = finish(piece.score, formats=tuple(files), title=f"{version.name} · seed {request.seed}")
+    for name, path in files.items():
+        place = Folder(str(path.absolute().parent))
+        place.write(path.name, finished.files[SUFFIXES[name]])
+    notes = f"{len(piece.score.notes)} notes · {piece.score.length_s:.1f} s · seed {request.seed} · {version}"
+    click.echo(f"{', '.join(map(str, files.values()))}: {notes}")
+
+
+def _bytes_of(path: Path) -> bytes:
+    if not path.is_file():
+        raise MissingError(f"{path} is not a file", remedy="name a MIDI file")
+    return Folder(str(path.absolute().parent)).read(path.name)

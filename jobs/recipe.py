@@ -1,0 +1,44 @@
+"""The recipe of a model: everything from sources to the last training step, in one strict YAML file."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from pydantic import Field
+
+from jobs.ingest import IngestRecipe
+from tutti.config import Settings, parse
+from tutti.errors import MissingError
+from tutti.training.recipe import ModelRecipe, TrainingRecipe
+
+
+class Recipe(Settings):
+    """What to read, what may be learnt from, which network, how it learns."""
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$", description="name of the model in the registry")
+    corpus: IngestRecipe = Field(description="what is read into works")
+    licences: tuple[str, ...] = Field(
+        min_length=1, description="licences whose works may train, SPDX or LicenseRef-…; `unknown` only if named"
+    )
+    model: ModelRecipe = Field(default=ModelRecipe(), description="which network")
+    training: TrainingRecipe = Field(default=TrainingRecipe(), description="how it learns")
+
+
+def read(name_or_path: str, *, overrides: tuple[str, ...] = ()) -> Recipe:
+    """The recipe of a file, or one that Tutti carries, by its name.
+
+    Raises:
+        MissingError: neither is there.
+        RecipeError: it breaks a rule.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return parse(Recipe, path.read_text(encoding="utf-8"), overrides=overrides, origin=str(path))
+    carried = resources.files("jobs") / "recipes"
+    held = carried / f"{name_or_path}.yaml"
+    if "/" in name_or_path or not held.is_file():
+        known = sorted(item.name.removesuffix(".yaml") for item in carried.iterdir() if item.name.endswith(".yaml"))
+        names = [name for name in known if not name.startswith("order-")]
+        raise MissingError(f"recipe {name_or_path!r} is not there", remedy=f"name a file, or one of {', '.join(names)}")
+    return parse(Recipe, held.read_text(encoding="utf-8"), overrides=overrides, origin=f"recipe {name_or_path}")

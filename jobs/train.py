@@ -1,0 +1,231 @@
+"""``tutti train``: a recipe to a registered version. What is finished is found; what was killed goes on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from cluster.embedded import start_embedded_ray
+from jobs import encode, ingest
+from jobs import recipe as recipes
+from jobs.recipe import Recipe
+from tutti import lineage, telemetry
+from tutti.dataset import shards
+from tutti.features.augment import transpose
+from tutti.features.vocabulary import BAR, END, EVENTS
+from tutti.generation.engine import Engine
+from tutti.generation.request import Request
+from tutti.lineage import Dataset
+from tutti.metrics.ngram import CountModel
+from tutti.models.flavours import configuration_of
+from tutti.registry.runs import SAMPLE_FLAC, SAMPLE_MIDI, SAMPLE_PICTURE, MlflowTracking
+from tutti.registry.versions import ModelVersion, Registry
+from tutti.render.export import finish
+from tutti.storage import Folder
+from tutti.telemetry import Reporter, Task
+from tutti.training import on_ray
+from tutti.training.loop import Trainer
+from tutti.training.plan import Plan, Progress
+from tutti.training.tracker import Tracking
+
+TRAIN_VERSION = 1
+"""Moves whenever the same recipe and tokens would give another model."""
+SAMPLE = Request(length=20.0, seed=0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left: the datasets on the way and the registered version."""
+
+    works: Dataset
+    tokens: Dataset
+    run: Dataset
+    version: ModelVersion
+
+
+def run(recipe: Recipe, *, root: Folder, registry: Registry, reporter: Reporter) -> Trained:
+    """Ingest, encode, train and register, each only where it was not done before.
+
+    Raises:
+        UserError: a recipe that cannot be followed; nothing half-made stays that a later run would trust.
+    """
+    works = ingest.run(recipe.corpus, name=recipe.name, root=root, reporter=reporter)
+    tokens = encode.run(works, licences=recipe.licences, root=root, reporter=reporter)
+    plan = _plan(recipe, works=works, tokens=tokens, root=root)
+    tracking = _tracking(plan, registry)
+    dataset = lineage.find(plan.run)
+    if dataset is None:
+        registry.backend.prepare()
+        _train(plan, tracking=tracking, reporter=reporter)
+        dataset = lineage.load(plan.run)
+    else:
+        reporter.line(f"training {recipe.name}: found finished · {describe(dataset)}")
+    version = _registered(dataset, recipe=recipe, registry=registry, tracking=tracking, reporter=reporter)
+    return Trained(works=works, tokens=tokens, run=dataset, version=version)
+
+
+def describe(run_dataset: Dataset) -> str:
+    """Figures of a finished training in one short text."""
+    measures, training = run_dataset.facts["measures"], run_dataset.facts["training"]
+    return (
+        f"{training['steps']} steps · valid NLL {measures['before_valid_nll_nats_per_token']:.3f}"
+        f" → {measures['valid_nll_nats_per_token']:.3f} nats per token"
+    )
+
+
+def _plan(recipe: Recipe, *, works: Dataset, tokens: Dataset, root: Folder) -> Plan:
+    inputs = {
+        "tokens": tokens.address,
+        "model": recipe.model.model_dump(mode="json"),
+        "training": recipe.training.model_dump(mode="json"),
+        "version": TRAIN_VERSION,
+    }
+    place = lineage.place(root, kind="runs", name=recipe.name, inputs=inputs)
+    return Plan(
+        name=recipe.name,
+        model=recipe.model,
+        training=recipe.training,
+        tokens=tokens.folder,
+        run=place,
+        inputs=inputs,
+        collections=tuple(tokens.facts["collections"]),
+        data={
+            "works_address": works.folder.uri,
+            "tokens_address": tokens.folder.uri,
+            **{name: tokens.facts[name] for name in ("works", "notes", "tokens", "splits", "licences", "collections")},
+        },
+    )
+
+
+def _train(plan: Plan, *, tracking: Tracking, reporter: Reporter) -> None:
+    plan = Plan(**{**plan.__dict__, "baselines": count_baselines(lineage.load(plan.tokens), plan)})
+    size = configuration_of(
+        plan.model.family, plan.model.flavour, vocabulary_size=len(EVENTS), max_tokens=4096, dropout=0.0
+    )
+    reporter.line(
+        f"training {plan.name}: {plan.model.family} {plan.model.flavour} of {size.parameters / 1e6:.2f} M parameters · "
+        f"{plan.training.steps} steps · {plan.training.workers} workers · {plan.training.strategy}"
+    )
+    if plan.training.strategy == "plain" and plan.training.workers == 1:
+        _train_here(plan, tracking=tracking, reporter=reporter)
+    else:
+        start_embedded_ray()
+        on_ray.run(plan, tracking=tracking, reporter=reporter)
+    reporter.line(f"training {plan.name}: {describe(lineage.load(plan.run))}")
+
+
+def _train_here(plan: Plan, *, tracking: Tracking, reporter: Reporter) -> None:
+    torch.set_num_threads(plan.training.threads_per_worker)
+    device = torch.device("cuda" if plan.training.gpus_per_worker else "cpu")
+    with reporter.task("train", total=plan.training.steps, unit="steps") as task:
+        Trainer(plan, rank=0, num_ranks=1, device=device, tracker=tracking.open(), watch=_watch(task)).run()
+
+
+def _watch(task: Task) -> Any:
+    def show(progress: Progress) -> None:
+        task.update(progress.step, note=on_ray.describe(progress))
+
+    return show
+
+
+def count_baselines(tokens: Dataset, plan: Plan) -> dict[str, float]:
+    """NLL on the valid split of count models that saw the training split in every transposition that training draws."""
+    judged = np.arange(len(EVENTS)) >= BAR
+    judged[END] = True
+    train, valid = (shards.read(tokens, split=split) for split in ("train", "valid"))
+    most = plan.training.most_semitones
+    model = CountModel(len(EVENTS))
+    for semitones in range(-most, most + 1):
+        moved = (transpose(train[piece], semitones=semitones) for piece in range(len(train)))
+        model.fit(moved, judged=judged)
+    return model.nll([valid[piece] for piece in range(len(valid))], judged=judged)
+
+
+def _tracking(plan: Plan, registry: Registry) -> MlflowTracking:
+    address = plan.run.uri.rstrip("/").rsplit("/", 1)[-1]
+    return MlflowTracking(
+        registry.backend.tracking_uri, experiment=plan.name, run_key=address, artifacts=registry.backend.artifacts
+    )
+
+
+def _registered(
+    dataset: Dataset, *, recipe: Recipe, registry: Registry, tracking: MlflowTracking, reporter: Reporter
+) -> ModelVersion:
+    """The version of a finished run; made with its sample where there is none."""
+    known = registry.with_digest(recipe.name, dataset.facts["digest"])
+    if known is not None:
+        reporter.line(f"registry: found {known} · {known.digest[:12]}")
+        return known
+    with _bundle_folder(dataset) as folder:
+        tracker = tracking.open()
+        run_id = tracker.start(parameters={}, tags={})
+        piece = Engine.load(folder).generate([SAMPLE])[0]
+        finished = finish(piece.score, formats=("midi", "flac", "png"), title=f"{recipe.name}: sample")
+        for path, suffix in ((SAMPLE_MIDI, "mid"), (SAMPLE_FLAC, "flac"), (SAMPLE_PICTURE, "png")):
+            tracker.artifact(path, finished.files[suffix])
+        tracker.finish()
+        version = registry.register(folder, name=recipe.name, run_id=run_id)
+    reporter.line(f"registry: {version} · {version.digest[:12]}")
+    return version
+
+
+@contextmanager
+def _bundle_folder(dataset: Dataset) -> Iterator[Path]:
+    """A run's bundle as a local folder, verified."""
+    with tempfile.TemporaryDirectory(prefix="tutti-bundle-") as staging:
+        for path in dataset.paths():
+            if path.startswith("bundle/"):
+                (Path(staging) / path.removeprefix("bundle/")).write_bytes(dataset.read(path))
+        yield Path(staging)
+
+
+@click.command(name="train")
+@click.argument("recipe", metavar="RECIPE")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Lies over the recipe; repeatable.")
+@click.option("--root", default="results", show_default=True, metavar="FOLDER", help="Results.")
+@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", metavar="URL", help="An MLflow server.")
+@click.option("--dry-run", is_flag=True, help="Check the recipe, say what would be done, and write nothing.")
+def command(recipe: str, overrides: tuple[str, ...], root: str, tracking_uri: str | None, dry_run: bool) -> None:
+    """Train a model from a recipe: ingest, encode, train, register.
+
+    RECIPE is a YAML file, or the name of one that Tutti carries (demo).
+
+    \b
+    Example:
+        tutti train demo --set training.steps=500 --set model.flavour=small
+    """
+    read = recipes.read(recipe, overrides=overrides)
+    if dry_run:
+        explain(read)
+        return
+    place = Folder(root)
+    place.check_writable()
+    registry = Registry.embedded(place, tracking_uri=tracking_uri)
+    trained = run(read, root=place, registry=registry, reporter=telemetry.reporter())
+    click.echo(f"model: {trained.version} (run: {trained.run.folder.uri})")
+    click.echo(f"make it the one that is served: tutti models promote {trained.version.name}/{trained.version.version}")
+
+
+def explain(recipe: Recipe) -> None:
+    """Say what a recipe would do."""
+    size = configuration_of(
+        recipe.model.family, recipe.model.flavour, vocabulary_size=len(EVENTS), max_tokens=4096, dropout=0.0
+    )
+    training = recipe.training
+    tokens = training.steps * training.batch_sequences * training.sequence_tokens
+    flops = size.training_flops_per_token(training.sequence_tokens) * tokens
+    click.echo(f"recipe {recipe.name} · {recipe.digest()}")
+    click.echo(f"sources: {', '.join(recipe.corpus.sources)} · licences: {', '.join(recipe.licences)}")
+    click.echo(f"model: {recipe.model.family} {recipe.model.flavour}, {size.parameters / 1e6:.2f} M parameters")
+    click.echo(
+        f"training: {training.steps} steps of {training.batch_sequences} x {training.sequence_tokens} tokens, "
+        f"{tokens / 1e6:.1f} M in all, {flops / 1e12:.1f} TFLOP, {training.workers} workers, {training.strategy}"
+    )

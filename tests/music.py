@@ -1,0 +1,75 @@
+"""Small, real music for tests: scores that follow simple rules, and datasets made of them by the product's own code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from tutti import lineage
+from tutti.corpus.score import Notes, Score
+from tutti.features.descriptors import describe
+from tutti.features.encoding import encode_works
+from tutti.lineage import Dataset
+from tutti.storage import Folder
+from tutti.tables import TOKENS, WORKS, to_parquet, to_table
+
+SCALE = np.array([0, 2, 4, 5, 7, 9, 11])
+
+
+def walk(seed: int, *, bars: int = 4) -> Score:
+    """A melody that walks on a major scale in quarters above held roots: predictable, so that a model can learn it."""
+    random = np.random.default_rng(seed)
+    degrees = np.cumsum(random.choice([-1, 1], size=4 * bars)) % 7
+    melody = 60 + SCALE[degrees]
+    roots = 36 + SCALE[degrees[::4]]
+    return Score.of(
+        Notes.of(
+            onset_ticks=np.concatenate((np.arange(4 * bars) * 24, np.arange(bars) * 96)),
+            duration_ticks=np.concatenate((np.full(4 * bars, 24), np.full(bars, 96))),
+            pitch=np.concatenate((melody, roots)),
+            track=np.concatenate((np.zeros(4 * bars, int), np.ones(bars, int))),
+        ),
+        ticks_per_quarter=24,
+        tempos=[(0, 96.0)],
+        title=f"Walk {seed}",
+    )
+
+
+def works_table(num_works: int, *, bars: int = 4, licence: str = "CC0-1.0") -> pa.Table:
+    """``works`` rows of walks: 70 % train, the rest valid and test."""
+    rows = []
+    for seed in range(num_works):
+        score = walk(seed, bars=bars)
+        rows.append(
+            {
+                "work_id": score.work_id(),
+                "source_uri": f"walk:{seed}",
+                "source_sha256": "0" * 64,
+                "collection": "walks",
+                "title": score.title,
+                "composer": None,
+                "licence": licence,
+                "licence_origin": "tests",
+                "split": ("train", "train", "train", "train", "train", "train", "train", "valid", "valid", "test")[
+                    seed % 10
+                ],
+                "fingerprint": str(seed),
+                **score.columns(),
+                **describe(score),
+            }
+        )
+    return to_table(rows, WORKS)
+
+
+def tokens_dataset(folder: Folder, *, num_works: int = 40, bars: int = 4) -> Dataset:
+    """A published token dataset of walks."""
+    table = encode_works(works_table(num_works, bars=bars), collections=["walks"])
+    half = table.num_rows // 2
+    files = [
+        lineage.write_file(folder, f"tokens-{number:05d}.parquet", to_parquet(part), rows=part.num_rows)
+        for number, part in enumerate((table.slice(0, half), table.slice(half)))
+    ]
+    assert table.schema.equals(TOKENS, check_metadata=False)
+    return lineage.publish(
+        folder, kind="tokens", name="walks", inputs={}, files=files, facts={"collections": ["walks"]}
+    )
