@@ -24,7 +24,7 @@ POLL_S = 0.1
 # psutil derives the start time from the boot time, which moves by parts of a second when the clock is corrected.
 START_TIME_TOLERANCE_S = 2.0
 # What is left once the process itself has ended gets this long to follow.
-LAST_MOMENT_S = 3.0
+LAST_MOMENT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,9 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cluster.smoke", description="Smoke check of a Ray cluster.")
-    parser.add_argument(
-        "--address", default="local", help="ray://host:10001, host:6379, auto or local (default: local)"
-    )
+    parser.add_argument("--address", help="ray://host:10001, host:6379, auto or local (default: RAY_ADDRESS, or local)")
     parser.add_argument("--storage", help="folder or s3:// address that every node should reach")
     parser.add_argument(
         "--tracking-uri",
