@@ -24,7 +24,7 @@ from tutti.render.synthesis import SAMPLE_RATE_HZ, synthesise
 from tutti.seeding import generator
 
 AudioKind = Literal["wav", "flac", "mp3", "ogg"]
-Format = Literal["midi", "wav", "flac", "mp3", "ogg", "png"]
+Format = Literal["midi", "wav", "flac", "mp3", "png"]
 AUDIO_KINDS: tuple[AudioKind, ...] = get_args(AudioKind)
 FORMATS: tuple[Format, ...] = get_args(Format)
 SUFFIXES: dict[str, str] = {name: "mid" if name == "midi" else name for name in FORMATS}
@@ -50,7 +50,7 @@ class Finished:
     """The files of one piece.
 
     Args:
-        files: bytes by suffix: ``mid``, ``wav``, ``flac``, ``mp3``, ``ogg``, ``png``.
+        files: bytes by suffix: ``mid``, ``wav``, ``flac``, ``mp3``, ``png``.
         loudness_lufs, true_peak_dbtp: of the mastered sound; none where no sound was asked for.
     """
 
@@ -62,8 +62,8 @@ class Finished:
 def finish(score: Score, *, formats: Sequence[str], title: str = "") -> Finished:
     """Make the asked files of a score; its sound is synthesised and mastered once for all of them.
 
-    WAV and FLAC hold the mastered sound at 16 bits with dither. A lossy encoding overshoots what it is given, so MP3
-    and OGG are decoded, measured, and made again a little quieter until they too keep under -1 dBTP.
+    WAV and FLAC hold the mastered sound at 16 bits with dither. A lossy encoding overshoots what it is given, so an MP3
+    is decoded, measured, and made again quieter by what it exceeded until it too keeps under -1 dBTP.
 
     Args:
         score: at least one note.

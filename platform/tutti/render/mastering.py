@@ -126,17 +126,18 @@ def master(
     gain_db = min(loudness_lufs - source_lufs, most_db)
     if peak_db + gain_db <= limit_db:
         return Mastered(_amplified(source_SC, gain_db), source_lufs + gain_db, peak_db + gain_db)
-    slope, before = 1.0, (0.0, -math.inf)
+    slope, last = 1.0, (0.0, -math.inf)
     for _ in range(_MOST_PASSES):
         limited_SC = _limited(source_SC, envelope_S, gain_db=gain_db, limit_db=limit_db, sample_rate_hz=sample_rate_hz)
         reached_lufs = measure_loudness_lufs(limited_SC, sample_rate_hz=sample_rate_hz)
-        if math.isfinite(before[1]):
+        if math.isfinite(last[1]):
             # The limiter gives back less than it is fed: step along the secant.
-            slope = float(np.clip((reached_lufs - before[1]) / (gain_db - before[0]), _LEAST_SLOPE, 1))
-        step_db = min((loudness_lufs - reached_lufs) / slope, most_db - gain_db)
-        if abs(loudness_lufs - reached_lufs) <= _AIM_TOLERANCE_LU or abs(step_db) <= _AIM_TOLERANCE_LU:
+            slope = float(np.clip((reached_lufs - last[1]) / (gain_db - last[0]), _LEAST_SLOPE, 1))
+        missing_db = loudness_lufs - reached_lufs
+        step_db = min(missing_db / slope, most_db - gain_db)
+        if min(abs(missing_db), abs(step_db)) <= _AIM_TOLERANCE_LU:
             break
-        before = (gain_db, reached_lufs)
+        last = (gain_db, reached_lufs)
         gain_db += step_db
     # A moving gain bends the signal between samples: take off the hundredths of a decibel that this may add.
     reached_dbtp = measure_true_peak_dbtp(limited_SC)
@@ -165,7 +166,7 @@ def _at_working_level(audio_SC: Audio) -> Audio:
 def _fade_ends(audio_SC: Audio, sample_rate_hz: int) -> None:
     for length_s, end_SC in ((_FADE_IN_S, audio_SC), (_FADE_OUT_S, audio_SC[::-1])):
         length = min(round(length_s * sample_rate_hz), len(audio_SC) // 4)
-        end_SC[:length] *= np.linspace(0, 1, length, endpoint=False, dtype=np.float32)[:, None]
+        end_SC[:length] *= np.linspace(0, 1, length + 2, dtype=np.float32)[1:-1, None]
 
 
 def _limited(source_SC: Audio, envelope_S: Audio, *, gain_db: float, limit_db: float, sample_rate_hz: int) -> Audio:

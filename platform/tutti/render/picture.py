@@ -17,8 +17,8 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
 from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
-from tutti.errors import InputError
 from tutti.features.vocabulary import INSTRUMENTS, instrument_of
+from tutti.render.synthesis import check_renderable
 from tutti.training.style import COLOURS, GRID, INK, QUIET_INK, SHADE, add_axes, new_figure, to_png
 from tutti.units import format_seconds, pitch_name
 
@@ -27,7 +27,7 @@ _LEFT_IN, _RIGHT_IN, _TOP_IN, _BOTTOM_IN = 0.75, 0.2, 1.0, 0.5
 _DRUM_ROW_IN = 0.22
 _LEAST_PITCHES = 24
 _MOST_SHADED_PITCHES = 62
-_MOST_BAR_LINES, _MOST_BAR_NUMBERS = 48, 17
+_MOST_BARS, _MOST_BAR_LINES, _MOST_BAR_NUMBERS = 20_000, 48, 17
 _MOST_OUTLINED_NOTES = 3000
 _PALEST = 0.3
 _LEAST_NOTE_WIDTH = 1 / 900
@@ -53,10 +53,9 @@ def piano_roll_png(score: Score, *, title: str = "") -> bytes:
         title: written over the picture; left out, the score's own.
 
     Raises:
-        InputError: no notes.
+        InputError: no notes, or too long.
     """
-    if not len(score.notes):
-        raise InputError("the score has no notes", remedy="give a score with at least one")
+    check_renderable(score)
     figure = new_figure(_WIDTH_IN, _HEIGHT_IN, title=title or score.title or "", facts=_facts(score))
     drums = score.notes.program == DRUM_PROGRAM
     melodic, kit = score.notes.take(~drums), score.notes.take(drums)
@@ -173,9 +172,9 @@ def _draw_drums(
 
 
 def _bar_ticks(score: Score) -> NDArray[np.int64]:
-    """Where bars begin, up to the end of the last note; shape (B,)."""
+    """Where bars begin, up to the end of the last note; shape (B,), none where they could not be told apart."""
     starts = score.meter_ticks.astype(np.int64)
-    stops = [*starts[1:].tolist(), max(score.end_ticks, int(starts[-1])) + 1]
+    stops = np.append(starts[1:], np.iinfo(np.int64).max)
     bar_ticks = np.maximum(
         score.meter_numerator.astype(np.int64)
         * 4
@@ -183,9 +182,10 @@ def _bar_ticks(score: Score) -> NDArray[np.int64]:
         // np.maximum(score.meter_denominator.astype(np.int64), 1),
         1,
     )
-    bars = [np.arange(start, stop, step) for start, stop, step in zip(starts, stops, bar_ticks, strict=True)]
-    found = np.concatenate(bars)
-    return found[found <= score.end_ticks]
+    stops_M = np.minimum(stops, score.end_ticks + 1)
+    if ((stops_M - starts) // bar_ticks).sum() > _MOST_BARS:
+        return np.empty(0, dtype=np.int64)
+    return np.concatenate([np.arange(*span) for span in zip(starts, stops_M, bar_ticks, strict=True)])
 
 
 def _draw_time(lanes: list[Any], score: Score) -> None:

@@ -111,9 +111,9 @@ class Zone:
     pitch_swing_cents: int
     exclusive_class: int
 
-    def answers(self, pitch: int) -> bool:
-        """Whether the zone sounds at a key."""
-        return self.keys[0] <= pitch <= self.keys[1]
+    def distance(self, pitch: int) -> int:
+        """Keys between ``pitch`` and the zone's range; 0 where it answers."""
+        return max(self.keys[0] - pitch, pitch - self.keys[1], 0)
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,18 @@ class SoundFont:
         if program not in self._zones:
             self._zones[program] = tuple(self._read_zones(program))
         return self._zones[program]
+
+    def zones_at(self, program: int, pitch: int) -> list[Zone]:
+        """Zones that sound at a key.
+
+        Fonts have holes (TimGM6mb's alto saxophone has no E4): there the nearest zones are stretched, so that no note
+        of a melody is lost. A drum key without a sound stays silent, for its neighbour is another drum.
+        """
+        zones = self.zones(program)
+        reach = min((zone.distance(pitch) for zone in zones), default=0)
+        if program == DRUM_PROGRAM and reach:
+            return []
+        return [zone for zone in zones if zone.distance(pitch) == reach]
 
     def _read_zones(self, program: int) -> Iterator[Zone]:
         presets = self.records[b"phdr"]
@@ -243,7 +255,7 @@ def read_soundfont(path: Path) -> SoundFont:
     """
     if not path.is_file():
         raise MissingError(f"SoundFont {path} is not there", remedy="give the path of an .sf2 file")
-    data = np.memmap(path, dtype=np.uint8, mode="r")
+    data = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, dtype=np.uint8)
     chunks = dict(_chunks(data))
     missing = [name.decode() for name in (b"smpl", *_RECORDS) if name not in chunks]
     if missing:

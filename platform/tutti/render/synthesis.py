@@ -38,6 +38,21 @@ class _Timing:
     cut_N: NDArray[np.int64]
 
 
+def check_renderable(score: Score) -> None:
+    """Refuse what has no notes or lasts longer than :data:`MAX_RENDER_S`.
+
+    Raises:
+        InputError: either.
+    """
+    if not len(score.notes):
+        raise InputError("the score has no notes", remedy="give a score with at least one")
+    if not score.length_s <= MAX_RENDER_S:
+        raise InputError(
+            f"the score lasts {score.length_s:.0f} s, more than the {MAX_RENDER_S:.0f} s that can be rendered",
+            remedy="cut it into parts",
+        )
+
+
 def synthesise(
     score: Score, *, sample_rate_hz: int = SAMPLE_RATE_HZ, soundfont: Path | None = None
 ) -> NDArray[np.float32]:
@@ -58,13 +73,7 @@ def synthesise(
         InputError: no notes, too long, or no sound behind any of its notes.
         MissingError: no font.
     """
-    if not len(score.notes):
-        raise InputError("the score has no notes", remedy="give a score with at least one")
-    if not score.length_s <= MAX_RENDER_S:
-        raise InputError(
-            f"the score lasts {score.length_s:.0f} s, more than the {MAX_RENDER_S:.0f} s that can be rendered",
-            remedy="cut it into parts",
-        )
+    check_renderable(score)
     font = read_soundfont(soundfont or default_path())
     timing = _timing(score, font, sample_rate_hz)
     mix_CS = _mix(score.notes, timing, font, sample_rate_hz)
@@ -122,9 +131,7 @@ def _keys(notes: Notes, font: SoundFont) -> Iterator[tuple[int, Zone, NDArray[An
     keys, starts = np.unique(key_N[order], return_index=True)
     for key, members in zip(keys.tolist(), np.split(order, starts[1:]), strict=True):
         program, pitch = divmod(key, 128)
-        for zone in font.zones(program):
-            if not zone.answers(pitch):
-                continue
+        for zone in font.zones_at(program, pitch):
             low, high = zone.velocities
             velocity = notes.velocity[members]
             heard = members[(velocity >= low) & (velocity <= high)]
