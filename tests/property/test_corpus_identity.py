@@ -38,7 +38,7 @@ def test_a_melody_is_the_same_in_any_key_tempo_resolution_and_place(
 @given(melodies, st.data())
 def test_lower_voices_and_loudness_do_not_change_it(melody: list[tuple[int, int]], data: st.DataObject) -> None:
     score = of(melody)
-    below = data.draw(st.integers(1, 19))
+    below = np.array(data.draw(st.lists(st.integers(1, 19), min_size=len(melody), max_size=len(melody))), np.uint8)
     both = Notes.of(
         onset_ticks=np.tile(score.notes.onset_ticks, 2),
         duration_ticks=np.tile(score.notes.duration_ticks, 2),

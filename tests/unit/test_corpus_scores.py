@@ -31,7 +31,7 @@ def attributes(beats: int, transpose: str = "") -> str:
     return ATTRIBUTES.format(beats=beats, transpose=transpose)
 
 
-def note(step: str, quarters: float, *, octave: int = 4, inside: str = "") -> str:
+def sound(step: str, quarters: float, *, octave: int = 4, inside: str = "") -> str:
     pitch = f"<pitch><step>{step}</step><octave>{octave}</octave></pitch>"
     return f"<note>{pitch}<duration>{round(12 * quarters)}</duration>{inside}</note>"
 
@@ -62,7 +62,7 @@ def meters(score: Score) -> list[tuple[float, int, int]]:
 
 
 def test_a_pickup_is_pushed_to_the_end_of_its_bar(tmp_path: Path) -> None:
-    score = read(tmp_path, bar(0, attributes(3), note("G", 1), implicit=True), bar(1, note("C", 3)))
+    score = read(tmp_path, bar(0, attributes(3), sound("G", 1), implicit=True), bar(1, sound("C", 3)))
     assert quarters(score) == [2.0, 3.0]
     assert meters(score) == [(0.0, 3, 4)]
 
@@ -73,36 +73,44 @@ def test_tied_notes_are_one(tmp_path: Path) -> None:
     )
     score = read(
         tmp_path,
-        bar(1, attributes(2), note("C", 2, inside=start)),
-        bar(2, note("C", 2, inside=both)),
-        bar(3, note("C", 1, inside=stop), note("C", 1)),
+        bar(1, attributes(2), sound("C", 2, inside=start)),
+        bar(2, sound("C", 2, inside=both)),
+        bar(3, sound("C", 1, inside=stop), sound("C", 1)),
     )
     assert (quarters(score), lengths(score)) == ([0.0, 5.0], [5.0, 1.0])
 
 
 def test_a_bar_of_another_length_becomes_a_meter_change(tmp_path: Path) -> None:
     score = read(
-        tmp_path, bar(1, attributes(4), note("C", 4)), bar(2, note("D", 3)), bar(3, note("E", 4)), bar(4, note("F", 4))
+        tmp_path,
+        bar(1, attributes(4), sound("C", 4)),
+        bar(2, sound("D", 3)),
+        bar(3, sound("E", 4)),
+        bar(4, sound("F", 4)),
     )
     assert meters(score) == [(0.0, 4, 4), (4.0, 3, 4), (7.0, 4, 4)]
 
 
 def test_two_bars_that_fill_one_stay_one(tmp_path: Path) -> None:
     score = read(
-        tmp_path, bar(1, attributes(4), note("C", 4)), bar(2, note("D", 3)), bar(3, note("E", 1)), bar(4, note("F", 4))
+        tmp_path,
+        bar(1, attributes(4), sound("C", 4)),
+        bar(2, sound("D", 3)),
+        bar(3, sound("E", 1)),
+        bar(4, sound("F", 4)),
     )
     assert meters(score) == [(0.0, 4, 4)]
 
 
 def test_a_transposing_instrument_sounds_where_it_sounds(tmp_path: Path) -> None:
     down = "<transpose><diatonic>-1</diatonic><chromatic>-2</chromatic></transpose>"
-    score = read(tmp_path, bar(1, attributes(4, down), note("D", 4)), instrument=CLARINET)
+    score = read(tmp_path, bar(1, attributes(4, down), sound("D", 4)), instrument=CLARINET)
     assert score.notes.pitch.tolist() == [60]
     assert score.notes.program.tolist() == [71]
 
 
 def test_triplets_are_exact_and_septuplets_get_the_fine_grid(tmp_path: Path) -> None:
-    plain = read(tmp_path, bar(1, attributes(2), *(note("C", 1 / 3) for _ in range(6))))
+    plain = read(tmp_path, bar(1, attributes(2), *(sound("C", 1 / 3) for _ in range(6))))
     assert (plain.ticks_per_quarter, plain.notes.onset_ticks.tolist()) == (480, [0, 160, 320, 480, 640, 800])
     path = tmp_path / "seven.abc"
     path.write_text("X:1\nT:Seven\nM:2/4\nL:1/8\nK:C\n(7:4:7CDEFGAB|\n")
@@ -114,8 +122,19 @@ def test_triplets_are_exact_and_septuplets_get_the_fine_grid(tmp_path: Path) -> 
 def test_grace_notes_and_chord_symbols_are_left_out(tmp_path: Path) -> None:
     grace = "<note><grace/><pitch><step>B</step><octave>4</octave></pitch></note>"
     symbol = "<harmony><root><root-step>C</root-step></root><kind>major</kind></harmony>"
-    score = read(tmp_path, bar(1, attributes(4), symbol, grace, note("C", 4)))
+    score = read(tmp_path, bar(1, attributes(4), symbol, grace, sound("C", 4)))
     assert score.notes.pitch.tolist() == [60]
+
+
+def test_chord_symbols_with_a_length_are_left_out_too() -> None:
+    from music21 import harmony, note, stream
+
+    part = stream.Part()
+    symbol = harmony.ChordSymbol("C")
+    symbol.duration.quarterLength = 4.0
+    part.insert(0, symbol)
+    part.insert(0, note.Note("G4", quarterLength=4.0))
+    assert from_music21(part, tempo_without_mark_qpm=80.0).notes.pitch.tolist() == [67]
 
 
 def test_tempo_title_and_their_defaults(tmp_path: Path) -> None:
@@ -123,9 +142,9 @@ def test_tempo_title_and_their_defaults(tmp_path: Path) -> None:
         "<direction><direction-type><metronome><beat-unit>half</beat-unit><per-minute>60</per-minute></metronome>"
         "</direction-type></direction>"
     )
-    told = read(tmp_path, bar(1, attributes(4), fast, note("C", 4)), title="Air")
+    told = read(tmp_path, bar(1, attributes(4), fast, sound("C", 4)), title="Air")
     assert (told.title, told.tempo_qpm.tolist()) == ("Air", [120.0])
-    untold = read(tmp_path, bar(1, attributes(4), note("C", 4)))
+    untold = read(tmp_path, bar(1, attributes(4), sound("C", 4)))
     assert (untold.title, untold.tempo_qpm.tolist()) == ("piece", [80.0])
 
 

@@ -50,6 +50,16 @@ def test_a_cadence_tells_its_key(tonic: int, minor: bool) -> None:
     assert confidence > 0.05
 
 
+def test_long_notes_say_more_of_the_key_than_many_short_ones() -> None:
+    passing = [66, 70, 73, 68, 71, 75, 65] * 4
+    notes = Notes.of(
+        onset_ticks=[*np.arange(len(passing)) * 10, 480, 480, 480],
+        duration_ticks=[*np.full(len(passing), 10), *np.full(3, 8 * TICKS)],
+        pitch=[*passing, 60, 64, 67],
+    )
+    assert estimate_key(Score.of(notes, ticks_per_quarter=TICKS))[0] == Key(0, minor=False)
+
+
 @pytest.mark.parametrize(("name", "key"), CHORALES.items())
 def test_chorales_tell_their_keys(name: str, key: str) -> None:
     (score,) = read_scores(music21_folder() / "bach" / f"{name}.mxl", tempo_without_mark_qpm=80.0)

@@ -108,6 +108,25 @@ def test_drums_and_programs_survive_more_parts_than_channels() -> None:
     assert read_midi(write_midi(score)).same_music(in_midi_form(score))
 
 
+def test_parts_of_one_program_share_a_channel_where_channels_run_out() -> None:
+    count = 20
+    notes = Notes.of(
+        onset_ticks=np.zeros(count),
+        duration_ticks=np.full(count, 10),
+        pitch=np.full(count, 60),
+        program=np.arange(count) % 2,
+        track=np.arange(count),
+    )
+    changes = {track[4:7] for track in write_midi(Score.of(notes, ticks_per_quarter=96)).split(b"MTrk")[2:]}
+    assert changes == {b"\x00\xc0\x00", b"\x00\xc1\x01"}
+
+
+def test_a_repeated_note_ends_before_it_begins_again() -> None:
+    notes = Notes.of(onset_ticks=[0, 10], duration_ticks=[10, 10], pitch=[60, 60], velocity=[70, 80])
+    data = write_midi(Score.of(notes, ticks_per_quarter=96))
+    assert b"\x90\x3c\x46" + b"\x0a\x80\x3c\x00" + b"\x00\x90\x3c\x50" + b"\x0a\x80\x3c\x00" in data
+
+
 def test_one_rest_longer_than_midi_can_say_is_refused() -> None:
     notes = Notes.of(onset_ticks=[MAX_DELTA_TICKS], duration_ticks=[1], pitch=[60])
     with pytest.raises(DataError, match=f"limit of {MAX_DELTA_TICKS}"):
