@@ -141,6 +141,7 @@ def _text(value: object) -> str:
 
 
 def page_of(folder: Folder) -> str:
+    """Where people open the catalogue in ``folder``."""
     """Where a catalogue's page is, for people."""
     return str(folder.local_path / publish.PAGE) if folder.is_local else f"{folder.uri}/{publish.PAGE}"
 

@@ -100,6 +100,7 @@ def render(
     files: Sequence[FileEntry],
     plan: Plan,
     model_facts: Mapping[str, Any],
+    max_embedded_bytes: int = MAX_EMBEDDED_BYTES,
 ) -> bytes:
     """The page, UTF-8.
 
@@ -109,11 +110,12 @@ def render(
         files: every file that was written below ``folder``.
         plan: what was ordered.
         model_facts: what is known of the model; its ``licences`` are shown.
+        max_embedded_bytes: above it, the page plays the files beside it.
     """
     sizes = {entry.path: entry.size_bytes for entry in files}
     formats = plan.order.formats
     sound_bytes = sum(size for path, size in sizes.items() if path.endswith(".mp3"))
-    embeds = sound_bytes * 4 / 3 <= MAX_EMBEDDED_BYTES
+    embeds = sound_bytes * 4 / 3 <= max_embedded_bytes
 
     def sound_of(row: Mapping[str, Any]) -> str | None:
         path = preview_of(row, formats=formats)
