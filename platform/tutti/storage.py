@@ -45,10 +45,15 @@ class Folder:
     """A place that holds objects under relative paths.
 
     Args:
-        uri: ``s3://bucket/prefix``, ``memory://name``, ``file:///path`` or a plain local path.
+        uri: ``s3://bucket/prefix``, ``memory://name``, ``file:///path`` or a plain local path. A relative path is made
+            absolute at once: a worker that gets the folder works in another directory.
     """
 
     uri: str
+
+    def __post_init__(self) -> None:
+        if "://" not in self.uri:
+            object.__setattr__(self, "uri", str(Path(self.uri).expanduser().absolute()))
 
     def __truediv__(self, name: str) -> Folder:
         return Folder(f"{self.uri.rstrip('/')}/{name}")

@@ -150,6 +150,16 @@ def test_an_unknown_kind_of_storage_is_refused_by_name() -> None:
         Folder("ftp://host/x").read("y")
 
 
+def test_a_relative_folder_means_the_same_place_in_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Folder("results")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert (folder / "a").local_path == tmp_path / "results" / "a"
+
+
 def test_only_local_folders_have_a_path(tmp_path: Path) -> None:
     assert Folder(f"file://{tmp_path}").local_path == Folder(str(tmp_path)).local_path == tmp_path
     with pytest.raises(PlaceError, match="s3://b/x is not a local folder: name a local one"):
