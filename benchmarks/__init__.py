@@ -1,0 +1,1 @@
+"""Measures beside peers, one file a subject: ``python -m benchmarks.NAME [--json]``."""
