@@ -70,19 +70,17 @@ def test_a_louder_note_is_darker_and_a_higher_note_is_higher() -> None:
     assert darkness[1] < darkness[0] - 0.1
 
 
-@pytest.mark.parametrize("title", ["costs $5 or $\\frac", "音楽", "line\nbreak", "x" * 500, ""])
+@pytest.mark.parametrize("title", ["costs $\\frac$", "音楽", "line\nbreak", "x" * 500, ""])
 def test_a_title_is_drawn_as_it_is_written(title: str) -> None:
     assert piano_roll_png(band(notes=3), title=title).startswith(b"\x89PNG")
-
-
-def test_a_dollar_in_a_title_is_no_formula() -> None:
-    assert piano_roll_png(band(notes=3), title="$a$") != piano_roll_png(band(notes=3), title="a")
 
 
 def test_bars_beyond_counting_are_left_out() -> None:
     notes = Notes.of(onset_ticks=[0, 2_000_000_000], duration_ticks=[100, 100], pitch=[60, 62])
     score = Score.of(notes, ticks_per_quarter=32_767, tempos=[(0, 60_000.0)], meters=[(0, 1, 128)])
-    assert piano_roll_png(score).startswith(b"\x89PNG")
+    bar_numbers = slice(100, 118)
+    assert pixels(piano_roll_png(score))[bar_numbers].min() == 1
+    assert pixels(piano_roll_png(band()))[bar_numbers].min() < 0.6
 
 
 def test_nothing_to_draw_is_refused() -> None:
