@@ -6,23 +6,10 @@ from pathlib import Path
 
 import click
 
-from tutti.errors import InputError, MissingError, PlaceError
+from tutti.corpus.score import Score
+from tutti.errors import DataError, InputError, MissingError, PlaceError
 from tutti.generation.request import Request
 from tutti.storage import Folder
-
-
-def default_model(names: list[str]) -> str:
-    """The model that is meant where none is named: the only one.
-
-    Raises:
-        MissingError: there is none, or more than one.
-    """
-    known = sorted(set(names))
-    if len(known) == 1:
-        return known[0]
-    if not known:
-        raise MissingError("no model is registered", remedy="train one (tutti demo), or name another --root")
-    raise MissingError("several models are registered", remedy=f"name one with --model: {', '.join(known)}")
 
 
 def formats_of(paths: tuple[str, ...]) -> dict[str, Path]:
@@ -81,16 +68,15 @@ def command(
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
     """
     from tutti.config import build
-    from tutti.corpus.isolation import read_untrusted
     from tutti.generation.engine import Engine
     from tutti.registry.versions import Registry
     from tutti.render.export import SUFFIXES, finish
 
     request = build(Request, {name: value for name, value in controls.items() if value is not None}, origin="generate")
     files = formats_of(out)
-    score = None if material is None else read_untrusted(_bytes_of(Path(material)))
+    score = None if material is None else _material(Path(material))
     registry = Registry.embedded(Folder(root), tracking_uri=tracking_uri)
-    version = registry.resolve(model or default_model([known.name for known in registry.versions()]))
+    version = registry.resolve(model or registry.only_model())
     engine = Engine.load(registry.fetch(version))
     engine.check(request)
     if dry_run:
@@ -105,7 +91,13 @@ def command(
     click.echo(f"{', '.join(map(str, files.values()))}: {notes}")
 
 
-def _bytes_of(path: Path) -> bytes:
+def _material(path: Path) -> Score:
+    from tutti.corpus.isolation import read_untrusted
+
     if not path.is_file():
         raise MissingError(f"{path} is not a file", remedy="name a MIDI file")
-    return Folder(str(path.absolute().parent)).read(path.name)
+    data = Folder(str(path.absolute().parent)).read(path.name)
+    try:
+        return read_untrusted(data)
+    except DataError as error:
+        raise InputError(f"{path} cannot be continued ({error.detail})", remedy="name a MIDI file with notes") from None

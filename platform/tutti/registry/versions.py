@@ -145,6 +145,24 @@ class Registry:
         """
         return next(iter(self._with_digest(name, digest)), None)
 
+    def only_model(self) -> str:
+        """The model that is meant where none is named.
+
+        Raises:
+            MissingError: none is registered, or more than one.
+            PlaceError: MLflow cannot be used.
+        """
+        names = sorted({version.name for version in self._found()})
+        if not names:
+            raise MissingError(
+                f"no model is registered at {self.backend.shown}", remedy="make one with `tutti demo` or `tutti train`"
+            )
+        if len(names) > 1:
+            raise MissingError(
+                f"{len(names)} models are registered and none was named", remedy=f"choose one of {', '.join(names)}"
+            )
+        return names[0]
+
     def resolve(self, reference: str) -> ModelVersion:
         """The version that ``NAME@ALIAS``, ``NAME/VERSION`` or ``NAME`` means.
 
