@@ -23,6 +23,7 @@ from tutti.storage import Folder
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 10.0, 30.0
 CONSTRUCTOR_ATTEMPTS = 3
 RENDERS_AT_ONCE = 2
+SPARE_REQUESTS = 64
 # Replicas look this often whether they are idle, while they shut down; Ray's own 2 s would be most of a stop.
 DRAIN_LOOK_S = 0.2
 
@@ -59,7 +60,8 @@ def application(settings: ServeSettings, *, first: str) -> Any:
         num_replicas=settings.renderer_replicas,
         ray_actor_options={"num_cpus": settings.renderer_cpus},
         max_ongoing_requests=RENDERS_AT_ONCE,
-        max_queued_requests=settings.max_queued,
+        # A piece that was composed is never sent away for want of a renderer.
+        max_queued_requests=_most_held(settings),
     ).bind()
     return _ingress(settings).bind(settings, composer, renderer)
 
@@ -92,20 +94,25 @@ def _composer(settings: ServeSettings) -> Any:
 
 
 def _ingress(settings: ServeSettings) -> Any:
-    replicas = settings.max_composer_replicas or settings.composer_replicas
-    # More than composers and their queues can hold, so that it is the ingress that sends clients away, with a problem
-    # for a body, and health is answered under full load. Beyond that the proxy itself refuses, in plain text.
-    ongoing = 2 * settings.max_batch * replicas + 2 * settings.max_queued + 64
+    # As many as composers and their queues hold, and room beyond: it is the ingress that sends clients away, with a
+    # problem for a body, and answers for its health under full load. What the proxy refuses, it refuses in plain text.
+    # Its queue counts even those that are just being handed over, so it must take a burst.
+    most = _most_held(settings)
     return _deployment(
         ray_serve.ingress()(Ingress),
         settings,
         name="Ingress",
         num_replicas=settings.ingress_replicas,
         ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=ongoing,
-        max_queued_requests=settings.max_queued,
+        max_ongoing_requests=most,
+        max_queued_requests=most,
         backpressure_config={"status_code": 503, "retry_after_s": settings.retry_after_s},
     )
+
+
+def _most_held(settings: ServeSettings) -> int:
+    replicas = settings.max_composer_replicas or settings.composer_replicas
+    return 2 * (2 * settings.max_batch * replicas + settings.max_queued) + SPARE_REQUESTS
 
 
 def _deployment(kind: Any, settings: ServeSettings, **options: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,44 @@ class _Ticket:
     arrived_s: float = field(default_factory=time.monotonic)
 
 
+def compose_together(
+    engine: Engine, jobs: Sequence[Job], *, waited_s: Sequence[float], cancelled: Callable[[int], bool]
+) -> list[Composition | Exception]:
+    """Jobs of one model as one batch; the error of a job that cannot be composed stands in its place.
+
+    Args:
+        engine: of the model.
+        jobs: what to compose.
+        waited_s: seconds that each job has waited until now.
+        cancelled: asked between steps with a job's number; True gives that job up.
+    """
+    started_s = time.monotonic()
+    try:
+        pieces = engine.generate(
+            [job.request for job in jobs], materials=[job.material for job in jobs], cancelled=cancelled
+        )
+    except Exception as error:
+        if len(jobs) == 1:
+            return [error]
+        # One job must not cost the others theirs, so each is tried alone.
+        return [
+            made
+            for number, job in enumerate(jobs)
+            for made in compose_together(
+                engine, [job], waited_s=waited_s[number : number + 1], cancelled=_of(number, cancelled)
+            )
+        ]
+    stepped_s = time.monotonic() - started_s
+    return [
+        Composition(piece.score, piece.refused_tokens, batch=len(jobs), waited_s=waited, stepped_s=stepped_s)
+        for piece, waited in zip(pieces, waited_s, strict=True)
+    ]
+
+
+def _of(number: int, cancelled: Callable[[int], bool]) -> Callable[[int], bool]:
+    return lambda _: cancelled(number)
+
+
 class Composer:
     """One model replica.
 
@@ -54,7 +93,7 @@ class Composer:
         self._running_since_s: dict[int, float] = {}
         self._together.set_max_batch_size(settings.max_batch)
         self._together.set_batch_wait_timeout_s(settings.batch_wait_s)
-        self._engine(model)
+        self.engine(model)
 
     async def compose(self, job: Job) -> Composition:
         """One piece.
@@ -62,7 +101,7 @@ class Composer:
         Raises:
             TuttiError: a request or material that this model cannot take.
         """
-        engine = await asyncio.to_thread(self._engine, job.model)
+        engine = await asyncio.to_thread(self.engine, job.model)
         engine.check(job.request)
         ticket = _Ticket(job, engine)
         try:
@@ -88,6 +127,11 @@ class Composer:
         if started_s is not None and time.monotonic() - started_s > limit_s:
             raise RuntimeError(f"a batch has run for more than {limit_s:g} s")
 
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Versions whose engines are loaded, the least recently used first."""
+        return tuple(self._engines)
+
     @ray_serve.batch  # type: ignore[untyped-decorator]
     async def _together(self, tickets: list[_Ticket]) -> list[Composition | Exception]:
         by_engine: dict[int, list[int]] = {}
@@ -100,35 +144,19 @@ class Composer:
         return [made[number] for number in range(len(tickets))]
 
     def _run(self, tickets: list[_Ticket]) -> list[Composition | Exception]:
-        """Tickets of one engine as one batch."""
         started_s = time.monotonic()
         self._running_since_s[id(tickets)] = started_s
         try:
-            pieces = tickets[0].engine.generate(
-                [ticket.job.request for ticket in tickets],
-                materials=[ticket.job.material for ticket in tickets],
+            return compose_together(
+                tickets[0].engine,
+                [ticket.job for ticket in tickets],
+                waited_s=[started_s - ticket.arrived_s for ticket in tickets],
                 cancelled=lambda number: tickets[number].given_up.is_set(),
             )
-        except Exception as error:
-            # One request that cannot be composed must not cost the others theirs: each is tried alone.
-            if len(tickets) == 1:
-                return [error]
-            return [made for ticket in tickets for made in self._run([ticket])]
         finally:
             del self._running_since_s[id(tickets)]
-        stepped_s = time.monotonic() - started_s
-        return [
-            Composition(
-                score=piece.score,
-                refused_tokens=piece.refused_tokens,
-                batch=len(tickets),
-                waited_s=started_s - ticket.arrived_s,
-                stepped_s=stepped_s,
-            )
-            for ticket, piece in zip(tickets, pieces, strict=True)
-        ]
 
-    def _engine(self, model: str) -> Engine:
+    def engine(self, model: str) -> Engine:
         """The engine of a version; the least recently used one gives way where too many are loaded."""
         from tutti.generation.engine import Engine
 

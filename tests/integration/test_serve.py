@@ -76,6 +76,7 @@ def service(root: Path, ray_cluster: None) -> Iterator[Service]:
         "max_batch": MAX_BATCH,
         "max_queued": MAX_QUEUED,
         "model_refresh_s": 0.0,
+        "models_per_replica": 1,
         "drain_s": 2.0,
         "composer_cpus": 0.5,
         "max_body_bytes": 100_000,
