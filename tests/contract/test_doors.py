@@ -51,11 +51,14 @@ def _names(node: ast.AST) -> Iterator[str]:
             yield node.args[0].value
 
 
-def files(repository: Path) -> Iterator[tuple[Path, str]]:
-    """Path below its package's parent, and source, of every file that is shipped."""
-    for name, folder in PACKAGES.items():
-        for path in sorted((repository / folder).rglob("*.py")):
-            yield Path(name) / path.relative_to(repository / folder), path.read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def imports(repository: Path) -> dict[Path, set[str]]:
+    """What every file that is shipped imports, by its path below its package's parent."""
+    return {
+        Path(name) / path.relative_to(repository / folder): imported(path.read_text(encoding="utf-8"))
+        for name, folder in PACKAGES.items()
+        for path in sorted((repository / folder).rglob("*.py"))
+    }
 
 
 def test_the_walk_sees_late_imports_and_imports_by_name() -> None:
@@ -71,27 +74,22 @@ def test_the_walk_sees_late_imports_and_imports_by_name() -> None:
 
 
 @pytest.mark.parametrize("library", DOORS)
-def test_a_library_comes_in_through_its_door_alone(repository: Path, library: str) -> None:
-    strangers = [
-        str(path) for path, source in files(repository) if library in imported(source) and not DOORS[library](path)
-    ]
-    assert not strangers
+def test_a_library_comes_in_through_its_door_alone(imports: dict[Path, set[str]], library: str) -> None:
+    assert not [str(path) for path, names in imports.items() if library in names and not DOORS[library](path)]
 
 
-def test_the_library_room_never_imports_the_outside(repository: Path) -> None:
+def test_the_library_never_imports_what_stands_on_it(imports: dict[Path, set[str]]) -> None:
     outside = {"jobs", "serve", "cluster", "benchmarks", "tests"}
-    assert not [
-        str(path) for path, source in files(repository) if path.parts[0] == "tutti" and imported(source) & outside
-    ]
+    assert not [str(path) for path, names in imports.items() if path.parts[0] == "tutti" and names & outside]
 
 
-def test_every_import_is_a_declared_dependency(repository: Path) -> None:
+def test_every_import_is_a_declared_dependency(repository: Path, imports: dict[Path, set[str]]) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
     owners = importlib.metadata.packages_distributions()
     undeclared: dict[str, set[str]] = {}
-    for path, source in files(repository):
-        for name in imported(source) - sys.stdlib_module_names - set(PACKAGES):
+    for path, names in imports.items():
+        for name in names - sys.stdlib_module_names - set(PACKAGES):
             if not declared & {canonicalize_name(owner) for owner in owners.get(name, [name])}:
                 undeclared.setdefault(name, set()).add(str(path))
     assert not undeclared
