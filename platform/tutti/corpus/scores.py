@@ -19,11 +19,13 @@ The resolution is 480 ticks a quarter where that is exact, else 10,080, which ho
 
 from __future__ import annotations
 
+import gc
 import math
 import warnings
 import zipfile
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -85,7 +87,7 @@ def read_scores(path: Path, *, tempo_without_mark_qpm: float) -> list[Score]:
     if suffix not in _FORMATS:
         raise DataError("unknown_format", f"{path.name} ends in none of {', '.join(SUFFIXES)}")
     # music21 warns of oddities in a file and raises whatever its parsers trip over: both are the file's fault.
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_cycle_collection():
         warnings.simplefilter("ignore")
         try:
             _check_archive(path)
@@ -189,6 +191,18 @@ def to_music21(score: Score) -> Any:
 
 def _quarters(ticks: int, score: Score) -> Fraction:
     return Fraction(ticks, score.ticks_per_quarter)
+
+
+@contextmanager
+def _without_cycle_collection() -> Iterator[None]:
+    """Python's collector walks music21's web of objects while it grows: a sixth of the time to read a chorale."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _check_archive(path: Path) -> None:
