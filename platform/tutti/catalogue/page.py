@@ -195,13 +195,17 @@ def _card(row: Mapping[str, Any], *, sound: str | None, sizes: Mapping[str, int]
         sound=sound,
         downloads=tuple(Download(kind.upper(), path, format_bytes(sizes[path])) for kind, path in paths.items()),
         findings=findings,
-        faults=tuple(finding.detail for finding in findings if finding.verdict == FAILED),
+        faults=tuple(f"{_words(finding.check)}: {finding.detail}" for finding in findings if finding.verdict == FAILED),
     )
 
 
 def _instruments(score: Score) -> str:
     families = dict.fromkeys(instrument_of(int(program)) for program in sorted(score.notes.program.tolist()))
-    return ", ".join(family.replace("_", " ") for family in families)
+    return ", ".join(map(_words, families))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _choices(cards: Sequence[Card]) -> dict[str, list[Choice]]:

@@ -25,7 +25,7 @@ D = TypeVar("D")
 ACCEPTED, REJECTED = "accepted", "rejected"
 
 SECONDS_PER_BAR = 2.0  # 4/4 at 120 quarters a minute, for estimates
-BYTES_PER_SECOND = {"midi": 100, "flac": 60_000, "wav": 176_400, "mp3": 16_000, "png": 0}
+BYTES_PER_SECOND = {"midi": 100, "flac": 90_000, "wav": 176_400, "mp3": 16_000, "png": 0}
 BYTES_PER_TAKE = {"midi": 1_000, "flac": 9_000, "wav": 100, "mp3": 1_000, "png": 40_000}
 
 
