@@ -1,4 +1,3 @@
-import struct
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +7,6 @@ import torch
 from tutti.features.vocabulary import EVENTS
 from tutti.models.bundle import Bundle
 from tutti.registry.card import card
-from tutti.registry.pictures import loss_png
 
 FACTS: dict[str, Any] = {
     "parameters": 1_800_000,
@@ -75,14 +73,3 @@ def test_a_model_that_loses_to_counting_pairs_is_called_that(nll: float, warned:
 
 def test_a_large_corpus_is_not_called_small() -> None:
     assert "little else" not in _with("data", works=200_000)
-
-
-def test_the_loss_picture_shows_its_curves() -> None:
-    curve = [(step, 4.0 / (step + 1)) for step in range(100)]
-    data = loss_png(curve, validation=curve[::20], baselines={"unigram": 3.1, "bigram": 1.9}, title="bach")
-    assert data.startswith(b"\x89PNG\r\n")
-    assert struct.unpack(">II", data[16:24]) == (960, 540)
-    assert data == loss_png(curve, validation=curve[::20], baselines={"unigram": 3.1, "bigram": 1.9}, title="bach")
-    assert data != loss_png(curve, title="bach")
-    assert loss_png([], title="nothing yet").startswith(b"\x89PNG\r\n")
-    assert loss_png([(0, 1.0), (1, float("nan")), (2, 0.5)]).startswith(b"\x89PNG\r\n")

@@ -8,7 +8,7 @@ What a run keeps, by convention::
 
     parameters            the recipe, flat (training.steps, model.flavour, …)
     figures               curves by step
-    pictures/loss.png     the loss picture (tutti.registry.pictures)
+    pictures/loss.png     the loss picture (tutti.training.picture)
     samples/sample.mid    one piece of the finished model, with sample.flac and sample.png of the same piece
     bundle/<digest>-…/    the files of a registered version (tutti.registry.versions)
 
