@@ -19,14 +19,13 @@ import yaml
 
 from serve.settings import ServeSettings
 from tutti import config, telemetry
-from tutti.errors import MissingError, PlaceError, RecipeError
+from tutti.errors import PlaceError, RecipeError
 from tutti.storage import Folder
 from tutti.telemetry import Reporter
 from tutti.units import format_seconds
 
 if TYPE_CHECKING:
     from tutti.registry.model_version import ModelVersion
-    from tutti.registry.versions import Registry
 
 APPLICATION = "tutti"
 LOOK_EVERY_S = 5.0
@@ -84,7 +83,7 @@ def command(
     from tutti.registry.versions import Registry  # MLflow takes two seconds to import: --help does without
 
     registry = Registry.embedded(Folder(root), tracking_uri=tracking_uri)
-    reference = model or _only_model(registry, root=root)
+    reference = model or registry.only_model()
     version = registry.resolve(reference)
     tree = {
         "model": reference,
@@ -154,17 +153,6 @@ def check_port(host: str, port: int) -> None:
             if error.errno == errno.EADDRINUSE:
                 raise PlaceError(f"port {port} on {host} is in use", remedy="choose another with --port") from None
             raise PlaceError(f"cannot listen on {host} ({error.strerror})", remedy="give another --host") from None
-
-
-def _only_model(registry: Registry, *, root: str) -> str:
-    names = sorted({version.name for version in registry.versions()})
-    if not names:
-        raise MissingError(f"no model is registered below {root}", remedy="make one with `tutti demo` or `tutti train`")
-    if len(names) > 1:
-        raise RecipeError(
-            f"{len(names)} models are registered", remedy=f"choose one of {', '.join(names)} with --model"
-        )
-    return names[0]
 
 
 @contextmanager
