@@ -85,18 +85,8 @@ def on_grid(score: Score) -> Score:
     last_onset = int(notes.onset_ticks.max()) if len(notes) else 0
     meter_ticks, meters = _meters_on_bar_lines(score, until_ticks=last_onset)
     tempo_ticks, tempos = _changes(score.tempo_ticks, nearest_tempo(score.tempo_qpm), until_ticks=last_onset)
-    fractions = np.array(METERS, dtype=np.uint8)[meters]
-    return Score(
-        ticks_per_quarter=TICKS_PER_QUARTER,
-        notes=notes,
-        tempo_ticks=tempo_ticks.astype(np.int32),
-        tempo_qpm=_TEMPOS[tempos],
-        meter_ticks=meter_ticks.astype(np.int32),
-        meter_numerator=fractions[:, 0],
-        meter_denominator=fractions[:, 1],
-        title=score.title,
-        composer=score.composer,
-    )
+    normal = _score(notes, tempo_ticks=tempo_ticks, tempos=tempos, meter_ticks=meter_ticks, meters=meters)
+    return replace(normal, title=score.title, composer=score.composer)
 
 
 def bars_of(score: Score) -> Bars:
@@ -381,6 +371,11 @@ def _assembled(notes: Notes, *, tempo_ticks: Index, tempos: Index, bar_starts: I
     if not len(tempo_ticks) or tempo_ticks[0] != 0:
         tempo_ticks, tempos = np.append(0, tempo_ticks), np.append(int(nearest_tempo(np.array([120.0]))[0]), tempos)
     tempo_ticks, tempos = _changes(tempo_ticks, tempos, until_ticks=last_onset)
+    return _score(notes, tempo_ticks=tempo_ticks, tempos=tempos, meter_ticks=meter_ticks, meters=meters)
+
+
+def _score(notes: Notes, *, tempo_ticks: Index, tempos: Index, meter_ticks: Index, meters: Index) -> Score:
+    """A score in normal form; tempos and meters are indices into the vocabulary's scales."""
     fractions = np.array(METERS, dtype=np.uint8)[meters]
     return Score(
         ticks_per_quarter=TICKS_PER_QUARTER,
