@@ -66,12 +66,16 @@ def ray_cluster() -> Iterator[None]:
     """A local Ray with two cores for the whole session; none of its processes may be left at the end."""
     import ray
 
-    before = _children()
+    me = psutil.Process()
+    before = set(me.children())
     start_embedded_ray(address="local", num_cpus=RAY_CORES)
+    servers = set(me.children()) - before
     try:
         yield
     finally:
-        rays_own = _children() - before
+        # Tests start children of their own; Ray's are its servers and what those started.
+        rays_own = {server for server in servers if server.is_running()}
+        rays_own |= {process for server in rays_own for process in server.children(recursive=True)}
         ray.shutdown()
         _, left = psutil.wait_procs(list(rays_own), timeout=RAY_ENDS_WITHIN_S)
         for process in left:
@@ -121,7 +125,3 @@ def shared_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder ../shared is not beside this checkout")
     return folder
-
-
-def _children() -> set[psutil.Process]:
-    return set(psutil.Process().children(recursive=True))
