@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,8 +18,7 @@ from tutti.catalogue.takes import Block, Plan
 from tutti.errors import InputError, PlaceError
 from tutti.generation.controls import controls_of
 from tutti.lineage import Dataset
-from tutti.models import bundle as bundles
-from tutti.registry.versions import Registry
+from tutti.registry.versions import ModelVersion, Registry
 from tutti.storage import Folder
 from tutti.telemetry import Reporter
 from tutti.units import format_bytes, format_seconds
@@ -36,34 +36,41 @@ def run(order: Order, *, root: Folder, registry: Registry, reporter: Reporter) -
     Raises:
         UserError: the model is not there, the model cannot take a request, the folder cannot be used.
     """
-    plan, bundle = prepare(order, registry=registry)
+    version = registry.resolve(order.model)
+    plan = plan_of(order, version=version)
     folder = publish.place_of(plan, root=root)
     found = lineage.find(folder)
     if found is not None:
         reporter.line(f"catalogue {order.name}: found finished · {_counts(found)}")
         return found
+    bundle = registry.fetch(version)
+    facts = check_requests(order, bundle=bundle)
     check_space(plan, folder=folder)
     folder.check_writable()
     waiting = [block for block in plan.blocks() if not is_done(folder, block)]
     _make(waiting, plan=plan, folder=folder, bundle=bundle, reporter=reporter)
-    dataset = publish.publish(folder, plan=plan, model_facts=bundles.load(bundle).facts)
+    dataset = publish.publish(folder, plan=plan, model_facts=facts)
     reporter.line(f"catalogue {order.name}: {_counts(dataset)}")
     return dataset
 
 
-def prepare(order: Order, *, registry: Registry) -> tuple[Plan, Path]:
-    """The order's plan and its model's folder, after every request was held against that model.
+def plan_of(order: Order, *, version: ModelVersion) -> Plan:
+    """The order under one version of its model."""
+    return Plan(order, model=version.name, model_version=version.version, model_digest=version.digest)
+
+
+def check_requests(order: Order, *, bundle: Path) -> Mapping[str, Any]:
+    """Hold every request of an order against the model in ``bundle``; return what is known of that model.
 
     Raises:
-        MissingError: the model is not registered.
-        RecipeError: the model cannot take a request of the order.
+        RecipeError: the model cannot take a request.
     """
-    version = registry.resolve(order.model)
-    bundle = registry.fetch(version)
-    collections = bundles.load(bundle).collections
+    from tutti.models import bundle as bundles  # brings torch: a second run, which makes nothing, must not wait for it
+
+    model = bundles.load(bundle)
     for line in order.lines:
-        controls_of(line.controls, collections=collections)
-    return Plan(order, model=version.name, model_version=version.version, model_digest=version.digest), bundle
+        controls_of(line.controls, collections=model.collections)
+    return model.facts
 
 
 def check_space(plan: Plan, *, folder: Folder) -> None:
@@ -167,7 +174,9 @@ def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: st
     place = Folder(root)
     registry = Registry.embedded(place, tracking_uri=tracking_uri)
     if dry_run:
-        plan, _ = prepare(asked, registry=registry)
+        version = registry.resolve(asked.model)
+        check_requests(asked, bundle=registry.fetch(version))
+        plan = plan_of(asked, version=version)
         click.echo("\n".join(_plan_lines(plan, root=place)))
         return
     dataset = run(asked, root=place, registry=registry, reporter=telemetry.reporter())
