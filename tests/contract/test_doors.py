@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -73,6 +74,13 @@ def test_the_walk_sees_late_imports_and_imports_by_name() -> None:
     assert imported(source) == {"__future__", "ray", "mlflow", "deepspeed", "s3fs"}
 
 
+@pytest.fixture(scope="module")
+def project(repository: Path) -> dict[str, Any]:
+    """The table `project` of pyproject.toml."""
+    table: dict[str, Any] = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    return table
+
+
 @pytest.mark.parametrize("library", DOORS)
 def test_a_library_comes_in_through_its_door_alone(imports: dict[Path, set[str]], library: str) -> None:
     assert not [str(path) for path, names in imports.items() if library in names and not DOORS[library](path)]
@@ -83,13 +91,28 @@ def test_the_library_never_imports_what_stands_on_it(imports: dict[Path, set[str
     assert not [str(path) for path, names in imports.items() if path.parts[0] == "tutti" and names & outside]
 
 
-def test_every_import_is_a_declared_dependency(repository: Path, imports: dict[Path, set[str]]) -> None:
-    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+def undeclared(imports: dict[Path, set[str]], declared: list[str]) -> dict[str, list[str]]:
+    """Imports of distributions that ``declared`` does not name, and where."""
+    names = {canonicalize_name(Requirement(text).name) for text in declared}
     owners = importlib.metadata.packages_distributions()
-    undeclared: dict[str, set[str]] = {}
-    for path, names in imports.items():
-        for name in names - sys.stdlib_module_names - set(PACKAGES):
-            if not declared & {canonicalize_name(owner) for owner in owners.get(name, [name])}:
-                undeclared.setdefault(name, set()).add(str(path))
-    assert not undeclared
+    found: dict[str, list[str]] = {}
+    for path, imported_names in imports.items():
+        for name in imported_names - sys.stdlib_module_names - {*PACKAGES, "benchmarks", "tests"}:
+            if not names & {canonicalize_name(owner) for owner in owners.get(name, [name])}:
+                found.setdefault(name, []).append(str(path))
+    return found
+
+
+def test_every_import_is_a_declared_dependency(project: dict[str, Any], imports: dict[Path, set[str]]) -> None:
+    assert not undeclared(imports, project["dependencies"])
+
+
+@pytest.mark.parametrize(("folder", "extra"), [("tests", "dev"), ("benchmarks", "bench")])
+def test_every_import_outside_is_declared_too(
+    repository: Path, project: dict[str, Any], folder: str, extra: str
+) -> None:
+    outside = {
+        path.relative_to(repository): imported(path.read_text(encoding="utf-8"))
+        for path in (repository / folder).rglob("*.py")
+    }
+    assert not undeclared(outside, [*project["dependencies"], *project["optional-dependencies"][extra]])
