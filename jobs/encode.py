@@ -104,6 +104,7 @@ def _encode_shard(
         "tokens": pc.sum(lengths).as_py() or 0,
         "splits": Counter(tokens.column("split").to_pylist()),
         "licences": Counter(table.column("licence").to_pylist()),
+        "programs": Counter(pc.list_flatten(table.column("program")).to_pylist()),
     }
 
 
@@ -119,6 +120,7 @@ def _facts(encoded: list[dict[str, Any]], *, works: Dataset, collections: tuple[
         "tokens_per_note": round(tokens / notes, 3) if notes else None,
         "splits": dict(total("splits")),
         "licences": dict(total("licences")),
+        "programs": sorted(total("programs")),
         "collections": list(collections),
         "vocabulary": EVENTS.hash,
         "works_address": works.address,

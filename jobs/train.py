@@ -38,6 +38,7 @@ from tutti.training.tracker import Tracking
 
 TRAIN_VERSION = 1
 """Moves whenever the same recipe and tokens would give another model."""
+_DATA_FACTS = ("works", "notes", "tokens", "splits", "licences", "collections", "programs")
 SAMPLE = Request(length=20.0, seed=0)
 
 
@@ -100,7 +101,7 @@ def _plan(recipe: Recipe, *, works: Dataset, tokens: Dataset, root: Folder) -> P
         data={
             "works_address": works.folder.uri,
             "tokens_address": tokens.folder.uri,
-            **{name: tokens.facts[name] for name in ("works", "notes", "tokens", "splits", "licences", "collections")},
+            **{name: tokens.facts[name] for name in _DATA_FACTS},
         },
     )
 

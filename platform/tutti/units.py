@@ -38,8 +38,8 @@ class Key:
 
     @property
     def pitch_classes(self) -> frozenset[int]:
-        """Pitch classes of the scale; in minor the raised sixth and seventh belong to it (melodic minor)."""
-        steps = (0, 2, 3, 5, 7, 8, 9, 10, 11) if self.minor else (0, 2, 4, 5, 7, 9, 11)
+        """Pitch classes of the scale; in minor both sevenths belong to it (natural and harmonic minor)."""
+        steps = (0, 2, 3, 5, 7, 8, 10, 11) if self.minor else (0, 2, 4, 5, 7, 9, 11)
         return frozenset((self.tonic + step) % 12 for step in steps)
 
 

@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 from tutti.corpus.score import Notes, Score
 from tutti.errors import RecipeError
 from tutti.features.events import decode, on_grid
-from tutti.features.vocabulary import BAR, EVENTS, INSTRUMENTS, METERS, START, instrument_of
+from tutti.features.vocabulary import BAR, END, EVENTS, INSTRUMENTS, METERS, START, instrument_of
 from tutti.generation.controls import bars_of_length, limits_of
 from tutti.generation.engine import Engine
 from tutti.generation.grammar import Grammar
@@ -81,6 +81,38 @@ def test_random_walks_through_the_grammar_decode_and_obey(batch: list[Request], 
         assert decoded.refused == 0
         assert decoded.ended
         check_obeyed(request, np.array(sequence), decoded.score)
+
+
+def _after(tokens: list[str], request: Request) -> Grammar:
+    grammar = Grammar([limits_of(request)])
+    grammar.read(0, np.array([EVENTS[name] for name in tokens]), more_length=False)
+    return grammar
+
+
+def test_wanting_the_bar_line_of_the_last_bar_is_wanting_the_end() -> None:
+    logits = np.random.default_rng(0).normal(size=(1, len(EVENTS))).astype(np.float32)
+    logits[0, BAR] = 9.0
+    opening = ["Bar", "Meter_4/4", "Position_0", "Tempo_96", "Program_0", "Duration_24", "Velocity_79", "Pitch_60"]
+    last = _after(opening, Request(bars=1)).with_one_bar_line(logits)
+    assert last[0, END] > 9.0
+    inner = _after(opening, Request(bars=2)).with_one_bar_line(np.where(np.arange(len(EVENTS)) == END, 12.0, logits))
+    assert inner[0, BAR] > 12.0
+
+
+def test_a_piece_begins_with_a_note() -> None:
+    allowed = _after(["Bar", "Meter_4/4", "Position_0", "Tempo_96"], Request(bars=4)).allowed()[0]
+    kinds = {EVENTS.kinds[kind] for kind in EVENTS.kind_of[allowed]}
+    assert kinds == {"Program", "Duration"}
+
+
+def test_only_known_programs_play_unless_others_are_asked_for() -> None:
+    known = limits_of(Request(), known_programs=(0, 52))
+    assert np.flatnonzero(known.programs).tolist() == [0, 52]
+    assert not known.drums.any()
+    assert np.flatnonzero(limits_of(Request(instruments=("piano",)), known_programs=(0, 52)).programs).tolist() == [0]
+    unknown = limits_of(Request(instruments=("brass", "drums")), known_programs=(0,))
+    assert np.flatnonzero(unknown.programs).tolist() == list(range(56, 64))
+    assert unknown.drums.any()
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_transposition_moves_the_scale_with_the_tonic(key: Key, semitones: int) 
     moved = key.transposed(semitones)
     assert moved.pitch_classes == {(pitch + semitones) % 12 for pitch in key.pitch_classes}
     assert moved.transposed(-semitones) == key
-    assert len(key.pitch_classes) == (9 if key.minor else 7)
+    assert len(key.pitch_classes) == (8 if key.minor else 7)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tutti.corpus.score import DRUM_PROGRAM
 from tutti.errors import RecipeError
 from tutti.features.controls import Controls, length_class, tempo_class
 from tutti.features.events import nearest_tempo
-from tutti.features.vocabulary import INSTRUMENTS, METERS, TEMPOS_QPM, instrument_of
+from tutti.features.vocabulary import METERS, TEMPOS_QPM, instrument_of
 from tutti.generation.request import Request
 
 _ANY = -1
@@ -80,22 +81,40 @@ def controls_of(request: Request, *, collections: Sequence[str]) -> Controls:
     )
 
 
-def limits_of(request: Request) -> Limits:
-    """Limits of a request."""
+def limits_of(request: Request, *, known_programs: Sequence[int] = range(DRUM_PROGRAM + 1)) -> Limits:
+    """Limits of a request.
+
+    Args:
+        known_programs: programs that the model was trained on (128: drums). A request that names no instrument gets
+            these; one that does gets its families, of them the known programs where there are any.
+    """
     pitches = np.ones(128, dtype=bool)
     if request.tonality is not None:
         pitches = np.isin(np.arange(128) % 12, list(request.tonality.pitch_classes))
-    families = request.instruments or INSTRUMENTS
     meter = _meter(request)
+    playing = _programs(request.instruments, known_programs=known_programs)
     return Limits(
         bars=request.bars,
         length_s=request.length_s,
         tempo=_ANY if request.tempo is None else int(nearest_tempo(np.array([request.tempo]))[0]),
         meter=_ANY if meter is None else METERS.index(meter),
         pitches=pitches,
-        programs=np.array([instrument_of(program) in families for program in range(128)]),
-        drums=np.isin(np.arange(128), GENERAL_MIDI_DRUM_KEYS) & ("drums" in families),
+        programs=playing[:DRUM_PROGRAM],
+        drums=np.isin(np.arange(128), GENERAL_MIDI_DRUM_KEYS) & playing[DRUM_PROGRAM],
     )
+
+
+def _programs(instruments: Sequence[str], *, known_programs: Sequence[int]) -> NDArray[np.bool_]:
+    """Programs that may play; shape (129,)."""
+    known = np.isin(np.arange(DRUM_PROGRAM + 1), known_programs)
+    if not instruments:
+        return known
+    families = np.array([instrument_of(program) for program in range(DRUM_PROGRAM + 1)])
+    playing = np.zeros_like(known)
+    for instrument in instruments:
+        family = families == instrument
+        playing |= family & known if (family & known).any() else family
+    return playing
 
 
 def _meter(request: Request) -> tuple[int, int] | None:

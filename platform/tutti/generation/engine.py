@@ -90,6 +90,7 @@ class Engine:
         self._model = model.eval()
         self._context_tokens = min(context_tokens, model.configuration.max_tokens)
         self._max_batch = max_batch
+        self._programs = tuple(int(program) for program in facts.get("data", {}).get("programs", range(129)))
         self.digest = digest
         self.collections = tuple(collections)
         self.facts = facts
@@ -159,7 +160,7 @@ class Engine:
 
     @torch.inference_mode()
     def _run(self, rows: list[_Row], cancelled: Callable[[int], bool]) -> None:
-        grammar = Grammar([limits_of(row.request) for row in rows])
+        grammar = Grammar([limits_of(row.request, known_programs=self._programs) for row in rows])
         for index, row in enumerate(rows):
             if row.given > len(row.head):
                 grammar.read(index, np.array(row.tokens[len(row.head) :]), more_length=True)
@@ -169,7 +170,7 @@ class Engine:
         alive = list(rows)
         while alive:
             tokens_B = choose(
-                logits_BV,
+                grammar.with_one_bar_line(logits_BV),
                 allowed_BV=grammar.allowed(),
                 temperature_B=np.array([row.request.temperature for row in alive]),
                 top_p_B=np.array([row.request.top_p for row in alive]),

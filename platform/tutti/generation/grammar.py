@@ -1,8 +1,8 @@
 """Which token may come next, for a whole batch at once.
 
 The grammar is the vocabulary's own (see :mod:`tutti.features.vocabulary`) narrowed by each request's limits, so every
-sequence decodes without a refusal, has exactly its bars, ends on a bar line, and can never run into a corner where
-nothing is allowed. Meter and tempo are said once, in the first bar.
+sequence decodes without a refusal, begins with a note, has exactly its bars, ends on a bar line, and can never run into
+a corner where nothing is allowed. Meter and tempo are said once, in the first bar.
 
 Legend: B rows, V vocabulary.
 """
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tutti.features.vocabulary import END, EVENTS, METERS, TICKS_PER_QUARTER
+from tutti.features.vocabulary import BAR, END, EVENTS, METERS, TICKS_PER_QUARTER
 from tutti.generation.controls import Limits
 
 MOST_NOTES_AT_ONE_POSITION = 24
@@ -29,7 +29,7 @@ _FOLLOWERS: dict[str, tuple[str, ...]] = {
     "Bar": ("Meter", "Position", "Bar", "End"),
     "Meter": ("Position", "Bar", "End"),
     "Position": ("Tempo", *_NOTE_START),
-    "Tempo": ("Position", "Bar", "End", *_NOTE_START),
+    "Tempo": _NOTE_START,
     "Program": ("Duration", "Velocity", "Pitch"),
     "Duration": ("Velocity", "Pitch", "Drum"),
     "Velocity": ("Pitch", "Drum"),
@@ -125,10 +125,26 @@ class Grammar:
         self._only(mask, says_tempo & at_position, "Tempo", [limit.tempo for limit in self._limits])
         self._positions(mask, opening=first_bar & (self.last_kind == _KIND["Meter"]))
         self._notes(mask)
-        last_bar = self.bars >= self._bars_asked
-        self._forbid(mask, last_bar, "Bar")
-        self._forbid(mask, ~last_bar | (self._notes_in_bar == 0), "End")
+        self._forbid(mask, self.in_last_bar, "Bar")
+        self._forbid(mask, ~self.in_last_bar | (self._notes_in_bar == 0), "End")
         return mask
+
+    @property
+    def in_last_bar(self) -> NDArray[np.bool_]:
+        """Rows whose next bar line is their end; shape (B,)."""
+        return self.bars >= self._bars_asked
+
+    def with_one_bar_line(self, logits_BV: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits in which leaving a bar is one wish, whether it is said ``Bar`` or ``End``.
+
+        A model that wants the bar to be over where its piece must end means the end, and one that wants the end too
+        early means the next bar; without this its wish would fall to whatever else is allowed.
+        """
+        joined_B = np.logaddexp(logits_BV[:, BAR], logits_BV[:, END])
+        out_BV = logits_BV.copy()
+        out_BV[:, BAR] = np.where(self.in_last_bar, logits_BV[:, BAR], joined_B)
+        out_BV[:, END] = np.where(self.in_last_bar, joined_B, logits_BV[:, END])
+        return out_BV
 
     @property
     def _notes_in_bar(self) -> NDArray[np.int64]:
