@@ -94,7 +94,7 @@ def _pipeline(blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Pa
         fn_kwargs={"plan": plan, "folder": folder},
         batch_size=1,
         batch_format="pyarrow",
-        compute=ray.data.TaskPoolStrategy(size=_cores()),
+        compute=ray.data.TaskPoolStrategy(size=min(len(blocks), _cores())),
         num_cpus=CPUS_PER_STAGE,
     )
 
