@@ -14,7 +14,7 @@ from tutti.dataset.shards import Pieces
 from tutti.features.vocabulary import BAR, END, EVENTS, PAD, START
 
 _seeds = st.integers(0, 2**62)
-FROZEN = [4, 8, 3, 2, 5, 0, 7, 6, 9, 1]
+FROZEN = [6, 0, 2, 8, 4, 7, 9, 3, 5, 1]
 
 
 @given(st.integers(1, 3000), _seeds, st.integers(0, 50))
