@@ -42,6 +42,11 @@ class Key:
         steps = (0, 2, 3, 5, 7, 8, 10, 11) if self.minor else (0, 2, 4, 5, 7, 9, 11)
         return frozenset((self.tonic + step) % 12 for step in steps)
 
+    @property
+    def triad(self) -> frozenset[int]:
+        """Pitch classes of the tonic triad."""
+        return frozenset((self.tonic + step) % 12 for step in (0, 3 if self.minor else 4, 7))
+
 
 def parse_key(text: str) -> Key:
     """Read ``"D minor"``, ``"F# major"``, ``"Bb"`` or ``"c#m"``.

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 from tutti.corpus.score import Notes, Score
 from tutti.errors import RecipeError
-from tutti.features.events import decode, on_grid
+from tutti.features.events import bars_of, decode, on_grid
 from tutti.features.vocabulary import BAR, END, EVENTS, INSTRUMENTS, METERS, START, instrument_of
 from tutti.generation.controls import bars_of_length, limits_of
 from tutti.generation.engine import Engine
@@ -37,7 +37,12 @@ def check_obeyed(request: Request, tokens: np.ndarray, score: Score) -> None:
     notes = score.notes
     if request.key is not None:
         melodic = notes.pitch[notes.program < 128]
-        assert set((melodic % 12).tolist()) <= parse_key(request.key).pitch_classes
+        key = parse_key(request.key)
+        assert set((melodic % 12).tolist()) <= key.pitch_classes
+        lines = bars_of(score).start_ticks
+        end_ticks = lines[-1] + 96 * int(score.meter_numerator[-1]) // int(score.meter_denominator[-1])
+        at_home = (notes.onset_ticks == 0) | (2 * notes.onset_ticks >= lines[-1] + end_ticks)
+        assert set((notes.pitch[(notes.program < 128) & at_home] % 12).tolist()) <= key.triad
     if request.instruments:
         assert {instrument_of(int(program)) for program in notes.program} <= set(request.instruments)
     if request.meter is not None:

@@ -32,6 +32,7 @@ class Limits:
         length_s: asked length in seconds, where bars were not asked.
         tempo, meter: index into ``TEMPOS_QPM`` and ``METERS``; -1: the model chooses.
         pitches: allowed pitches; shape (128,).
+        home: allowed pitches where a piece begins and where it ends: with a key, its tonic triad; shape (128,).
         programs: allowed programs; shape (128,).
         drums: allowed drum keys; shape (128,).
     """
@@ -41,6 +42,7 @@ class Limits:
     tempo: int
     meter: int
     pitches: NDArray[np.bool_]
+    home: NDArray[np.bool_]
     programs: NDArray[np.bool_]
     drums: NDArray[np.bool_]
 
@@ -88,9 +90,10 @@ def limits_of(request: Request, *, known_programs: Sequence[int] = range(DRUM_PR
         known_programs: programs that the model was trained on (128: drums). A request that names no instrument gets
             these; one that does gets its families, of them the known programs where there are any.
     """
-    pitches = np.ones(128, dtype=bool)
+    pitches = home = np.ones(128, dtype=bool)
     if request.tonality is not None:
         pitches = np.isin(np.arange(128) % 12, list(request.tonality.pitch_classes))
+        home = np.isin(np.arange(128) % 12, list(request.tonality.triad))
     meter = _meter(request)
     playing = _programs(request.instruments, known_programs=known_programs)
     return Limits(
@@ -99,6 +102,7 @@ def limits_of(request: Request, *, known_programs: Sequence[int] = range(DRUM_PR
         tempo=_ANY if request.tempo is None else int(nearest_tempo(np.array([request.tempo]))[0]),
         meter=_ANY if meter is None else METERS.index(meter),
         pitches=pitches,
+        home=home,
         programs=playing[:DRUM_PROGRAM],
         drums=np.isin(np.arange(128), GENERAL_MIDI_DRUM_KEYS) & playing[DRUM_PROGRAM],
     )

@@ -64,6 +64,7 @@ class Grammar:
         rows = len(limits)
         self._limits = list(limits)
         self._pitches = np.array([limit.pitches for limit in limits]).reshape(rows, 128)
+        self._home = np.array([limit.home for limit in limits]).reshape(rows, 128)
         self._programs = np.array([limit.programs for limit in limits]).reshape(rows, 128)
         self._drums = np.array([limit.drums for limit in limits]).reshape(rows, 128)
         self._most_notes = np.minimum(
@@ -151,6 +152,13 @@ class Grammar:
         # A position past the bar's first is only ever left after a note; the first may hold a tempo alone.
         return np.where(self._position > 0, 1, self._notes_here)
 
+    @property
+    def _at_home(self) -> NDArray[np.bool_]:
+        """Rows at the first position of their piece, or in the second half of its last bar."""
+        half = np.where(self._meter == _NONE, 0, _BAR_TICKS[self._meter]) / 2
+        at_home: NDArray[np.bool_] = (self.bars == 1) & (self._position == 0)
+        return at_home | (self.in_last_bar & (self._position >= half))
+
     def _positions(self, mask: NDArray[np.bool_], *, opening: NDArray[np.bool_]) -> None:
         span = _SPAN["Position"]
         length = np.where(self._meter == _NONE, 0, _BAR_TICKS[self._meter])
@@ -173,7 +181,8 @@ class Grammar:
         can_play = to_melody | (drums & ~self._bound_to_pitch)
         self._forbid(mask, ~can_play, "Duration")
         self._forbid(mask, ~can_play | ~self._has_duration, "Velocity")
-        mask[:, _SPAN["Pitch"]] &= (self._pitches & ~self._sounding) & (to_melody & set_up)[:, None]
+        pitches = np.where(self._at_home[:, None], self._home, self._pitches)
+        mask[:, _SPAN["Pitch"]] &= (pitches & ~self._sounding) & (to_melody & set_up)[:, None]
         mask[:, _SPAN["Drum"]] &= (self._drums & ~self._sounding_drums) & (set_up & ~self._bound_to_pitch)[:, None]
 
     def _follow(self, rows: NDArray[np.int64], tokens: NDArray[np.integer]) -> None:
