@@ -152,7 +152,11 @@ class Folder:
             PlaceError: nothing can be written here.
         """
         probe = f".probe-{uuid.uuid4().hex}"
-        self.write(probe, b"tutti")
+        try:
+            self.write(probe, b"tutti")
+        except MissingError:
+            # Some file systems answer the making of a folder with "not there".
+            raise PlaceError(f"folder {self.uri} cannot be made", remedy="choose another folder") from None
         self.delete(probe)
 
     @cached_property

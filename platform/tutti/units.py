@@ -18,7 +18,7 @@ MIN_LENGTH_S, MAX_LENGTH_S = 1.0, 600.0
 PITCH_CLASSES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _ACCIDENTALS = {"": 0, "#": 1, "♯": 1, "b": -1, "♭": -1}
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+(?:\.\d+)?)\s*s?)?")
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+(?:\.\d+)?)\s*s?)?")
 _KEY = re.compile(r"([A-Ga-g])\s*([#♯b♭]?)\s*[- ]?\s*(major|minor|maj|min|M|m|)")
 
 
@@ -72,8 +72,8 @@ def parse_length_s(text: str | float) -> float:
         match = _DURATION.fullmatch(text.strip())
         if match is None or not any(match.groups()):
             raise RecipeError(f"length {text!r} is not a time", remedy='write it like "30s", "1m30s" or 90')
-        minutes, seconds = (float(part or 0) for part in match.groups())
-        length_s = 60 * minutes + seconds
+        hours, minutes, seconds = (float(part or 0) for part in match.groups())
+        length_s = 3600 * hours + 60 * minutes + seconds
     else:
         length_s = float(text)
     if not MIN_LENGTH_S <= length_s <= MAX_LENGTH_S:

@@ -102,7 +102,7 @@ def test_a_file_is_continued(trained: Path, place: Path, tmp_path: Path) -> None
     ("arguments", "said"),
     [
         (["--tempo", "0"], "tempo 0 is outside 20 to 300 quarters a minute"),
-        (["--length", "10h"], "length '10h' is not a time"),
+        (["--length", "10h"], "length 10h is outside 1 s to 600 s"),
         (["--length", "36000"], "is outside 1 s to 600 s"),
         (["--key", "H dur"], "key 'H dur' is not known"),
         (["--model", "elvis"], "elvis"),

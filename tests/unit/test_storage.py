@@ -160,6 +160,12 @@ def test_a_relative_folder_means_the_same_place_in_another_directory(
     assert (folder / "a").local_path == tmp_path / "results" / "a"
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc on this system")
+def test_a_folder_that_cannot_be_made_is_named_itself() -> None:
+    with pytest.raises(PlaceError, match="folder /proc/nowhere cannot be made"):
+        Folder("/proc/nowhere").check_writable()
+
+
 def test_only_local_folders_have_a_path(tmp_path: Path) -> None:
     assert Folder(f"file://{tmp_path}").local_path == Folder(str(tmp_path)).local_path == tmp_path
     with pytest.raises(PlaceError, match="s3://b/x is not a local folder: name a local one"):

@@ -77,13 +77,13 @@ def test_a_length_is_read_from_its_own_notation(seconds: int) -> None:
     assert parse_length_s(format_seconds(seconds)) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "s", "m", "thirty", "1h", "10:30", "-5", "1e3", "30ss"])
+@pytest.mark.parametrize("text", ["", "s", "m", "thirty", "10:30", "-5", "1e3", "30ss"])
 def test_what_is_no_length_is_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="is not a time: write it like"):
         parse_length_s(text)
 
 
-@pytest.mark.parametrize("value", [0, 0.99, 600.1, "600m", 36_000, -3, math.inf, math.nan])
+@pytest.mark.parametrize("value", [0, 0.99, 600.1, "600m", "1h", "10h", 36_000, -3, math.inf, math.nan])
 def test_a_length_outside_the_limits_is_refused_with_them(value: str | float) -> None:
     with pytest.raises(RecipeError, match=rf"length {value} is outside 1 s to 600 s"):
         parse_length_s(value)
