@@ -12,6 +12,8 @@ import secrets as entropy
 import shutil
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -86,17 +88,18 @@ def _start_here(*, num_cpus: int | None, worker_output: bool) -> None:
 
     # Through the environment, which Ray's processes inherit: a runtime_env keeps Ray from using the workers that it
     # starts ahead of time, and cost 1.2 s at the first task (1.7 s against 0.5 s on two cores).
-    for name, value in {**accelerator_environment(), **_token_environment(), "RAY_USAGE_STATS_ENABLED": "0"}.items():
+    for name, value in {**accelerator_environment(), "RAY_USAGE_STATS_ENABLED": "0"}.items():
         os.environ.setdefault(name, value)
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            object_store_memory=object_store_bytes(),
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=worker_output,
-        )
+        with _token_without_a_home():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                object_store_memory=object_store_bytes(),
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=worker_output,
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise PlaceError(
             f"Ray does not start on this machine ({_first_line(error)})",
@@ -104,13 +107,29 @@ def _start_here(*, num_cpus: int | None, worker_output: bool) -> None:
         ) from error
 
 
-def _token_environment() -> dict[str, str]:
-    """A token for this Ray alone where Ray could not keep one: no home folder, or one that cannot be written."""
-    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}.isdisjoint(os.environ):
-        return {}
+@cache
+def _token() -> str:
+    # One for the life of the process: Ray keeps the first that it reads.
+    return entropy.token_hex(32)
+
+
+@contextmanager
+def _token_without_a_home() -> Iterator[None]:
+    """Where Ray could not keep its token, for want of a home folder that can be written, hand it one to start with.
+
+    Its processes inherit the variable; it is taken back because it would outrank the token of any other cluster.
+    """
     home = Path(os.environ.get("HOME") or os.devnull)
     kept = home / ".ray" if (home / ".ray").exists() else home
-    return {} if kept.is_dir() and os.access(kept, os.W_OK) else {"RAY_AUTH_TOKEN": entropy.token_hex(32)}
+    mine = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}.isdisjoint(os.environ)
+    if not mine or (kept.is_dir() and os.access(kept, os.W_OK)):
+        yield
+        return
+    os.environ["RAY_AUTH_TOKEN"] = _token()
+    try:
+        yield
+    finally:
+        del os.environ["RAY_AUTH_TOKEN"]
 
 
 def _join(address: str, *, worker_output: bool) -> None:

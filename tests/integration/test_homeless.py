@@ -26,10 +26,14 @@ def test_a_verbs_engines_start_without_a_home(tmp_path: Path, home: str | None) 
         from cluster.embedded import start_embedded_ray
         start_embedded_ray(address="local", num_cpus=1)
         import ray
-        print(ray.get(ray.remote(lambda: 6 * 7).remote()))
+        assert "RAY_AUTH_TOKEN" not in os.environ
+        ray.shutdown()
+        start_embedded_ray(address="local", num_cpus=1)
+        import ray.data
+        print(ray.data.range(42).map_batches(lambda batch: batch).count())
         ray.shutdown()
         """
-    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "RAY_AUTH_TOKEN")}
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "RAY_AUTH_MODE")}
     if home is not None:
         environment["HOME"] = home
     done = subprocess.run(
