@@ -37,6 +37,7 @@ MAX_BATCH, MAX_QUEUED = 2, 1
 SMALL = {"bars": 1, "tempo": 120, "meter": "4/4", "seed": 7}
 LONG = {"length": "5m", "seed": 1}
 PATIENCE_S = 60.0
+TOO_MANY = 6
 HOLD_S = 6.0
 STOPS_WITHIN_S = 30.0
 GENERATE = "/v1/generate"
@@ -181,15 +182,16 @@ def test_more_than_the_queue_holds_is_sent_away(service: Service) -> None:
         except httpx.ReadTimeout:
             return None
 
-    with ThreadPoolExecutor(held + 3) as pool:
-        asked = [pool.submit(ask, seed) for seed in range(held + 3)]
+    with ThreadPoolExecutor(held + TOO_MANY) as pool:
+        asked = [pool.submit(ask, seed) for seed in range(held + TOO_MANY)]
         while not any(one.done() for one in asked):
             time.sleep(0.05)
         assert service.client.get("/healthz").status_code == 200
         assert service.client.get("/readyz").status_code == 200
         away = [answer for one in asked if (answer := one.result()) is not None]
-    # Of a burst, Ray counts as waiting even those that are just being handed to a replica.
-    assert 3 <= len(away) < held + 3
+    # Of a burst, Ray counts as waiting even those that are just being handed to a replica; and on a slow machine
+    # a batch may end, and make room, before the last of the burst has come.
+    assert 1 <= len(away) < held + TOO_MANY
     for answer in away:
         assert answer.status_code == 503
         check_problem(answer, "overloaded")

@@ -24,6 +24,10 @@ RATE_HZ = 44_100
 # Four-fold oversampling may miss 0.688 dB next to half the rate (BS.1770-4 Annex 2), and interpolating filters as short
 # as the standard's fade over the highest tenth of the band, which white noise and squares fill and music does not.
 LARGEST_UNDER_READING_DB = 1.5
+# Radians a sample. A burst that turns its sign at every sample lies on half the rate itself: how high it rises between
+# samples depends on the length of whichever filter looks, without bound, and no converter plays it.
+_SINE_RADIANS = st.floats(0.001, 0.9 * math.pi)
+_SQUARE_RADIANS = st.floats(0.001, 0.2 * math.pi)
 
 
 def sine(hertz: float, *, length_s: float, peak: float = 1.0) -> NDArray[np.float32]:
@@ -47,9 +51,9 @@ def sounds(draw: st.DrawFn) -> NDArray[np.float32]:
             case "click":
                 part_SC[0] += level * draw(st.sampled_from([-1, 1]))
             case "sine":
-                part_SC += level * np.sin(np.arange(len(part_SC)) * draw(st.floats(0.001, math.pi)))[:, None]
+                part_SC += level * np.sin(np.arange(len(part_SC)) * draw(_SINE_RADIANS))[:, None]
             case _:
-                part_SC += level * np.sign(np.sin(np.arange(len(part_SC)) * draw(st.floats(0.001, math.pi))))[:, None]
+                part_SC += level * np.sign(np.sin(np.arange(len(part_SC)) * draw(_SQUARE_RADIANS)))[:, None]
     assume(np.abs(audio_SC).max() > 1e-4)
     return audio_SC.astype(np.float32)
 
