@@ -24,8 +24,10 @@ S3_STARTS_WITHIN_S = 30.0
 BUCKET = "tests"
 PORTS = services.Ports(s3=processes.free_port())
 
-# Timings of a shared machine are no property of the code; a failure that is printed with its seed can be run again.
-settings.register_profile("tutti", deadline=None, print_blob=True)
+# Timings of a shared machine are no property of the code. The same cases every time, so that who changed nothing sees
+# nothing fail; new ones are looked for with `pytest --hypothesis-profile explore`.
+settings.register_profile("tutti", deadline=None, derandomize=True, database=None)
+settings.register_profile("explore", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("tutti")
 
 
