@@ -52,7 +52,7 @@ WORKS = _schema(
         _column("composer", _TEXT, "composer, where the source tells one", nullable=True),
         _column("licence", _TEXT, "SPDX identifier or LicenseRef-…; `unknown` where nobody stated it"),
         _column("licence_origin", _TEXT, "who stated the licence"),
-        _column("split", _TEXT, "train, valid or test, by a stable hash of the fingerprint, so that one melody stays on one side"),
+        _column("split", _TEXT, "train, valid or test, by a stable hash of the fingerprint"),
         _column("ticks_per_quarter", pa.int32(), "resolution of all ticks of this row", unit="ticks"),
         _column("onset_ticks", pa.list_(pa.int32()), "start of each note", unit="ticks"),
         _column("duration_ticks", pa.list_(pa.int32()), "length of each note", unit="ticks"),
