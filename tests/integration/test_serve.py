@@ -35,7 +35,7 @@ from tutti.storage import Folder
 
 MAX_BATCH, MAX_QUEUED = 2, 1
 SMALL = {"bars": 1, "tempo": 120, "meter": "4/4", "seed": 7}
-LONG = {"length": "5m", "seed": 1}
+LONG = {"bars": 256, "seed": 1}
 PATIENCE_S = 60.0
 TOO_MANY = 6
 HOLD_S = 6.0
