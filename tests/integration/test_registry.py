@@ -151,7 +151,7 @@ def test_the_same_checkpoint_is_the_same_version(place: tuple[Registry, Path], n
     assert (first.version, other.version) == ("1", "2")
     assert first.figures == {"valid_nll_nats_per_token": 0.5, "parameters": 1000.0}
     assert other.run_id == first.run_id
-    assert registry.card(first).startswith("# decoder / tiny")
+    assert registry.card(first).startswith("# decoder: decoder tiny")
 
 
 def test_registered_twice_at_once_is_registered_once(place: tuple[Registry, Path], name: str, tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_the_verb(embedded: Registry, tmp_path: Path) -> None:
     listed = json.loads("\n".join(run("list", "bach", "--json")))
     assert [(item["version"], item["aliases"]) for item in listed] == [("2", ["production"]), ("1", [])]
     card = run("show", "bach@production")
-    assert card[0] == "# decoder / tiny"
+    assert card[0] == "# decoder: decoder tiny"
     assert card[-1].startswith("bach/2 (production) at file://")
     assert run("rollback", "bach", "--dry-run") == [f"would make bach/1 production at {at}"]
     assert run("rollback", "bach") == [f"bach/1 is bach@production again at {at}"]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 NOT_MEASURED, NOT_RECORDED = "not measured", "not recorded"
 FEW_WORKS = 10_000
 """Below this many works a model is expected to know little beyond their style."""
+_SPLITS = ("train", "valid", "test")
 
 
 def card(bundle: Bundle) -> str:
@@ -32,7 +33,7 @@ def card(bundle: Bundle) -> str:
     facts = bundle.facts
     data, measures, training = (_section(facts, name) for name in ("data", "measures", "training"))
     parts = (
-        f"# {bundle.family} / {bundle.flavour}",
+        f"# {facts.get('name', bundle.family)}: {bundle.family} {bundle.flavour}",
         _summary(bundle, data),
         "## Measures\n\n" + _measures(measures),
         "## Data\n\n" + _data(data),
@@ -49,7 +50,7 @@ def card(bundle: Bundle) -> str:
 def _summary(bundle: Bundle, data: Mapping[str, Any]) -> str:
     parameters = sum(weight.numel() for weight in bundle.weights.values())
     counted = bundle.facts.get("parameters", parameters)
-    works = data.get("works")
+    works = _trained_works(data)
     trained = f"trained on {_number(works)} works" if isinstance(works, int) else "its training data not recorded"
     return (
         f"A {bundle.family} model of symbolic music, {_number(counted)} parameters, {trained}. "
@@ -81,7 +82,7 @@ def _data(data: Mapping[str, Any]) -> str:
     rows = [
         ("works", _number(data.get("works"))),
         ("notes", _number(data.get("notes"))),
-        *((f"works to {split}", _number(count)) for split, count in splits.items()),
+        *((f"works in {split}", _number(splits[split])) for split in sorted(splits, key=_SPLITS.index)),
         ("works address", _code(data.get("works_address"))),
         ("tokens address", _code(data.get("tokens_address"))),
     ]
@@ -128,7 +129,7 @@ def _controls(bundle: Bundle) -> str:
 
 
 def _limits(data: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
-    works = data.get("works")
+    works = _trained_works(data)
     lines = [
         "Not checked for memorised passages: compare what it makes with its data before publishing.",
         "The licences above are those of the data. Whether they bind what the model makes is not settled law.",
@@ -145,6 +146,11 @@ def _limits(data: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
     if measures.get("test_nll_nats_per_token") is None:
         lines.append("The test split was not measured; the validation split was used to choose, so it flatters.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _trained_works(data: Mapping[str, Any]) -> Any:
+    """Works of the train split; all where the splits are not recorded."""
+    return _section(data, "splits").get("train", data.get("works"))
 
 
 def _section(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
