@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tutti.generation.engine import Engine
 from tutti.generation.request import Request
 from tutti.lineage import Dataset
 from tutti.metrics.ngram import CountModel
+from tutti.models.decoder import DecoderConfiguration
 from tutti.models.flavours import configuration_of
 from tutti.registry.runs import SAMPLE_FLAC, SAMPLE_MIDI, SAMPLE_PICTURE, MlflowTracking
 from tutti.registry.versions import ModelVersion, Registry
@@ -34,6 +35,7 @@ from tutti.telemetry import Reporter, Task
 from tutti.training import on_ray
 from tutti.training.loop import Trainer
 from tutti.training.plan import Plan, Progress
+from tutti.training.recipe import ModelRecipe
 from tutti.training.tracker import Tracking
 
 TRAIN_VERSION = 1
@@ -107,10 +109,8 @@ def _plan(recipe: Recipe, *, works: Dataset, tokens: Dataset, root: Folder) -> P
 
 
 def _train(plan: Plan, *, tracking: Tracking, reporter: Reporter) -> None:
-    plan = Plan(**{**plan.__dict__, "baselines": count_baselines(lineage.load(plan.tokens), plan)})
-    size = configuration_of(
-        plan.model.family, plan.model.flavour, vocabulary_size=len(EVENTS), max_tokens=4096, dropout=0.0
-    )
+    plan = replace(plan, baselines=count_baselines(lineage.load(plan.tokens), plan))
+    size = _size(plan.model)
     reporter.line(
         f"training {plan.name}: {plan.model.family} {plan.model.flavour} of {size.parameters / 1e6:.2f} M parameters · "
         f"{plan.training.steps} steps · {plan.training.workers} workers · {plan.training.strategy}"
@@ -215,11 +215,16 @@ def command(recipe: str, overrides: tuple[str, ...], root: str, tracking_uri: st
     click.echo(f"make it the one that is served: tutti models promote {trained.version.name}/{trained.version.version}")
 
 
+def _size(model: ModelRecipe) -> DecoderConfiguration:
+    """What can be counted of a model before it is made; neither parameters nor FLOPs depend on its longest sequence."""
+    return configuration_of(
+        model.family, model.flavour, vocabulary_size=len(EVENTS), max_tokens=1, dropout=model.dropout
+    )
+
+
 def explain(recipe: Recipe) -> None:
     """Say what a recipe would do."""
-    size = configuration_of(
-        recipe.model.family, recipe.model.flavour, vocabulary_size=len(EVENTS), max_tokens=4096, dropout=0.0
-    )
+    size = _size(recipe.model)
     training = recipe.training
     tokens = training.steps * training.batch_sequences * training.sequence_tokens
     flops = size.training_flops_per_token(training.sequence_tokens) * tokens
