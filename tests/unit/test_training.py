@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,28 @@ def test_micro_batches_change_nothing_but_rounding(tokens: Folder, tmp_path: Pat
 def test_a_loss_that_explodes_stops_with_one_line(tokens: Folder, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+: lower training.learning_rate"):
         _train(_plan(tokens, tmp_path, learning_rate=1e30, warmup_steps=0, clip_norm=0.0, steps=20))
+
+
+class Ending(NoTracker):
+    """Remembers how its run ended."""
+
+    def __init__(self) -> None:
+        self.failed: bool | None = None
+
+    def finish(self, *, failed: bool = False) -> None:
+        self.failed = failed
+
+
+@pytest.mark.parametrize(("learning_rate", "failed"), [(1e30, True), (1e-3, False)])
+def test_the_record_of_a_run_is_closed_however_it_ends(
+    tokens: Folder, tmp_path: Path, learning_rate: float, failed: bool
+) -> None:
+    plan = _plan(tokens, tmp_path, learning_rate=learning_rate, warmup_steps=0, clip_norm=0.0)
+    tracker = Ending()
+    trainer = Trainer(plan, rank=0, num_ranks=1, device=torch.device("cpu"), tracker=tracker, watch=lambda _: None)
+    with pytest.raises(UserError) if failed else contextlib.nullcontext():
+        trainer.run()
+    assert tracker.failed is failed
 
 
 def test_learning_rate_rises_and_falls() -> None:

@@ -72,6 +72,14 @@ class Trainer:
 
     def run(self) -> None:
         """Train from the newest checkpoint (or the start) to the end, and publish the run."""
+        try:
+            self._run()
+        except Exception:
+            # The run is found again by its key if the training goes on; until then it must not look alive.
+            self._tracker.finish(failed=True)
+            raise
+
+    def _run(self) -> None:
         first = self._resume()
         if self._rank == 0:
             self._tracker.start(parameters=self._parameters(), tags={"tutti.run": self._plan.run.uri})
