@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tutti.errors import IntegrityError
 
-VERSIONS = {"works": 1, "refusals": 1, "tokens": 1, "takes": 1}
+VERSIONS = {"works": 2, "refusals": 1, "tokens": 1, "takes": 1}
 
 REFUSAL_REASONS = {
     "unreadable": "the bytes are not of the format that they claim",
@@ -26,6 +26,14 @@ REFUSAL_REASONS = {
     "parser_timeout": "the parsing process did not answer within its limit",
     "unknown_format": "the file's name ends in no known format",
     "unreachable": "the source could not be fetched",
+    "unsafe_archive": "the archive, or a member of it, is encrypted, damaged or unpacks to too much",
+    "silent": "no window of the audio is above the limit of silence",
+    "too_few_notes": "screened: fewer notes than the recipe asks for",
+    "too_short": "screened: shorter than the recipe asks for",
+    "too_dense": "screened: more notes sound at once, on average, than the recipe allows",
+    "mostly_empty": "screened: more of its bars are empty than the recipe allows",
+    "drums_only": "screened: no note but a drum kit's, which the recipe drops",
+    "one_pitch": "screened: one pitch alone, which the recipe drops",
     "duplicate": "the same canonical notes were already taken from another source",
 }
 
@@ -50,9 +58,12 @@ WORKS = _schema(
         _column("collection", _TEXT, "name of the source collection"),
         _column("title", _TEXT, "title, where the source tells one", nullable=True),
         _column("composer", _TEXT, "composer, where the source tells one", nullable=True),
+        _column("tags", pa.list_(_TEXT), "words that a file of metadata beside the source gives it"),
+        _column("metadata", _TEXT, "what else such a file tells, column by column, as JSON"),
         _column("licence", _TEXT, "SPDX identifier or LicenseRef-…; `unknown` where nobody stated it"),
         _column("licence_origin", _TEXT, "who stated the licence"),
-        _column("split", _TEXT, "train, valid or test, by a stable hash of the fingerprint"),
+        _column("group_id", _TEXT, "smallest work_id of its group of near duplicates, its own where it has none"),
+        _column("split", _TEXT, "train, valid or test, by a stable hash; a group lies in one split"),
         _column("ticks_per_quarter", pa.int32(), "resolution of all ticks of this row", unit="ticks"),
         _column("onset_ticks", pa.list_(pa.int32()), "start of each note", unit="ticks"),
         _column("duration_ticks", pa.list_(pa.int32()), "length of each note", unit="ticks"),
@@ -67,8 +78,21 @@ WORKS = _schema(
         _column("meter_denominator", pa.list_(pa.uint8()), "note value of a beat"),
         _column("notes", pa.int32(), "number of notes"),
         _column("length_s", pa.float64(), "from the first bar to the last note's end", unit="s"),
+        _column("bars", pa.int32(), "bars up to the last onset"),
+        _column("empty_bars_share", pa.float64(), "share of them in which no note begins or sounds"),
+        _column("tempo_mean_qpm", pa.float64(), "quarters over minutes up to the end", unit="quarters per minute"),
+        _column("meter", _TEXT, "the meter that holds longest, such as `3/4`"),
+        _column("programs", pa.list_(pa.uint8()), "General MIDI programs in use, rising; 128 is a drum kit"),
         _column("key", _TEXT, "estimated key, such as `D minor`"),
         _column("key_confidence", pa.float64(), "correlation of the key profile less that of the second best key"),
+        _column("scale_consistency", pa.float64(), "largest share of notes in one of the 12 diatonic scales, 0 to 1"),
+        _column("pitch_entropy", pa.float64(), "entropy of the pitches that are no drums", unit="bits"),
+        _column("pitch_class_entropy", pa.float64(), "entropy of their pitch classes", unit="bits"),
+        _column(
+            "groove_consistency",
+            pa.float64(),
+            "1 less the mean share of 24ths of a quarter in which neighbouring bars begin notes and rest unalike",
+        ),
         _column(
             "notes_per_quarter",
             pa.float64(),
@@ -86,6 +110,7 @@ WORKS = _schema(
             _TEXT,
             "hash of the melody's intervals and rhythm, the same under transposition and tempo",
         ),
+        _column("sketch", pa.list_(pa.uint64()), "hashes of melodic features, by which near duplicates are found"),
     ),
 )
 
