@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tutti.errors import IntegrityError
 
-VERSIONS = {"works": 2, "refusals": 1, "tokens": 1, "takes": 1}
+VERSIONS = {"works": 2, "clips": 1, "refusals": 1, "tokens": 1, "takes": 1}
 
 REFUSAL_REASONS = {
     "unreadable": "the bytes are not of the format that they claim",
@@ -114,6 +114,50 @@ WORKS = _schema(
     ),
 )
 
+CLIPS = _schema(
+    "clips",
+    (
+        _column("clip_id", _TEXT, "hash of the canonical samples: sample rate, channels, PCM"),
+        _column("source_uri", _TEXT, "where the file came from"),
+        _column("source_sha256", _TEXT, "hash of the file's bytes"),
+        _column("collection", _TEXT, "name of the source collection"),
+        _column("title", _TEXT, "title, where the source tells one", nullable=True),
+        _column("composer", _TEXT, "composer, where the source tells one", nullable=True),
+        _column("tags", pa.list_(_TEXT), "words that a file of metadata beside the source gives it"),
+        _column("metadata", _TEXT, "what else such a file tells, column by column, as JSON"),
+        _column("licence", _TEXT, "SPDX identifier or LicenseRef-…; `unknown` where nobody stated it"),
+        _column("licence_origin", _TEXT, "who stated the licence"),
+        _column("split", _TEXT, "train, valid or test; all clips of one source, and of one work, lie in one"),
+        _column("work_id", _TEXT, "the work that this clip renders", nullable=True),
+        _column("start_s", pa.float64(), "where the clip begins in its source or its work", unit="s"),
+        _column("length_s", pa.float64(), "length of the audio", unit="s"),
+        _column("sample_rate_hz", pa.int32(), "samples a second, of each channel", unit="Hz"),
+        _column("channels", pa.uint8(), "1 or 2 channels of audio"),
+        _column("audio", pa.binary(), "the audio as FLAC, without loss or dither"),
+        _column(
+            "loudness_lufs",
+            pa.float64(),
+            "integrated loudness; nothing where all of it is under the meter's gate",
+            unit="LUFS",
+            nullable=True,
+        ),
+        _column(
+            "tempo_qpm",
+            pa.float64(),
+            "estimated tempo; nothing where no pulse is heard",
+            unit="quarters per minute",
+            nullable=True,
+        ),
+        _column("tempo_confidence", pa.float64(), "how alike the onsets are one pulse later, 0 to 1"),
+        _column("key", _TEXT, "key estimated by chroma, such as `D minor`"),
+        _column("key_confidence", pa.float64(), "correlation of the key profile less that of the second best key"),
+        _column("onsets_per_s", pa.float64(), "sounds that begin", unit="per second"),
+        _column("valence", pa.float64(), "mood, sad to happy, -1 to 1, where it is known", nullable=True),
+        _column("arousal", pa.float64(), "mood, calm to excited, -1 to 1, where it is known", nullable=True),
+        _column("mood_source", _TEXT, "label, or estimate of the work's notes", nullable=True),
+    ),
+)
+
 REFUSALS = _schema(
     "refusals",
     (
@@ -183,7 +227,7 @@ TAKES = _schema(
     ),
 )
 
-SCHEMAS = {"works": WORKS, "refusals": REFUSALS, "tokens": TOKENS, "takes": TAKES}
+SCHEMAS = {"works": WORKS, "clips": CLIPS, "refusals": REFUSALS, "tokens": TOKENS, "takes": TAKES}
 
 
 def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
