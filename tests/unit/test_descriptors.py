@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
+from tutti.corpus.score_batch import ScoreBatch
 from tutti.corpus.scores import read_scores
 from tutti.corpus.sources import music21_folder
-from tutti.features.descriptors import describe, estimate_key
-from tutti.features.mood import Cues, estimate_mood, mood_word
+from tutti.features import rhythm
+from tutti.features.descriptors import describe, describe_score, estimate_key
+from tutti.features.mood import Cues, estimate_moods, mood_word
 from tutti.features.vocabulary import MOODS
 from tutti.tables import WORKS
 from tutti.units import Key
@@ -23,7 +27,14 @@ CHORALES = {
     "bwv103.6": "B minor",
     "bwv11.6": "D major",
 }
-MIDDLE = Cues(mode_lean=0.0, onsets_per_s=3.03, velocity=80.0, pitch=62.0, legato=0.95)
+MIDDLE = {
+    "mode_lean": 0.0,
+    "notes_per_s": 6.06,
+    "moments_per_s": 3.36,
+    "velocity": 68.0,
+    "pitch": 62.0,
+    "legato": 0.95,
+}
 
 
 def chords(*chords: tuple[int, ...], quarters: float = 1.0, program: int = 0) -> Score:
@@ -72,7 +83,7 @@ def test_figures_of_a_small_piece() -> None:
         duration_ticks=np.array([2, 1, 1, 1]) * TICKS,
         pitch=[48, 64, 65, 72],
     )
-    found = describe(Score.of(notes, ticks_per_quarter=TICKS, tempos=[(0, 60.0)]))
+    found = describe_score(Score.of(notes, ticks_per_quarter=TICKS, tempos=[(0, 60.0)]))
     assert found["notes"] == 4
     assert found["length_s"] == pytest.approx(6.0)
     # From quarter 2 to 6; quarter 4 to 5 is silent.
@@ -83,7 +94,7 @@ def test_figures_of_a_small_piece() -> None:
 
 
 def test_descriptors_are_columns_of_the_works_table() -> None:
-    assert set(describe(cadence(60, minor=False))) < set(WORKS.names)
+    assert set(describe(ScoreBatch.of([cadence(60, minor=False)]))) < set(WORKS.names)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +109,7 @@ def test_descriptors_are_columns_of_the_works_table() -> None:
     ids=["none", "one", "one tick", "drums", "chromatic cluster"],
 )
 def test_short_and_odd_pieces_get_sane_figures(score: Score) -> None:
-    found = describe(score)
+    found = describe_score(score)
     figures = [value for value in found.values() if isinstance(value, float | int)]
     assert np.all(np.isfinite(figures))
     assert 0 <= found["key_confidence"] <= 2
@@ -109,20 +120,30 @@ def test_short_and_odd_pieces_get_sane_figures(score: Score) -> None:
         assert (found["key"], found["key_confidence"], found["pitch_low"], found["pitch_high"]) == ("C major", 0, 0, 0)
 
 
+def mood(**cues: float) -> tuple[float, float]:
+    valence, arousal = estimate_moods(Cues(**{name: np.array([value]) for name, value in {**MIDDLE, **cues}.items()}))
+    return float(valence[0]), float(arousal[0])
+
+
 def test_each_cue_moves_the_mood_as_the_literature_says() -> None:
-    valence, arousal = estimate_mood(MIDDLE)
+    valence, arousal = mood()
     assert abs(valence) < 0.02
     assert abs(arousal) < 0.02
+    assert mood(mode_lean=1.0)[0] > 0.5 > -0.5 > mood(mode_lean=-1.0)[0]
+    assert mood(notes_per_s=16.0, moments_per_s=8.0)[1] > 0.3 > -0.3 > mood(notes_per_s=2.0, moments_per_s=1.0)[1]
+    assert mood(velocity=110.0)[1] > 0.2 > -0.2 > mood(velocity=40.0)[1]
+    assert mood(velocity=float("nan")) == mood(velocity=68.0)
+    assert mood(pitch=75.0)[0] > valence > mood(pitch=50.0)[0]
+    assert mood(pitch=float("nan")) == mood(pitch=62.0)
+    assert mood(legato=0.4)[1] > arousal
 
-    def moved(**cue: float) -> tuple[float, float]:
-        values = {name: getattr(MIDDLE, name) for name in Cues.__slots__}
-        return estimate_mood(Cues(**{**values, **cue}))
 
-    assert moved(mode_lean=1.0)[0] > 0.5 > -0.5 > moved(mode_lean=-1.0)[0]
-    assert moved(onsets_per_s=8.0)[1] > 0.3 > -0.3 > moved(onsets_per_s=1.0)[1]
-    assert moved(velocity=110.0)[1] > arousal > moved(velocity=40.0)[1]
-    assert moved(pitch=75.0)[0] > valence > moved(pitch=50.0)[0]
-    assert moved(legato=0.4)[1] > arousal
+def test_the_published_means_of_calm_and_excited_clips_fall_on_their_sides() -> None:
+    # EMOPIA: tokens and seconds of the clips in each quadrant; 4.4 tokens a note in that encoding.
+    excited = [1065 / 31.9 / 4.4, 1368 / 35.6 / 4.4]
+    calm = [771 / 40.6 / 4.4, 729 / 38.2 / 4.4]
+    assert min(mood(notes_per_s=rate, moments_per_s=rate / 1.8)[1] for rate in excited) > 0.05
+    assert max(mood(notes_per_s=rate, moments_per_s=rate / 1.8)[1] for rate in calm) < -0.05
 
 
 def test_moods_are_quadrants_around_a_neutral_middle() -> None:
@@ -138,7 +159,76 @@ def test_moods_are_quadrants_around_a_neutral_middle() -> None:
 
 
 def test_fast_major_is_happier_and_more_excited_than_slow_minor() -> None:
-    fast = describe(chords(*[(72, 76, 79), (72, 77, 81), (71, 74, 79)] * 8, quarters=0.25))
-    slow = describe(chords(*[(48, 51, 55), (48, 53, 56), (47, 50, 55)] * 8, quarters=4))
+    fast = describe_score(chords(*[(72, 76, 79), (72, 77, 81), (71, 74, 79)] * 8, quarters=0.25))
+    slow = describe_score(chords(*[(48, 51, 55), (48, 53, 56), (47, 50, 55)] * 8, quarters=4))
     assert mood_word(fast["valence"], fast["arousal"]) == "happy"
     assert mood_word(slow["valence"], slow["arousal"]) == "sad"
+
+
+@st.composite
+def pieces(draw: st.DrawFn) -> Score:
+    count = draw(st.integers(0, 30))
+    column = lambda low, high: draw(st.lists(st.integers(low, high), min_size=count, max_size=count))  # noqa: E731
+    notes = Notes.of(
+        onset_ticks=column(0, 9000),
+        duration_ticks=column(1, 3000),
+        pitch=column(20, 100),
+        velocity=column(1, 127),
+        program=[draw(st.sampled_from([0, 40, DRUM_PROGRAM])) for _ in range(count)],
+        track=column(0, 2),
+    )
+    meters = draw(
+        st.lists(st.sampled_from([(0, 4, 4), (0, 3, 8), (960, 3, 4), (2000, 5, 8), (5000, 2, 2)]), unique=True)
+    )
+    tempos = draw(st.lists(st.sampled_from([(0, 90.0), (1000, 60.0), (4444, 133.0)]), unique=True))
+    return Score.of(notes, ticks_per_quarter=TICKS, tempos=tempos, meters=meters)
+
+
+@given(st.lists(pieces(), min_size=1, max_size=5))
+def test_pieces_described_together_are_described_as_each_alone(scores: list[Score]) -> None:
+    together = describe(ScoreBatch.of(scores))
+    for number, score in enumerate(scores):
+        alone = describe_score(score)
+        for name, value in alone.items():
+            found = together[name][number].as_py()
+            assert found == (pytest.approx(value, abs=1e-9) if isinstance(value, float) else value), name
+
+
+@given(pieces())
+def test_bars_groove_and_emptiness_are_what_counting_bar_by_bar_gives(score: Score) -> None:
+    batch = ScoreBatch.of([score])
+    bars = rhythm.bars(batch)
+    lines, patterns = bar_by_bar(score)
+    assert bars.starts[-1] == len(lines)
+    assert bars.steps.tolist() == [ticks * 24 // TICKS for _, ticks in lines]
+    unlike = [
+        len(patterns[bar] ^ patterns[bar + 1]) / max(bars.steps[bar], bars.steps[bar + 1])
+        for bar in range(len(lines) - 1)
+    ]
+    assert rhythm.groove_consistency(bars)[0] == pytest.approx(1 - np.mean(unlike) if unlike else 1.0)
+    onset = score.notes.onset_ticks
+    end = onset + score.notes.duration_ticks
+    until = [*(start for start, _ in lines[1:]), sum(lines[-1])] if lines else []
+    empty = [not np.any((onset < stop) & (end > start)) for (start, _), stop in zip(lines, until, strict=True)]
+    assert rhythm.empty_share(bars)[0] == pytest.approx(np.mean(empty) if empty else 0.0)
+
+
+def bar_by_bar(score: Score) -> tuple[list[tuple[int, int]], list[set[int]]]:
+    """Start and length of each bar in ticks, and the 24ths of a quarter at which it begins notes."""
+    lines: list[tuple[int, int]] = []
+    last = int(score.notes.onset_ticks.max()) if len(score.notes) else -1
+    changes = [*score.meter_ticks.tolist()[1:], last + 1]
+    for start, change, above, below in zip(
+        score.meter_ticks.tolist(),
+        changes,
+        score.meter_numerator.tolist(),
+        score.meter_denominator.tolist(),
+        strict=True,
+    ):
+        length = 4 * TICKS * above // below
+        lines += [(bar, length) for bar in range(start, min(change, last + 1), length)]
+    patterns: list[set[int]] = [set() for _ in lines]
+    for onset in score.notes.onset_ticks.tolist():
+        bar = max(number for number, (start, _) in enumerate(lines) if start <= onset)
+        patterns[bar].add((2 * (onset - lines[bar][0]) * 24 // TICKS + 1) // 2)
+    return lines, patterns

@@ -23,7 +23,7 @@ from tutti.catalogue.review import Draft, passes, to_json
 from tutti.catalogue.takes import ACCEPTED, REJECTED, Block, Plan
 from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
 from tutti.errors import IntegrityError, MissingError
-from tutti.features.descriptors import describe
+from tutti.features.descriptors import describe_score
 from tutti.features.mood import mood_word
 from tutti.lineage import FileEntry
 from tutti.render.export import SUFFIXES, finish
@@ -163,7 +163,7 @@ def _write_take(folder: Folder, draft: Draft, *, plan: Plan) -> tuple[dict[str, 
 def _row(draft: Draft, *, plan: Plan) -> dict[str, Any]:
     take, score = draft.take, draft.score
     notes = score.notes
-    described = describe(score) if len(notes) else None
+    described = describe_score(score) if len(notes) else None
     pitched = bool((notes.program != DRUM_PROGRAM).any())
     return {
         "take_id": take.take_id,
