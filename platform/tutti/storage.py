@@ -40,6 +40,22 @@ _FINAL_ERRNOS = frozenset(
 _STAGED = re.compile(r"(?:.*/)?\.[^/]+\.[0-9a-f]{32}\.part")
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object of a listing.
+
+    Args:
+        path: its path below the folder.
+        size_bytes: its size.
+        version: what its bytes are known by without reading them: ``etag:…``, where the store tells none
+            ``modified:`` and a time. It moves with the bytes; the same bytes written anew may have another.
+    """
+
+    path: str
+    size_bytes: int
+    version: str
+
+
 @dataclass(frozen=True)
 class Folder:
     """A place that holds objects under relative paths.
@@ -113,16 +129,14 @@ class Folder:
     def paths(self, path: str = "") -> list[str]:
         """Relative paths of all objects below ``path``, sorted; empty if nothing is there."""
 
-        def found() -> list[str]:
-            self._fs.invalidate_cache()
-            base = self._fs._strip_protocol(self._full("")).rstrip("/") + "/"
-            try:
-                below = [name[len(base) :] for name in self._fs.find(self._full(path)) if name.startswith(base)]
-            except FileNotFoundError:
-                return []
-            return sorted(name for name in below if not _STAGED.fullmatch(name))
+        return [name for name, _ in self._listed(path)]
 
-        return self._try("list", path, found)
+    def entries(self, path: str = "") -> list[Entry]:
+        """All objects below ``path``, or the one that it names, sorted by path; no object is read for it."""
+        return [
+            Entry(path=name, size_bytes=int(facts["size"]), version=_version(facts))
+            for name, facts in self._listed(path)
+        ]
 
     def children(self, path: str = "") -> list[str]:
         """Names directly below ``path``, sorted; empty if nothing is there."""
@@ -168,6 +182,19 @@ class Folder:
                 remedy="use a path, file://, s3:// or memory://",
             )
         return _s3() if protocol == "s3" else fsspec.filesystem(protocol)
+
+    def _listed(self, path: str) -> list[tuple[str, dict[str, Any]]]:
+        def found() -> list[tuple[str, dict[str, Any]]]:
+            self._fs.invalidate_cache()
+            base = self._fs._strip_protocol(self._full("")).rstrip("/") + "/"
+            try:
+                objects = self._fs.find(self._full(path), detail=True)
+            except FileNotFoundError:
+                return []
+            below = [(name[len(base) :], facts) for name, facts in objects.items() if name.startswith(base)]
+            return sorted((entry for entry in below if not _STAGED.fullmatch(entry[0])), key=lambda entry: entry[0])
+
+        return self._try("list", path, found)
 
     def _full(self, path: str) -> str:
         if ".." in path.split("/"):
@@ -230,6 +257,14 @@ class Folder:
         if "Credential" in type(error).__name__:
             remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         return PlaceError(f"cannot {verb} {full} ({reason})", remedy=remedy)
+
+
+def _version(facts: dict[str, Any]) -> str:
+    # The same object has its tag in quotes or without, by the request that told it.
+    if tag := str(facts.get("ETag") or "").strip('"'):
+        return f"etag:{tag}"
+    changed = facts.get("mtime", facts.get("created", facts.get("LastModified", "")))
+    return f"modified:{changed}"
 
 
 def _s3() -> Any:

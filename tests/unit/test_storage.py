@@ -80,6 +80,21 @@ def test_what_was_written_is_read(folder: Folder) -> None:
     assert folder.exists()
 
 
+def test_a_listing_tells_sizes_and_versions_that_move_with_the_bytes(folder: Folder) -> None:
+    for path, data in (("b/2", b"xx"), ("b/1", b""), ("a", b"x")):
+        folder.write(path, data)
+    before = folder.entries()
+    assert [(entry.path, entry.size_bytes) for entry in before] == [("a", 1), ("b/1", 0), ("b/2", 2)]
+    assert folder.entries() == before
+    assert folder.entries("b") == before[1:]
+    assert folder.entries("b/2") == before[2:], "one object tells the same as the listing that it is in"
+    assert folder.entries("nowhere") == []
+    time.sleep(0.02)
+    folder.write("b/2", b"yy")
+    after = folder.entries()
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, True, False]
+
+
 def test_names_come_sorted_and_relative(folder: Folder) -> None:
     for path in ("b/2", "b/1", "a", "bc/1"):
         folder.write(path, b"x")
