@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutti.corpus.score import Score
 from tutti.features.mood import mood_word
 from tutti.features.vocabulary import (
     ANY,
@@ -24,8 +23,10 @@ from tutti.features.vocabulary import (
     LENGTHS_BARS,
     TEMPO_CLASS_LIMITS_QPM,
     TEMPO_CLASSES,
-    instrument_of,
 )
+
+DESCRIBED = ("collection", "key", "notes_per_quarter", "valence", "arousal")
+"""Columns of the ``works`` table that controls are made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +86,37 @@ def length_class(bars: int) -> str:
     return str(LENGTHS_BARS[index]) if index < len(LENGTHS_BARS) else "more"
 
 
-def controls_of(score: Score, row: Mapping[str, Any], *, bars: int, collections: Sequence[str]) -> Controls:
-    """Controls that describe a work.
+def controls_of(
+    works: Mapping[str, Sequence[Any]],
+    *,
+    tempo_qpm: Sequence[float],
+    bars: Sequence[int],
+    programs: NDArray[np.bool_],
+    collections: Sequence[str],
+) -> list[Controls]:
+    """Controls that describe works, one for each.
 
     Args:
-        score: the work.
-        row: its descriptors, as columns of the ``works`` table.
-        bars: its number of bars.
+        works: columns of the ``works`` table, those of :data:`DESCRIBED`.
+        tempo_qpm: first tempo of each.
+        bars: number of bars of each.
+        programs: which programs each plays; shape (works, 129).
         collections: names by slot.
     """
-    return Controls(
-        collection=collections.index(row["collection"]) if row["collection"] in collections else None,
-        key=str(row["key"]),
-        tempo_class=tempo_class(float(score.tempo_qpm[0])),
-        density=density_class(float(row["notes_per_quarter"])),
-        length=length_class(bars),
-        mood=mood_word(row["valence"], row["arousal"]),
-        instruments=tuple(dict.fromkeys(instrument_of(int(program)) for program in np.unique(score.notes.program))),
-    )
+    slots = {name: slot for slot, name in reversed(list(enumerate(collections)))}
+    families = np.logical_or.reduceat(programs, np.arange(0, programs.shape[1], 8), axis=1)
+    rows = zip(
+        *(works[name] for name in DESCRIBED), tempo_qpm, bars, families, strict=True
+    )  # fmt: skip
+    return [
+        Controls(
+            collection=slots.get(collection),
+            key=str(key),
+            tempo_class=tempo_class(tempo),
+            density=density_class(notes_per_quarter),
+            length=length_class(number),
+            mood=mood_word(valence, arousal),
+            instruments=tuple(INSTRUMENTS[family] for family in np.flatnonzero(played)),
+        )
+        for collection, key, notes_per_quarter, valence, arousal, tempo, number, played in rows
+    ]

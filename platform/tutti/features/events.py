@@ -1,47 +1,37 @@
 """Score to event tokens and back, on whole columns at a time.
 
-Legend: N notes, P distinct positions, B bars, T tokens.
+Legend: W pieces, N notes, P distinct positions, B bars, T tokens.
 
-The **normal form** (:func:`on_grid`) is what tokens can say; the law is ``decode(encode(on_grid(s))) == on_grid(s)``.
-It has 24 ticks a quarter; durations, velocities and tempos on the vocabulary's scales; meter changes on bar lines (an
-odd rest of a bar becomes a short bar of its own; one that no meter can name delays the change to the next bar line; a
-meter that the vocabulary lacks reads as 4/4); one track a program; no two equal pitches of a program at one onset (the
-longer stays), none sounding into its own repetition (the earlier ends there); no tempo or meter after the last onset.
+The normal form (:mod:`tutti.features.grid`) is what tokens can say; the law is
+``decode(encode(on_grid(s))) == on_grid(s)``. A call of numpy costs more than the notes of a bar, so any number of
+pieces is encoded at once, and one piece is the case of one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
+from tutti.corpus.score import DEFAULT_TEMPO_QPM, DRUM_PROGRAM, Score
+from tutti.corpus.score_batch import ScoreBatch, Starts
 from tutti.features.controls import Controls
-from tutti.features.vocabulary import (
-    BAR,
-    DURATIONS_TICKS,
-    END,
-    EVENTS,
-    MAX_BAR_TICKS,
-    METERS,
-    PAD,
-    START,
-    TEMPOS_QPM,
-    TICKS_PER_QUARTER,
-    VELOCITIES,
+from tutti.features.grid import (
+    COMMON_TIME,
+    METER_TICKS,
+    Grid,
+    GridNotes,
+    Index,
+    changed,
+    changes,
+    nearest_tempo,
+    settled,
 )
+from tutti.features.vocabulary import BAR, END, EVENTS, PAD, START
 
 Tokens = NDArray[np.uint16]
-Index = NDArray[np.int64]
-
-_DURATIONS = np.array(DURATIONS_TICKS)
-_DURATION_MIDDLES = (_DURATIONS[1:] + _DURATIONS[:-1]) / 2
-_TEMPOS = np.array(TEMPOS_QPM, dtype=np.float64)
-_TEMPO_MIDDLES = np.sqrt(_TEMPOS[1:] * _TEMPOS[:-1])
-_METER_INDEX = {meter: index for index, meter in enumerate(METERS)}
-_METER_TICKS = np.array([above * 4 * TICKS_PER_QUARTER // below for above, below in METERS])
-_COMMON_TIME = _METER_INDEX[4, 4]
 
 _METER0, _POSITION0, _TEMPO0 = EVENTS.first("Meter"), EVENTS.first("Position"), EVENTS.first("Tempo")
 _PROGRAM0, _DURATION0 = EVENTS.first("Program"), EVENTS.first("Duration")
@@ -73,84 +63,58 @@ class Bars:
     meter: Index
 
 
-def nearest_tempo(qpm: NDArray[np.float64]) -> Index:
-    """Index into ``TEMPOS_QPM`` of the nearest tempo by ratio; same shape."""
-    return np.searchsorted(_TEMPO_MIDDLES, qpm).astype(np.int64)
-
-
 def on_grid(score: Score) -> Score:
     """The normal form of a score: what event tokens can say of it."""
-    score = score.with_resolution(TICKS_PER_QUARTER)
-    notes = _settled(_quantised(score.notes))
-    last_onset = int(notes.onset_ticks.max()) if len(notes) else 0
-    meter_ticks, meters = _meters_on_bar_lines(score, until_ticks=last_onset)
-    tempo_ticks, tempos = _changes(score.tempo_ticks, nearest_tempo(score.tempo_qpm), until_ticks=last_onset)
-    normal = _score(notes, tempo_ticks=tempo_ticks, tempos=tempos, meter_ticks=meter_ticks, meters=meters)
-    return replace(normal, title=score.title, composer=score.composer)
+    grid = Grid.of(ScoreBatch.of([score]))
+    return grid.scores(titles=(score.title,), composers=(score.composer,))[0]
 
 
 def bars_of(score: Score) -> Bars:
     """Bar lines of a score in normal form, up to the bar of its last onset."""
-    last_onset = int(score.notes.onset_ticks.max()) if len(score.notes) else 0
-    meters = np.array(
-        [
-            _METER_INDEX[above, below]
-            for above, below in zip(score.meter_numerator.tolist(), score.meter_denominator.tolist(), strict=True)
-        ]
-    )
-    ends = np.append(score.meter_ticks[1:], last_onset + 1)
-    starts = [
-        np.arange(start, end, _METER_TICKS[meter])
-        for start, end, meter in zip(score.meter_ticks.tolist(), ends.tolist(), meters.tolist(), strict=True)
-    ]
-    return Bars(
-        start_ticks=np.concatenate(starts).astype(np.int64),
-        meter=np.repeat(meters, [len(segment) for segment in starts]),
-    )
+    grid = Grid.of(ScoreBatch.of([score]))
+    return Bars(start_ticks=grid.bar_time_ticks, meter=grid.bar_meter)
 
 
 def encode(score: Score, controls: Controls | None = None) -> Tokens:
     """Tokens of a score in normal form (others are brought to it), from ``Start`` to ``End``; shape (T,)."""
-    score = on_grid(score)
-    notes = score.notes
-    bars = bars_of(score)
-    onset = notes.onset_ticks.astype(np.int64)
-    position_ticks = np.union1d(onset, score.tempo_ticks)
-    bar_of_position = np.searchsorted(bars.start_ticks, position_ticks, side="right") - 1
-    position_of_note = np.searchsorted(position_ticks, onset)
-    says = _said(notes, bar_of_position[position_of_note])
-
-    new_meter = np.diff(bars.meter, prepend=-1) != 0
-    has_tempo = np.isin(position_ticks, score.tempo_ticks)
-    note_cost = np.concatenate(([0], np.cumsum(1 + says.program.astype(np.int64) + says.duration + says.velocity)))
-    position_cost = np.concatenate(([0], np.cumsum(1 + has_tempo.astype(np.int64))))
-    bar_cost = np.concatenate(([0], np.cumsum(1 + new_meter.astype(np.int64))))
-
-    first_note = np.searchsorted(position_of_note, np.arange(len(position_ticks) + 1))
-    first_position = np.searchsorted(bar_of_position, np.arange(len(bars.meter)))
     head = (controls or Controls()).tokens()
-    base = 1 + len(head)
-    bar_at = base + bar_cost[:-1] + position_cost[first_position] + note_cost[first_note[first_position]]
-    position_at = base + bar_cost[bar_of_position + 1] + position_cost[:-1] + note_cost[first_note[:-1]]
-    note_at = (
-        base + bar_cost[bar_of_position[position_of_note] + 1] + position_cost[position_of_note + 1] + note_cost[1:] - 1
-    )
+    return encode_grid(Grid.of(ScoreBatch.of([score])), heads=[head])[0]
 
-    tokens = np.empty(base + bar_cost[-1] + position_cost[-1] + note_cost[-1] + 1, dtype=np.uint16)
-    tokens[0], tokens[1:base], tokens[-1] = START, head, END
+
+def encode_grid(grid: Grid, *, heads: Sequence[Tokens]) -> tuple[Tokens, Starts]:
+    """Tokens of pieces in normal form, end to end, and where each piece's begin; shapes (T,) and (W + 1,).
+
+    Args:
+        grid: W pieces.
+        heads: the control tokens of each.
+    """
+    notes = grid.notes
+    at = _positions(grid)
+    says = _said(notes, bar=at.bar[at.of_note])
+    new_meter = grid.new_meter
+    # Where a token lies is how many come before it: heads and ends of pieces, bars, positions, notes.
+    bar_size, position_size = 1 + new_meter.astype(np.int64), 1 + at.has_tempo.astype(np.int64)
+    of_bars, of_positions = _sums(bar_size), _sums(position_size)
+    of_notes = _sums(1 + says.program.astype(np.int8) + says.duration + says.velocity)
+    head_size = np.array([len(head) for head in heads], dtype=np.int64)
+    of_frames = _sums(head_size + 2)
+    before_bar = of_bars[1:] + np.repeat(of_frames[:-1] + 1 + head_size, np.diff(grid.bar_starts))
+    before_position = before_bar[at.bar] + of_positions[1:]
+    note_at = before_position[at.of_note] + of_notes[1:] - 1
+    position_at = before_position - position_size + of_notes[at.first_note[:-1]]
+    of_bodies = (of_positions + of_notes[at.first_note])[at.first_of_bar]
+    bar_at = before_bar - bar_size + of_bodies[:-1]
+    starts = of_frames + (of_bars + of_bodies)[grid.bar_starts]
+
+    tokens = np.empty(starts[-1], dtype=np.uint16)
+    tokens[starts[:-1]], tokens[starts[1:] - 1] = START, END
+    tokens[_runs(starts[:-1] + 1, head_size)] = np.concatenate(heads) if len(heads) else 0
     tokens[bar_at] = BAR
-    tokens[bar_at[new_meter] + 1] = _METER0 + bars.meter[new_meter]
-    tokens[position_at] = _POSITION0 + position_ticks - bars.start_ticks[bar_of_position]
-    tokens[position_at[has_tempo] + 1] = _TEMPO0 + nearest_tempo(score.tempo_qpm)
-    drum = notes.program == DRUM_PROGRAM
-    tokens[note_at] = np.where(drum, _DRUM0, _PITCH0) + notes.pitch.astype(np.int64)
-    at = note_at[says.velocity] - 1
-    tokens[at] = _VELOCITY0 + notes.velocity[says.velocity].astype(np.int64) // 4
-    at = note_at[says.duration] - 1 - says.velocity[says.duration]
-    tokens[at] = _DURATION0 + np.searchsorted(_DURATIONS, notes.duration_ticks[says.duration])
-    at = note_at[says.program] - 1 - says.velocity[says.program] - says.duration[says.program]
-    tokens[at] = _PROGRAM0 + notes.program[says.program].astype(np.int64)
-    return tokens
+    tokens[bar_at[new_meter] + 1] = _METER0 + grid.bar_meter[new_meter]
+    tokens[position_at] = _POSITION0 + at.time_ticks - grid.bar_time_ticks[at.bar]
+    tokens[position_at[at.has_tempo] + 1] = _TEMPO0 + grid.tempo
+    _write_notes(tokens, notes, says, at=note_at)
+    return tokens, starts
 
 
 def decode(tokens: NDArray[np.integer]) -> Decoded:
@@ -172,7 +136,7 @@ def decode(tokens: NDArray[np.integer]) -> Decoded:
     position_at = np.flatnonzero(is_["Position"])
     offset = body[position_at] - _POSITION0
     onset = starts[bar[position_at]] + offset
-    fits = offset < _METER_TICKS[meters[bar[position_at]]]
+    fits = offset < METER_TICKS[meters[bar[position_at]]]
     rises = onset > np.concatenate(([-1], np.maximum.accumulate(np.where(fits, onset, -1))[:-1]))
     refused += int((~(fits & rises)).sum())
     position_at, onset = position_at[fits & rises], onset[fits & rises]
@@ -199,16 +163,15 @@ def decode(tokens: NDArray[np.integer]) -> Decoded:
     known = placed & (duration >= 0) & (velocity >= 0) & (drum | (program >= 0))
     refused += int((~known).sum())
     note_at, drum = note_at[known], drum[known]
-    notes = Notes.of(
-        onset_ticks=onset[place[known]],
-        duration_ticks=_DURATIONS[body[duration[known]] - _DURATION0],
-        pitch=body[note_at] - np.where(drum, _DRUM0, _PITCH0),
-        velocity=np.array(VELOCITIES)[body[velocity[known]] - _VELOCITY0],
+    notes = settled(
+        onset[place[known]],
         program=np.where(drum, DRUM_PROGRAM, body[program[known]] - _PROGRAM0),
+        pitch=body[note_at] - np.where(drum, _DRUM0, _PITCH0),
+        duration=body[duration[known]] - _DURATION0,
+        velocity=body[velocity[known]] - _VELOCITY0,
     )
-    settled = _settled(notes)
-    refused += len(notes) - len(settled)
-    score = _assembled(settled, tempo_ticks=tempo_ticks, tempos=tempos, bar_starts=starts, meters=meters)
+    refused += len(note_at) - len(notes)
+    score = _assembled(notes, tempo_ticks=tempo_ticks, tempos=tempos, bar_ticks=starts[:-1], meters=meters)
     return Decoded(score=score, bars=len(bar_index), refused=refused, ended=ended)
 
 
@@ -243,6 +206,47 @@ def bar_windows(tokens: Tokens, *, max_tokens: int) -> list[Tokens]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Positions:
+    """The P distinct positions of a grid.
+
+    Args:
+        time_ticks, has_tempo, bar: of each; shape (P,).
+        first_note: first note at or after each, and N; shape (P + 1,).
+        first_of_bar: first position of each bar or after it, and P; shape (B + 1,).
+        of_note: position of each note; shape (N,).
+    """
+
+    time_ticks: Index
+    has_tempo: NDArray[np.bool_]
+    bar: Index
+    first_note: Index
+    first_of_bar: Index
+    of_note: Index
+
+
+def _positions(grid: Grid) -> _Positions:
+    """Where notes begin, and where the tempo changes between notes."""
+    first_note = np.flatnonzero(changed(grid.notes.time_ticks))
+    time_ticks = grid.notes.time_ticks[first_note]
+    at = np.searchsorted(time_ticks, grid.tempo_time_ticks)
+    between = np.append(time_ticks, -1)[at] != grid.tempo_time_ticks
+    time_ticks = np.insert(time_ticks, at[between], grid.tempo_time_ticks[between])
+    first_note = np.append(first_note, len(grid.notes))
+    first_note = np.insert(first_note, at[between], first_note[at[between]])
+    has_tempo = np.zeros(len(time_ticks), dtype=bool)
+    has_tempo[at + np.cumsum(between) - between] = True
+    first_of_bar = np.append(np.searchsorted(time_ticks, grid.bar_time_ticks), len(time_ticks))
+    return _Positions(
+        time_ticks=time_ticks,
+        has_tempo=has_tempo,
+        bar=np.repeat(np.arange(len(grid.bar_time_ticks)), np.diff(first_of_bar)),
+        first_note=first_note,
+        first_of_bar=first_of_bar,
+        of_note=np.repeat(np.arange(len(time_ticks)), np.diff(first_note)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class _Said:
     """Which running values each note has to say; each of shape (N,)."""
 
@@ -251,93 +255,40 @@ class _Said:
     velocity: NDArray[np.bool_]
 
 
-def _said(notes: Notes, bar: Index) -> _Said:
-    new_bar = np.diff(bar, prepend=-1) != 0
+def _said(notes: GridNotes, *, bar: Index) -> _Said:
+    new_bar = changed(bar)
     melodic = np.flatnonzero(notes.program != DRUM_PROGRAM)
     program = np.zeros(len(notes), dtype=bool)
-    program[melodic] = (np.diff(bar[melodic], prepend=-1) != 0) | (
-        np.diff(notes.program[melodic].astype(np.int64), prepend=-1) != 0
-    )
+    program[melodic] = changed(bar[melodic]) | changed(notes.program[melodic])
     return _Said(
         program=program,
-        duration=new_bar | (np.diff(notes.duration_ticks.astype(np.int64), prepend=-1) != 0),
-        velocity=new_bar | (np.diff(notes.velocity.astype(np.int64), prepend=-1) != 0),
+        duration=new_bar | changed(notes.duration),
+        velocity=new_bar | changed(notes.velocity),
     )
 
 
-def _quantised(notes: Notes) -> Notes:
-    return replace(
-        notes,
-        duration_ticks=_DURATIONS[np.searchsorted(_DURATION_MIDDLES, notes.duration_ticks)].astype(np.int32),
-        velocity=(np.minimum(notes.velocity, 127) // 4 * 4 + 3).astype(np.uint8),
-        program=np.minimum(notes.program, DRUM_PROGRAM).astype(np.uint8),
-        pitch=np.minimum(notes.pitch, 127).astype(np.uint8),
-    )
+def _write_notes(tokens: Tokens, notes: GridNotes, says: _Said, *, at: Index) -> None:
+    """Put notes where their last token is ``at``."""
+    tokens[at] = notes.pitch + np.where(notes.program == DRUM_PROGRAM, np.uint16(_DRUM0), np.uint16(_PITCH0))
+    rows = np.flatnonzero(says.velocity)
+    tokens[at[rows] - 1] = _VELOCITY0 + notes.velocity[rows]
+    rows = np.flatnonzero(says.duration)
+    tokens[at[rows] - 1 - says.velocity[rows]] = _DURATION0 + notes.duration[rows]
+    rows = np.flatnonzero(says.program)
+    tokens[at[rows] - 1 - says.velocity[rows] - says.duration[rows]] = _PROGRAM0 + notes.program[rows]
 
 
-def _settled(notes: Notes) -> Notes:
-    """One note a pitch, program and onset, none into its own repetition; sorted as tokens are; one track a program."""
-    order = np.lexsort(
-        (-notes.velocity.astype(int), -notes.duration_ticks, notes.onset_ticks, notes.pitch, notes.program)
-    )
-    notes = notes.take(order)
-    voice = notes.program.astype(np.int64) * 128 + notes.pitch
-    onset = notes.onset_ticks.astype(np.int64)
-    first = (np.diff(voice, prepend=-1) != 0) | (np.diff(onset, prepend=-1) != 0)
-    notes, voice, onset = notes.take(first), voice[first], onset[first]
-    room = np.full(len(notes), np.iinfo(np.int32).max, dtype=np.int64)
-    same_voice = voice[1:] == voice[:-1]
-    room[:-1][same_voice] = np.diff(onset)[same_voice]
-    clipped = _DURATIONS[np.searchsorted(_DURATIONS, np.minimum(notes.duration_ticks, room), side="right") - 1]
-    notes = replace(
-        notes,
-        duration_ticks=clipped.astype(np.int32),
-        track=np.unique(notes.program, return_inverse=True)[1].astype(np.uint16),
-    )
-    return notes.take(np.lexsort((notes.pitch, notes.velocity, notes.duration_ticks, notes.program, notes.onset_ticks)))
+def _runs(starts: Index, lengths: Index) -> Index:
+    """Runs of numbers end to end: each counts from its start and has its length."""
+    before = np.cumsum(lengths) - lengths
+    return np.asarray(np.arange(lengths.sum()) + np.repeat(starts - before, lengths))
 
 
-def _changes(ticks: NDArray[np.integer], values: Index, *, until_ticks: int) -> tuple[Index, Index]:
-    """The map's entries up to a tick; at one tick the last wins, repeated values vanish."""
-    kept = ticks <= until_ticks
-    ticks, values = np.asarray(ticks[kept], dtype=np.int64), values[kept]
-    last = np.append(np.diff(ticks) != 0, True)
-    ticks, values = ticks[last], values[last]
-    new = np.append(True, np.diff(values) != 0)
-    return ticks[new], values[new]
-
-
-def _meters_on_bar_lines(score: Score, *, until_ticks: int) -> tuple[Index, Index]:
-    wanted = [
-        _METER_INDEX.get((above, below), _COMMON_TIME)
-        for above, below in zip(score.meter_numerator.tolist(), score.meter_denominator.tolist(), strict=True)
-    ]
-    ticks: list[int] = [0]
-    meters: list[int] = [wanted[0]]
-    for tick, meter in zip(score.meter_ticks.tolist()[1:], wanted[1:], strict=True):
-        length = int(_METER_TICKS[meters[-1]])
-        whole, rest = divmod(max(tick - ticks[-1], 0), length)
-        line = ticks[-1] + whole * length
-        if rest:
-            short = _short_meter(rest)
-            if short is None:
-                line += length
-            else:
-                ticks.append(line)
-                meters.append(short)
-                line += rest
-        ticks.append(line)
-        meters.append(meter)
-    return _changes(np.array(ticks), np.array(meters), until_ticks=until_ticks)
-
-
-def _short_meter(ticks: int) -> int | None:
-    """The meter of one bar of ``ticks``, in the largest note value that counts it."""
-    for below in (4, 8, 16):
-        beat = 4 * TICKS_PER_QUARTER // below
-        if ticks % beat == 0 and ticks <= MAX_BAR_TICKS:
-            return _METER_INDEX.get((ticks // beat, below))
-    return None
+def _sums(counts: NDArray[np.integer]) -> Index:
+    """How many come before each, and all; one entry more."""
+    sums = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=sums[1:])
+    return sums
 
 
 def _body(tokens: Index) -> tuple[Index, int, bool]:
@@ -360,29 +311,28 @@ def _bar_lines(num_bars: int, *, bar_of_meter: Index, meter: Index) -> tuple[Ind
     meters = np.full(max(num_bars, 1), -1, dtype=np.int64)
     meters[bar_of_meter] = meter
     last = np.maximum.accumulate(np.where(meters >= 0, np.arange(len(meters)), -1))
-    meters = np.where(last >= 0, meters[last], _COMMON_TIME)
-    starts = np.concatenate(([0], np.cumsum(_METER_TICKS[meters])))
+    meters = np.where(last >= 0, meters[last], COMMON_TIME)
+    starts = np.concatenate(([0], np.cumsum(METER_TICKS[meters])))
     return meters, starts
 
 
-def _assembled(notes: Notes, *, tempo_ticks: Index, tempos: Index, bar_starts: Index, meters: Index) -> Score:
-    last_onset = int(notes.onset_ticks.max()) if len(notes) else 0
-    meter_ticks, meters = _changes(bar_starts[:-1], meters, until_ticks=last_onset)
+def _assembled(notes: GridNotes, *, tempo_ticks: Index, tempos: Index, bar_ticks: Index, meters: Index) -> Score:
+    """The score of one piece whose line of time is its own."""
+    last_onset = int(notes.time_ticks[-1]) if len(notes) else 0
     if not len(tempo_ticks) or tempo_ticks[0] != 0:
-        tempo_ticks, tempos = np.append(0, tempo_ticks), np.append(int(nearest_tempo(np.array([120.0]))[0]), tempos)
-    tempo_ticks, tempos = _changes(tempo_ticks, tempos, until_ticks=last_onset)
-    return _score(notes, tempo_ticks=tempo_ticks, tempos=tempos, meter_ticks=meter_ticks, meters=meters)
-
-
-def _score(notes: Notes, *, tempo_ticks: Index, tempos: Index, meter_ticks: Index, meters: Index) -> Score:
-    """A score in normal form; tempos and meters are indices into the vocabulary's scales."""
-    fractions = np.array(METERS, dtype=np.uint8)[meters]
-    return Score(
-        ticks_per_quarter=TICKS_PER_QUARTER,
+        tempo_ticks, tempos = np.append(0, tempo_ticks), np.append(nearest_tempo(np.array([DEFAULT_TEMPO_QPM])), tempos)
+    rows = np.flatnonzero(tempo_ticks <= last_onset)
+    rows = rows[changes(tempo_ticks[rows], tempos[rows], piece=np.zeros_like(rows))]
+    bars = int(np.searchsorted(bar_ticks, last_onset, side="right"))
+    grid = Grid(
+        begin_ticks=np.zeros(1, dtype=np.int64),
         notes=notes,
-        tempo_ticks=tempo_ticks.astype(np.int32),
-        tempo_qpm=_TEMPOS[tempos],
-        meter_ticks=meter_ticks.astype(np.int32),
-        meter_numerator=fractions[:, 0],
-        meter_denominator=fractions[:, 1],
+        note_starts=np.array([0, len(notes)]),
+        tempo_time_ticks=tempo_ticks[rows],
+        tempo=tempos[rows],
+        tempo_starts=np.array([0, len(rows)]),
+        bar_time_ticks=bar_ticks[:bars],
+        bar_meter=meters[:bars],
+        bar_starts=np.array([0, bars]),
     )
+    return grid.scores(titles=(None,), composers=(None,))[0]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tutti.corpus.score import DRUM_PROGRAM
 from tutti.errors import RecipeError
 from tutti.features.controls import Controls, length_class, tempo_class
-from tutti.features.events import nearest_tempo
+from tutti.features.grid import nearest_tempo
 from tutti.features.vocabulary import METERS, TEMPOS_QPM, instrument_of
 from tutti.generation.request import Request
 
