@@ -2,7 +2,9 @@
 
 MidiTok is its REMI with programs in one stream, tempos and time signatures, everything else as its authors set it, and
 without training (no byte-pair encoding), as Tutti's events are. Its grid is coarser: 8 positions a quarter and 4 for
-longer notes, to 24 here. Both encode scores that are parsed already; both count every token that they write.
+longer notes, to 24 here. Both encode scores that are parsed already; both count every token that they write. Beside
+that, Tutti encodes as `tutti encode` does: from rows of the works table, with controls that describe each work, to rows
+of the tokens table.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pretty_midi
+import pyarrow as pa
 import symusic
 from miditok import REMI, TokenizerConfig
 from symusic.core import ScoreTick
@@ -22,8 +25,11 @@ from symusic.core import ScoreTick
 from benchmarks.harness import Bench, run
 from tutti.corpus.midi import from_symusic, read_midi, write_midi
 from tutti.corpus.score import Score
+from tutti.corpus.score_batch import ScoreBatch
 from tutti.corpus.scores import from_music21
 from tutti.errors import DataError
+from tutti.features.descriptors import describe
+from tutti.features.encoding import encode_works
 from tutti.features.events import decode, encode
 
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
@@ -58,6 +64,20 @@ def readable(files: list[bytes]) -> list[bytes]:
             continue
         good.append(data)
     return good
+
+
+def works_of(scores: list[Score]) -> pa.Table:
+    """What encoding reads of the works table."""
+    batch = ScoreBatch.of(scores)
+    return pa.table(
+        {
+            "work_id": batch.work_ids(),
+            "collection": ["benchmark"] * len(batch),
+            "split": ["train"] * len(batch),
+            **batch.arrow_columns(),
+            **describe(batch),
+        }
+    )
 
 
 def measure(bench: Bench) -> None:
@@ -102,10 +122,13 @@ def tokenise(bench: Bench, *, scores: list[Score], parsed: list[Any], remi: REMI
         },
         unit="tokens",
     )
+    works = works_of(scores)
+    table = "Tutti events, works table to tokens table"
     bench.race(
         "encode",
         {
-            "Tutti events": lambda: [encode(score) for score in scores],
+            table: lambda: encode_works(works, collections=["benchmark"]),
+            "Tutti events, a score at a time": lambda: [encode(score) for score in scores],
             "Tutti events, from symusic": lambda: [encode(from_symusic(score)) for score in parsed],
             "MidiTok REMI": lambda: [remi.encode(score.copy()) for score in parsed],
         },
@@ -113,6 +136,7 @@ def tokenise(bench: Bench, *, scores: list[Score], parsed: list[Any], remi: REMI
         unit="notes",
         clock=time.process_time,
     )
+    bench.name("encode_notes_s_core", bench.figures["encode"][table].median)
     bench.race(
         "decode",
         {

@@ -44,6 +44,7 @@ class Bench:
     rounds: int = DEFAULT_ROUNDS
     figures: dict[str, dict[str, Figure]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    named: dict[str, float] = field(default_factory=dict)
 
     def race(
         self,
@@ -79,6 +80,10 @@ class Bench:
     def note(self, text: str) -> None:
         """A condition that the reader must know."""
         self.notes.append(text)
+
+    def name(self, key: str, value: float) -> None:
+        """A figure that other programs ask for: ``key`` of the JSON object itself."""
+        self.named[key] = value
 
     def show(self, title: str) -> None:
         """Print a table for people; ratios are to the first contender of each subject."""
@@ -136,4 +141,5 @@ def run(title: str, measure: Callable[[Bench], None]) -> None:
             for subject, found in bench.figures.items()
             for name, figure in found.items()
         }
-        print(json.dumps({"benchmark": title, "machine": machine(), "notes": bench.notes, "figures": figures}))
+        conditions = {"benchmark": title, "machine": machine(), "notes": bench.notes}
+        print(json.dumps({**bench.named, **conditions, "figures": figures}))

@@ -18,6 +18,7 @@ def measure(bench):
     bench.race("sum", contenders, amount=1000, unit="numbers")
     bench.count("size", {"ours": 12345.0}, unit="bytes")
     bench.note("a condition")
+    bench.name("sums_s", bench.figures["sum"]["ours"].median)
 run("sums", measure)
 """
 
@@ -43,6 +44,7 @@ def test_a_benchmark_prints_a_table_and_one_object(repository: Path) -> None:
     assert found["figures"].keys() == {"sum.ours", "sum.theirs", "size.ours"}
     assert found["figures"]["sum.ours"]["rounds"] == 2
     assert found["figures"]["sum.ours"]["median"] > found["figures"]["sum.theirs"]["median"]
+    assert found["sums_s"] == found["figures"]["sum.ours"]["median"]
     assert any("12,345" in line for line in shown)
     assert "- a condition" in shown
 
