@@ -92,7 +92,7 @@ def command(
 
 
 def _material(path: Path) -> Score:
-    from tutti.corpus.isolation import read_untrusted
+    from tutti.corpus.untrusted import read_untrusted
 
     if not path.is_file():
         raise MissingError(f"{path} is not a file", remedy="name a MIDI file")

@@ -21,8 +21,9 @@ from serve.problems import MEDIA_TYPE, Problem, fault, install
 from serve.schemas import GenerateBody, GeneratedPiece, Health, ProblemBody, RegisteredModels, note_events
 from serve.settings import ServeSettings
 from tutti.catalogue.takes import take_id_of
-from tutti.corpus.isolation import read_untrusted
 from tutti.corpus.score import Score
+from tutti.corpus.score_batch import work_id
+from tutti.corpus.untrusted import read_untrusted
 from tutti.errors import DataError, InputError
 from tutti.units import format_seconds
 
@@ -178,7 +179,7 @@ async def _take(body: GenerateBody, *, stages: Stages, settings: ServeSettings) 
     version = await stages.version(body.model or settings.model)
     material = await _material(body, settings)
     composition = await stages.compose(Job(request, material, str(version)))
-    identity = version.digest if material is None else f"{version.digest} {material.work_id()}"
+    identity = version.digest if material is None else f"{version.digest} {work_id(material)}"
     return _Take(body, take_id_of(request, model_digest=identity), version, composition)
 
 

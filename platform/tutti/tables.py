@@ -242,10 +242,18 @@ def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
         if set(row) != names:
             odd = sorted(set(row) ^ names)
             raise IntegrityError(f"a row of {_name(schema)} differs from its schema in {odd}")
-    table = pa.Table.from_pylist(rows, schema=schema)
-    for field in schema:
+    return checked(pa.Table.from_pylist(rows, schema=schema))
+
+
+def checked(table: pa.Table) -> pa.Table:
+    """Return ``table`` if it has a value wherever its schema asks for one.
+
+    Raises:
+        IntegrityError: it has not.
+    """
+    for field in table.schema:
         if not field.nullable and table.column(field.name).null_count:
-            raise IntegrityError(f"column {field.name} of {_name(schema)} has rows without a value")
+            raise IntegrityError(f"column {field.name} of {_name(table.schema)} has rows without a value")
     return table
 
 

@@ -1,37 +1,50 @@
-"""A parser that dies or hangs costs one file."""
+"""A reader that dies or hangs costs one file."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
-from tutti.corpus.isolation import IsolatedParser, read_untrusted
+from tutti.corpus.formats import ParseOptions
+from tutti.corpus.isolation import IsolatedReader
 from tutti.corpus.midi import in_midi_form, write_midi
 from tutti.corpus.score import Notes, Score
+from tutti.corpus.untrusted import parse_untrusted, read_untrusted
 from tutti.errors import DataError, PlaceError
 
 HOSTILE = """
 import ctypes, os, signal, time
-from tutti.corpus.midi import read_midi
+import numpy as np
 
-def parse(data):
-    if data == b"abort":
-        os.abort()
-    if data == b"null":
-        ctypes.string_at(0)
-    if data == b"exit":
-        os._exit(3)
-    if data == b"stop":
-        signal.raise_signal(signal.SIGSTOP)
-    if data == b"sleep":
-        time.sleep(600)
-    if data == b"raise":
-        raise KeyError("surprise")
-    return [read_midi(data)]
+def read(files, options, on_file):
+    for number, (name, data) in enumerate(files):
+        on_file(number)
+        if data == b"abort":
+            os.abort()
+        if data == b"null":
+            ctypes.string_at(0)
+        if data == b"exit":
+            os._exit(3)
+        if data == b"stop":
+            signal.raise_signal(signal.SIGSTOP)
+        if data == b"sleep":
+            time.sleep(600)
+        if data == b"raise":
+            raise KeyError("surprise")
+        if data == b"memory":
+            np.ones(2**30)
+    return {"names": [name for name, _ in files], "option": options["option"]}, {
+        "sizes": np.array([len(data) for _, data in files], dtype=np.int32)
+    }
 """
+DEADLY = {
+    "abort": "SIGABRT", "null": "SIGSEGV", "exit": "exit code 3", "raise": "KeyError", "memory": "MemoryError"
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -41,63 +54,93 @@ def score() -> Score:
 
 
 @pytest.fixture
-def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    (tmp_path / "hostile_parser.py").write_text(HOSTILE)
+def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IsolatedReader]:
+    (tmp_path / "hostile_reader.py").write_text(HOSTILE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    return "hostile_parser:parse"
+    with IsolatedReader(work="hostile_reader:read", timeout_s=2.0) as reader:
+        yield reader
 
 
-@pytest.mark.parametrize(
-    ("poison", "detail"),
-    [(b"abort", "SIGABRT"), (b"null", "SIGSEGV"), (b"exit", "exit code 3"), (b"raise", "KeyError")],
-)
-def test_a_crash_costs_one_file(hostile: str, score: Score, poison: bytes, detail: str) -> None:
-    with IsolatedParser(parser=hostile) as parser:
-        assert parser.parse(write_midi(score))[0].same_music(in_midi_form(score))
-        with pytest.raises(DataError, match=f"parser_crashed: .*{detail}"):
-            parser.parse(poison)
-        assert parser.parse(write_midi(score))[0].same_music(in_midi_form(score))
+def read(reader: IsolatedReader, *poisons: str) -> tuple[dict[str, int], dict[str, str]]:
+    """Size by name of what was read, and what became of what was lost."""
+    files = [(f"{number}", poison.encode()) for number, poison in enumerate(poisons)]
+    answers, lost = reader.read(files, {"option": 7})
+    read = {
+        name: int(size)
+        for answer in answers
+        for name, size in zip(answer.facts["names"], answer.columns["sizes"], strict=True)
+    }
+    assert all(answer.facts["option"] == 7 for answer in answers)
+    return read, {str(loss.file): f"{loss.reason}: {loss.detail}" for loss in lost}
 
 
-@pytest.mark.parametrize("poison", [b"stop", b"sleep"])
-def test_a_hang_costs_one_file_and_its_time(hostile: str, score: Score, poison: bytes) -> None:
-    with IsolatedParser(parser=hostile, timeout_s=1.0) as parser:
-        parser.parse(write_midi(score))
-        assert parser.pid is not None
-        hung = psutil.Process(parser.pid)
-        with pytest.raises(DataError, match=r"parser_timeout: .* within 1 s"):
-            parser.parse(poison)
-        assert not hung.is_running()
-        assert len(parser.parse(write_midi(score))[0].notes) == 2
+@pytest.mark.parametrize("poison", DEADLY)
+def test_a_crash_costs_one_file(hostile: IsolatedReader, poison: str) -> None:
+    taken, lost = read(hostile, "one", poison, "three")
+    assert taken == {"0": 3, "2": 5}
+    assert set(lost) == {"1"}
+    assert lost["1"].startswith("parser_crashed: ")
+    assert DEADLY[poison] in lost["1"]
 
 
-def test_one_child_reads_many_files_and_ends_with_the_parser(score: Score) -> None:
-    with IsolatedParser() as parser:
-        pids = set()
-        for _ in range(5):
-            parser.parse(write_midi(score), name="a.mid", tempo_without_mark_qpm=80.0)
-            pids.add(parser.pid)
-        (pid,) = pids
-        assert pid is not None
-        child = psutil.Process(pid)
-        assert child.is_running()
+def test_every_file_is_read_or_lost_however_many_kill(hostile: IsolatedReader) -> None:
+    poisons = ["exit", "a", "b", "exit", "exit", "c", "raise", "d", "exit"]
+    taken, lost = read(hostile, *poisons)
+    assert set(taken) == {"1", "2", "5", "7"}
+    assert set(lost) == {"0", "3", "4", "6", "8"}
+    assert read(hostile) == ({}, {})
+
+
+@pytest.mark.parametrize("poison", ["stop", "sleep"])
+def test_a_hang_costs_one_file_and_its_time(hostile: IsolatedReader, poison: str) -> None:
+    assert read(hostile, "one") == ({"0": 3}, {})
+    assert hostile.pid is not None
+    hung = psutil.Process(hostile.pid)
+    taken, lost = read(hostile, poison, "two")
+    assert taken == {"1": 3}
+    assert lost == {"0": "parser_timeout: the parser did not answer within 2 s"}
+    assert not hung.is_running()
+
+
+def test_one_child_reads_many_files_and_ends_with_the_reader(hostile: IsolatedReader) -> None:
+    pids = set()
+    for _ in range(5):
+        read(hostile, "one", "two")
+        pids.add(hostile.pid)
+    (pid,) = pids
+    assert pid is not None
+    child = psutil.Process(pid)
+    assert child.is_running()
+    hostile.close()
     assert not child.is_running()
 
 
-def test_a_child_that_does_not_start_is_told(tmp_path: Path) -> None:
-    with IsolatedParser(parser="no_such_module:parse") as parser, pytest.raises(PlaceError, match="does not start"):
-        parser.parse(b"")
+def test_a_child_that_does_not_start_is_told() -> None:
+    with IsolatedReader(work="no_such_module:read") as reader, pytest.raises(PlaceError, match="does not start"):
+        reader.read([("a", b"")], {})
+
+
+def test_pieces_come_from_the_child_as_they_are(score: Score) -> None:
+    tune = b"X:1\nT:Reel\nM:4/4\nL:1/4\nK:D\nDFAd|dAFD|\n"
+    files = [("a.mid", write_midi(score)), ("b.mid", b""), ("c.abc", tune), ("d.mid", write_midi(score))]
+    parsed = parse_untrusted(files, options=ParseOptions(tempo_without_mark_qpm=80.0), timeout_s=60.0)
+    assert parsed.file_of_piece.tolist() == [0, 2, 3]
+    assert [refusal[:2] for refusal in parsed.refusals] == [(1, "empty")]
+    assert [piece.title for piece in parsed.batch] == ["Élégie", "Reel", "Élégie"]
+    assert parsed.batch[0].same_music(in_midi_form(score))
+    assert parsed.batch[1].notes.pitch.tolist() == [62, 66, 69, 74, 74, 69, 66, 62]
+    assert np.array_equal(parsed.batch.note_starts, [0, 2, 10, 12])
 
 
 def test_read_untrusted_gives_the_score_from_any_thread(score: Score) -> None:
-    read: list[Score] = []
-    threads = [threading.Thread(target=lambda: read.append(read_untrusted(write_midi(score)))) for _ in range(4)]
+    found: list[Score] = []
+    threads = [threading.Thread(target=lambda: found.append(read_untrusted(write_midi(score)))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(read) == 4
-    assert all(one.same_music(in_midi_form(score)) and one.title == "Élégie" for one in read)
+    assert len(found) == 4
+    assert all(one.same_music(in_midi_form(score)) and one.title == "Élégie" for one in found)
 
 
 def test_read_untrusted_refuses_as_the_reader_does() -> None:

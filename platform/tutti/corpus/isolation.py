@@ -1,54 +1,90 @@
-"""Untrusted bytes are parsed in a child process that may die.
+"""Untrusted bytes are read in a child process that may die.
 
-Bytes that crash a parser written in C++ exist, and so do files that a parser chews on for minutes. One child reads file
-after file; where it dies or does not answer in time, that file alone is refused and the next one gets a new child. The
-child ends with its parent: it reads from a socket whose other end then closes.
+Bytes that crash a parser written in C++ exist, and so do files that a parser chews on for minutes. One child reads many
+files a call and says which one it begins; where it dies or is silent for too long, that file alone is lost, a new child
+takes the files before and after it, and the caller learns why. The child ends with its parent: it reads from a socket
+whose other end then closes.
 
 What comes back from the child is plain JSON and columns, never a pickle: the child has handled hostile bytes.
 """
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import json
 import os
+import resource
 import signal
 import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tutti.corpus.score import Score
-from tutti.errors import DataError, PlaceError
+from tutti.errors import PlaceError
 
-DEFAULT_PARSER = "tutti.corpus.formats:parse"
+File = tuple[str, bytes]
+Columns = dict[str, NDArray[Any]]
+Work = Callable[[Sequence[File], Mapping[str, Any], Callable[[int], None]], tuple[dict[str, Any], Columns]]
+"""What runs in the child: files (name and bytes), options and a function to be told of each file before it is touched;
+gives facts (JSON) and columns."""
+
 START_TIMEOUT_S = 60.0
 DEFAULT_TIMEOUT_S = 10.0
+# Of address space, in which libraries and stacks count too: a file that asks for more fails alone, not the machine.
+MEMORY_BYTES = 6 * 2**30
 MAX_DETAIL_CHARACTERS = 300
 
 _SIZES = struct.Struct(">II")
-_HELLO, _SCORES, _REFUSED, _FAILED = "hello", "scores", "refused", "failed"
+_HELLO, _FILE, _DONE, _FAILED = "hello", "file", "done", "failed"
 
 
-class IsolatedParser:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the child made of the files ``start`` to ``stop``."""
+
+    start: int
+    stop: int
+    facts: dict[str, Any]
+    columns: Columns
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A file that cost the child its life, or its patience."""
+
+    file: int
+    reason: str
+    detail: str
+
+
+class _FileLostError(Exception):
+    """The child was lost on the file of this number, counted from the first of its call."""
+
+    def __init__(self, file: int, reason: str, detail: str) -> None:
+        super().__init__(reason)
+        self.file, self.reason, self.detail = file, reason, detail
+
+
+class IsolatedReader:
     """One child process, started at the first file and again after it died.
 
     Not for several threads at once.
 
     Args:
-        parser: ``module:function`` that takes bytes and keywords and returns a list of scores.
+        work: ``module:function`` of a :data:`Work`.
         timeout_s: how long one file may take.
     """
 
-    def __init__(self, *, parser: str = DEFAULT_PARSER, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self._parser = parser
+    def __init__(self, *, work: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self._work = work
         self._timeout_s = timeout_s
         self._child: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
@@ -66,35 +102,31 @@ class IsolatedParser:
         """Process id of the child, None before the first file and after a death."""
         return None if self._child is None else self._child.pid
 
-    def parse(self, data: bytes, **options: Any) -> list[Score]:
-        """The parser's scores of ``data``.
+    def read(self, files: Sequence[File], options: Mapping[str, Any]) -> tuple[list[Answer], list[Lost]]:
+        """What the child makes of ``files``, in their order, and the files that it could not survive.
+
+        Each file is in one answer or lost; an answer may hold refusals of its own.
 
         Args:
-            data: the file.
-            options: keywords of the parser, as plain JSON values.
+            files: name and bytes of each.
+            options: for the child's function, as plain JSON values.
 
         Raises:
-            DataError: what the parser refused; parser_crashed; parser_timeout.
             PlaceError: no child can be started.
         """
-        line = self._connected()
-        try:
-            line.settimeout(self._timeout_s)
-            _send(line, options, data)
-            header, body = _receive(line, deadline_s=time.monotonic() + self._timeout_s)
-            if header["kind"] == _SCORES:
-                return _unpacked(header["scores"], body)
-        except TimeoutError:
-            self.close()
-            raise DataError("parser_timeout", f"the parser did not answer within {self._timeout_s:g} s") from None
-        except OSError:
-            raise DataError("parser_crashed", f"the parser died: {self._fate()}") from None
-        except (ValueError, KeyError, TypeError):
-            self.close()
-            raise DataError("parser_crashed", "the parser answered with bytes that are no answer") from None
-        if header["kind"] == _REFUSED:
-            raise DataError(header["reason"], header["detail"])
-        raise DataError("parser_crashed", header["detail"])
+        answers, lost = [], []
+        waiting = [(0, len(files))] if files else []
+        while waiting:
+            start, stop = waiting.pop()
+            try:
+                facts, columns = self._asked(files[start:stop], options)
+            except _FileLostError as loss:
+                at = start + loss.file
+                lost.append(Lost(at, loss.reason, loss.detail))
+                waiting += [stretch for stretch in ((at + 1, stop), (start, at)) if stretch[0] < stretch[1]]
+            else:
+                answers.append(Answer(start, stop, facts, columns))
+        return answers, sorted(lost, key=lambda loss: loss.file)
 
     def close(self) -> None:
         """End the child."""
@@ -106,21 +138,51 @@ class IsolatedParser:
             self._child.wait()
             self._child = None
 
+    def _asked(self, files: Sequence[File], options: Mapping[str, Any]) -> tuple[dict[str, Any], Columns]:
+        line, at = self._connected(), 0
+        try:
+            line.settimeout(self._timeout_s)
+            request = {"files": [(name, len(data)) for name, data in files], "options": dict(options)}
+            _send(line, request, b"".join(data for _, data in files))
+            while True:
+                header, body = _receive(line, timeout_s=self._timeout_s)
+                if header["kind"] != _FILE:
+                    break
+                at = int(header["file"])
+            if header["kind"] == _DONE:
+                return header["facts"], _unpacked(header["columns"], body)
+        except TimeoutError:
+            self.close()
+            raise _FileLostError(
+                at, "parser_timeout", f"the parser did not answer within {self._timeout_s:g} s"
+            ) from None
+        except OSError:
+            raise _FileLostError(at, "parser_crashed", f"the parser died: {self._fate()}") from None
+        except (ValueError, KeyError, TypeError):
+            self.close()
+            raise _FileLostError(at, "parser_crashed", "the parser answered with bytes that are no answer") from None
+        raise _FileLostError(at, "parser_crashed", str(header.get("detail")))
+
     def _connected(self) -> socket.socket:
         if self._line is None:
             ours, theirs = socket.socketpair()
             with theirs:
                 self._child = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "tutti.corpus.isolation", str(theirs.fileno()), self._parser],
+                    [sys.executable, "-P", "-m", "tutti.corpus.isolation", str(theirs.fileno()), self._work],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+                    env={
+                        **os.environ,
+                        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                        "OMP_NUM_THREADS": "1",
+                        "OPENBLAS_NUM_THREADS": "1",
+                    },
                 )
             self._line = ours
             try:
-                _receive(ours, deadline_s=time.monotonic() + START_TIMEOUT_S)
+                _receive(ours, timeout_s=START_TIMEOUT_S)
             except OSError as error:
                 fate = "it does not answer" if isinstance(error, TimeoutError) else self._fate()
                 self.close()
@@ -141,107 +203,85 @@ class IsolatedParser:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def read_untrusted(data: bytes, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Score:
-    """The score of a MIDI file whose bytes nobody vouches for; safe from any thread.
-
-    Raises:
-        DataError: what :func:`tutti.corpus.midi.read_midi` refuses; parser_crashed; parser_timeout.
-    """
-    return parse_untrusted(data, name="upload.mid", tempo_without_mark_qpm=0.0, timeout_s=timeout_s)[0]
-
-
-def parse_untrusted(
-    data: bytes, *, name: str, tempo_without_mark_qpm: float, timeout_s: float = DEFAULT_TIMEOUT_S
-) -> list[Score]:
-    """As :func:`tutti.corpus.formats.parse`, in this process's one child for that."""
-    with _SHARED_LOCK:
-        shared = _SHARED.setdefault(timeout_s, IsolatedParser(timeout_s=timeout_s))
-        return shared.parse(data, name=name, tempo_without_mark_qpm=tempo_without_mark_qpm)
-
-
-_SHARED_LOCK = threading.Lock()
-_SHARED: dict[float, IsolatedParser] = {}
-
-
-@atexit.register
-def _close_shared() -> None:
-    for parser in _SHARED.values():
-        parser.close()
-
-
 def _send(line: socket.socket, header: dict[str, Any], body: bytes) -> None:
     text = json.dumps(header).encode()
     line.sendall(_SIZES.pack(len(text), len(body)) + text + body)
 
 
-def _receive(line: socket.socket, *, deadline_s: float | None) -> tuple[dict[str, Any], bytes]:
-    header_bytes, body_bytes = _SIZES.unpack(_exactly(line, _SIZES.size, deadline_s=deadline_s))
-    header = json.loads(_exactly(line, header_bytes, deadline_s=deadline_s))
-    return header, _exactly(line, body_bytes, deadline_s=deadline_s)
+def _receive(line: socket.socket, *, timeout_s: float | None) -> tuple[dict[str, Any], bytes]:
+    """One message, each part of which must come within the time."""
+    header_bytes, body_bytes = _SIZES.unpack(_exactly(line, _SIZES.size, timeout_s=timeout_s))
+    header = json.loads(_exactly(line, header_bytes, timeout_s=timeout_s))
+    return header, _exactly(line, body_bytes, timeout_s=timeout_s)
 
 
-def _exactly(line: socket.socket, count: int, *, deadline_s: float | None) -> bytes:
-    received = bytearray()
-    while len(received) < count:
+def _exactly(line: socket.socket, count: int, *, timeout_s: float | None) -> bytes:
+    received = bytearray(count)
+    view, at = memoryview(received), 0
+    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+    while at < count:
         if deadline_s is not None:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 raise TimeoutError
             line.settimeout(left_s)
-        part = line.recv(min(count - len(received), 1 << 20))
-        if not part:
+        got = line.recv_into(view[at:])
+        if not got:
             raise ConnectionResetError("the other end closed")
-        received += part
+        at += got
     return bytes(received)
 
 
-def _packed(scores: list[Score]) -> tuple[list[dict[str, Any]], bytes]:
-    """Scores as a JSON header (names, kinds, sizes) and the bytes of their columns."""
-    headers, body = [], bytearray()
-    for score in scores:
-        columns = score.columns()
-        header: dict[str, Any] = {"title": score.title, "composer": score.composer, "columns": []}
-        for name, value in columns.items():
-            if isinstance(value, np.ndarray):
-                header["columns"].append((name, value.dtype.str, len(value)))
-                body += value.tobytes()
-            else:
-                header[name] = value
-        headers.append(header)
-    return headers, bytes(body)
+def _packed(columns: Columns) -> tuple[list[tuple[str, str, int]], bytes]:
+    """Name, kind and length of each column, and the bytes of all."""
+    held = [(name, np.ascontiguousarray(column)) for name, column in columns.items()]
+    return [(name, column.dtype.str, len(column)) for name, column in held], b"".join(
+        column.tobytes() for _, column in held
+    )
 
 
-def _unpacked(headers: list[dict[str, Any]], body: bytes) -> list[Score]:
-    scores, at = [], 0
-    for header in headers:
-        row = {name: value for name, value in header.items() if name != "columns"}
-        for name, kind, length in header["columns"]:
-            row[name] = np.frombuffer(body, dtype=np.dtype(kind), count=length, offset=at)
-            at += row[name].nbytes
-        scores.append(Score.from_columns(row))
-    return scores
+def _unpacked(kinds: list[tuple[str, str, int]], body: bytes) -> Columns:
+    columns, at = {}, 0
+    for name, kind, length in kinds:
+        columns[name] = np.frombuffer(body, dtype=np.dtype(kind), count=length, offset=at)
+        at += columns[name].nbytes
+    return columns
 
 
-def _serve(line: socket.socket, parser: str) -> None:
-    """The child: files in, scores or refusals out, until the parent closes its end."""
-    module, _, name = parser.partition(":")
-    parse = getattr(importlib.import_module(module), name)
+def _files_of(request: dict[str, Any], body: bytes) -> list[File]:
+    files, at = [], 0
+    for name, size in request["files"]:
+        files.append((name, body[at : at + size]))
+        at += size
+    return files
+
+
+def _serve(line: socket.socket, work: str) -> None:
+    """The child: files in, columns out, until the parent closes its end."""
+    module, _, name = work.partition(":")
+    read: Work = getattr(importlib.import_module(module), name)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _send(line, {"kind": _HELLO}, b"")
+    line.settimeout(None)
     while True:
         try:
-            options, data = _receive(line, deadline_s=None)
+            request, body = _receive(line, timeout_s=None)
         except OSError:
             return
+
+        def begin(file: int) -> None:
+            _send(line, {"kind": _FILE, "file": file}, b"")
+
         try:
-            headers, body = _packed(parse(data, **options))
-            reply: dict[str, Any] = {"kind": _SCORES, "scores": headers}
-        except DataError as error:
-            reply, body = {"kind": _REFUSED, "reason": error.reason, "detail": error.detail}, b""
+            facts, columns = read(_files_of(request, body), request["options"], begin)
+            kinds, packed = _packed(columns)
+            reply: dict[str, Any] = {"kind": _DONE, "facts": facts, "columns": kinds}
         except Exception as error:
-            # Whatever a parser trips over is this file's fault, and must not cost the files after it.
+            # Whatever a reader trips over is the fault of the file that it began last, and must not cost the others.
             text = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_DETAIL_CHARACTERS]
-            reply, body = {"kind": _FAILED, "detail": text}, b""
-        _send(line, reply, body)
+            reply, packed = {"kind": _FAILED, "detail": text}, b""
+        _send(line, reply, packed)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ quarter note. Program 128 is a drum kit, whose pitches are General MIDI drum key
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
@@ -38,8 +37,8 @@ class Notes:
     def __len__(self) -> int:
         return len(self.onset_ticks)
 
-    def take(self, index: NDArray[Any]) -> Notes:
-        """The notes at ``index`` (positions or a mask), in that order."""
+    def take(self, index: NDArray[Any] | slice) -> Notes:
+        """The notes at ``index`` (positions, a mask or a stretch), in that order."""
         return Notes(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def in_order(self) -> Notes:
@@ -176,20 +175,6 @@ class Score:
             title=self.title,
             composer=self.composer,
         )
-
-    def work_id(self) -> str:
-        """Hash of the canonical music (480 ticks a quarter, notes in order, without part names): 24 hex digits."""
-        score = self.with_resolution(CANONICAL_TICKS_PER_QUARTER)
-        notes = score.notes.in_order()
-        state = hashlib.sha256()
-        for column in (notes.onset_ticks, notes.duration_ticks, notes.pitch, notes.velocity, notes.program):
-            state.update(np.ascontiguousarray(column).astype("<i4").tobytes())
-        state.update(
-            score.tempo_ticks.astype("<i4").tobytes() + np.round(score.tempo_qpm * 1000).astype("<i4").tobytes()
-        )
-        for column in (score.meter_ticks, score.meter_numerator, score.meter_denominator):
-            state.update(column.astype("<i4").tobytes())
-        return state.hexdigest()[:24]
 
     def same_music(self, other: Score) -> bool:
         """Whether resolution, notes and maps are equal; titles are not compared."""

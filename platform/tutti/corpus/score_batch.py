@@ -1,10 +1,10 @@
 """Many pieces of music as one set of columns, so that what is computed of each is computed of all at once.
 
-Legend: W pieces, N notes, T tempo changes and M meter changes of all pieces together. ``…_starts`` has one entry more than
-there are pieces: piece w holds the rows ``starts[w]`` to ``starts[w + 1]``.
+Legend: W pieces, N notes, T tempo changes and M meter changes of all pieces together. ``…_starts`` has one entry more
+than there are pieces: piece w holds the rows ``starts[w]`` to ``starts[w + 1]``.
 
-A call of numpy costs a microsecond or more whatever it is given, and the usual MIDI file has a few hundred notes: a step
-that costs fifty such calls a file costs more than parsing it. Hence the columns of a whole batch lie end to end.
+A call of numpy costs a microsecond or more whatever it is given, and the usual MIDI file has a few hundred notes: a
+step that costs fifty such calls a file costs more than parsing it. Hence the columns of a whole batch lie end to end.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ScoreBatch:
     def of(cls, scores: Sequence[Score]) -> ScoreBatch:
         """The scores, in their order."""
 
-        def joined(name: str, kind: type) -> Any:
+        def end_to_end(name: str, kind: type) -> Any:
             return np.concatenate([np.empty(0, kind), *(getattr(score, name) for score in scores)]).astype(kind)
 
         def starts(name: str) -> Starts:
@@ -69,15 +69,44 @@ class ScoreBatch:
             ticks_per_quarter=np.array([score.ticks_per_quarter for score in scores], dtype=np.int32),
             notes=joined_notes([score.notes for score in scores]),
             note_starts=starts("notes"),
-            tempo_ticks=joined("tempo_ticks", np.int32),
-            tempo_qpm=joined("tempo_qpm", np.float64),
+            tempo_ticks=end_to_end("tempo_ticks", np.int32),
+            tempo_qpm=end_to_end("tempo_qpm", np.float64),
             tempo_starts=starts("tempo_ticks"),
-            meter_ticks=joined("meter_ticks", np.int32),
-            meter_numerator=joined("meter_numerator", np.uint8),
-            meter_denominator=joined("meter_denominator", np.uint8),
+            meter_ticks=end_to_end("meter_ticks", np.int32),
+            meter_numerator=end_to_end("meter_numerator", np.uint8),
+            meter_denominator=end_to_end("meter_denominator", np.uint8),
             meter_starts=starts("meter_ticks"),
             titles=tuple(score.title for score in scores),
             composers=tuple(score.composer for score in scores),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[ScoreBatch]) -> ScoreBatch:
+        """The pieces of all parts, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return cls.of([])
+
+        def end_to_end(name: str) -> Any:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        def starts(name: str) -> Starts:
+            return np.concatenate(([0], np.cumsum(np.concatenate([np.diff(getattr(part, name)) for part in parts]))))
+
+        return cls(
+            ticks_per_quarter=end_to_end("ticks_per_quarter"),
+            notes=joined_notes([part.notes for part in parts]),
+            note_starts=starts("note_starts"),
+            tempo_ticks=end_to_end("tempo_ticks"),
+            tempo_qpm=end_to_end("tempo_qpm"),
+            tempo_starts=starts("tempo_starts"),
+            meter_ticks=end_to_end("meter_ticks"),
+            meter_numerator=end_to_end("meter_numerator"),
+            meter_denominator=end_to_end("meter_denominator"),
+            meter_starts=starts("meter_starts"),
+            titles=tuple(title for part in parts for title in part.titles),
+            composers=tuple(composer for part in parts for composer in part.composers),
         )
 
     @classmethod
@@ -86,12 +115,10 @@ class ScoreBatch:
 
         def flat(name: str) -> tuple[Any, Starts]:
             column = works.column(name).combine_chunks()
-            if isinstance(column, pa.ChunkedArray):
-                column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
-            offsets = column.offsets.to_numpy().astype(np.int64)
+            offsets: Starts = column.offsets.to_numpy().astype(np.int64)
             return column.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]], offsets - offsets[0]
 
-        notes = {field.name: flat(field.name)[0] for field in fields(Notes)}
+        notes: dict[str, Any] = {field.name: flat(field.name)[0] for field in fields(Notes)}
         tempo_ticks, tempo_starts = flat("tempo_ticks")
         meter_ticks, meter_starts = flat("meter_ticks")
         return cls(
@@ -176,35 +203,29 @@ class ScoreBatch:
         )
 
     def work_ids(self) -> list[str]:
-        """Hash of the canonical music of each piece; see :meth:`tutti.corpus.score.Score.work_id`."""
-        canonical = CANONICAL_TICKS_PER_QUARTER
-        onset, duration = self._on_resolution(canonical)
+        """Hash of the canonical music of each piece: 24 hex digits.
+
+        Hashed are notes (onset, duration, pitch, velocity, program; in order, without the names of parts), tempos in
+        thousandths of a quarter a minute and meters, at 480 ticks a quarter, each table after the number of its rows.
+        """
+        onset, duration = self._on_resolution(CANONICAL_TICKS_PER_QUARTER)
         notes = self.notes
         order = note_order(self.piece_of_note, onset, notes, duration_ticks=duration)
         columns = (onset, duration, notes.pitch, notes.velocity, notes.program)
-        rows = np.empty((len(notes), len(columns)), dtype="<i4")
-        for number, column in enumerate(columns):
-            rows[:, number] = column if order is None else column[order]
-        tempos = np.stack(
-            (self._rescaled(self.tempo_ticks, self.tempo_starts, canonical), np.rint(self.tempo_qpm * 1000)), axis=1
-        ).astype("<i4")
-        meters = np.stack(
-            (
-                self._rescaled(self.meter_ticks, self.meter_starts, canonical),
-                self.meter_numerator,
-                self.meter_denominator,
-            ),
-            axis=1,
-        ).astype("<i4")
-        parts = ((rows, self.note_starts.tolist()), (tempos, self.tempo_starts.tolist()))
-        parts = (*parts, (meters, self.meter_starts.tolist()))
+        tempo_ticks = self._rescaled(self.tempo_ticks, self.tempo_starts, CANONICAL_TICKS_PER_QUARTER)
+        meter_ticks = self._rescaled(self.meter_ticks, self.meter_starts, CANONICAL_TICKS_PER_QUARTER)
+        tables = (
+            (_rows(*(column if order is None else column[order] for column in columns)), self.note_starts.tolist()),
+            (_rows(tempo_ticks, np.rint(self.tempo_qpm * 1000)), self.tempo_starts.tolist()),
+            (_rows(meter_ticks, self.meter_numerator, self.meter_denominator), self.meter_starts.tolist()),
+        )
         ids = []
         for piece in range(len(self)):
             state = hashlib.sha256()
-            for table, starts in parts:
-                held = table[starts[piece] : starts[piece + 1]]
+            for rows, starts in tables:
+                held = rows[starts[piece] : starts[piece + 1]]
                 state.update(len(held).to_bytes(4, "little"))
-                state.update(memoryview(held).cast("B") if len(held) else b"")
+                state.update(held.data)
             ids.append(state.hexdigest()[:WORK_ID_DIGITS])
         return ids
 
@@ -269,6 +290,11 @@ def joined_notes(parts: Sequence[Notes]) -> Notes:
     return Notes(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Notes)))
 
 
+def work_id(score: Score) -> str:
+    """Hash of the canonical music of one piece; see :meth:`ScoreBatch.work_ids`."""
+    return ScoreBatch.of([score]).work_ids()[0]
+
+
 def note_order(
     piece: NDArray[Any], onset_ticks: NDArray[Any], notes: Notes, *, duration_ticks: NDArray[Any] | None = None
 ) -> NDArray[np.int64] | None:
@@ -314,3 +340,11 @@ def _rows_of(starts: Starts, index: NDArray[np.int64]) -> tuple[NDArray[np.int64
     begins = np.concatenate(([0], np.cumsum(lengths)))
     rows = np.arange(begins[-1]) + np.repeat(starts[index] - begins[:-1], lengths)
     return rows, begins
+
+
+def _rows(*columns: NDArray[Any]) -> NDArray[np.int32]:
+    """Columns side by side, each row's four-byte numbers together."""
+    rows = np.empty((len(columns[0]), len(columns)), dtype="<i4")
+    for number, column in enumerate(columns):
+        rows[:, number] = column
+    return rows

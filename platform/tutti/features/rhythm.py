@@ -176,7 +176,6 @@ def moments(batch: ScoreBatch) -> tuple[Index, Figures]:
     Onsets less than 50 ms after a moment's first belong to it: played chords are not struck at once (Goebl 2001,
     "Melody lead in piano performance": up to 30 ms).
     """
-    size = len(batch)
     seconds = batch.seconds_at(batch.notes.onset_ticks, batch.piece_of_note)
     frame = (batch.piece_of_note << 32) + np.floor(seconds / MOMENT_S).astype(np.int64)
     at = np.flatnonzero(np.diff(frame, prepend=-1) != 0)
