@@ -1,8 +1,16 @@
-"""``tutti encode``: works to tokens, a Ray task for each shard."""
+"""``tutti encode``: works to tokens, a Ray task for each shard, a bounded number of them at once.
+
+A task writes its shard's tokens and, last, a **receipt**: what it wrote, of which bytes. A run that goes on after a
+kill takes a receipt's word only where its works are the same bytes and its tokens are there; the receipts go when the
+manifest is written.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -12,13 +20,17 @@ import pyarrow.compute as pc
 from cluster.embedded import start_embedded_ray
 from tutti import lineage, telemetry
 from tutti.corpus import rights
-from tutti.errors import RecipeError, UserError
+from tutti.corpus.splits import SPLITS
+from tutti.errors import MissingError, RecipeError, UserError
 from tutti.features.encoding import ENCODE_VERSION, encode_works
 from tutti.features.vocabulary import EVENTS, MAX_COLLECTIONS
-from tutti.lineage import Dataset
+from tutti.lineage import Dataset, FileEntry
 from tutti.storage import Folder
 from tutti.tables import WORKS, from_parquet, to_parquet
 from tutti.telemetry import Reporter
+
+RECEIPTS = "receipts"
+SHARDS_WAITING_PER_CORE = 2
 
 
 def run(works: Dataset, *, licences: tuple[str, ...], root: Folder, reporter: Reporter) -> Dataset:
@@ -43,30 +55,25 @@ def run(works: Dataset, *, licences: tuple[str, ...], root: Folder, reporter: Re
     if found is not None:
         reporter.line(f"tokens {works.name}: found finished · {counts(found)}")
         return found
+    for line in licences_told(works, licences=licences):
+        reporter.line(f"tokens {works.name}: {line}")
     collections = _collections(works)
-    import ray  # a second run, which encodes nothing, must not wait for it
-
-    start_embedded_ray()
-    encode_shard = ray.remote(_encode_shard)
-    waiting = [
-        encode_shard.remote(works, path, licences=licences, collections=collections, folder=folder)
-        for path in works.paths(".parquet")
-        if path.startswith("works-")
-    ]
-    encoded: list[dict[str, Any]] = []
-    with reporter.task("encode", total=len(waiting), unit="shards") as task:
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            encoded += ray.get(done)
+    paths = [path for path in works.paths(".parquet") if path.startswith("works-")]
+    encoded: dict[str, dict[str, Any]] = {}
+    with reporter.task("encode", total=len(paths), unit="shards") as task:
+        for path, receipt in _stream(works, paths, licences=licences, collections=collections, folder=folder):
+            encoded[path] = receipt
             task.update(len(encoded))
-    facts = _facts(encoded, works=works, collections=collections)
-    if not facts["works"]:
-        raise UserError(
-            f"no work of {works.name} has a licence of {', '.join(licences)}",
-            remedy=f"name one of {', '.join(sorted(works.facts['licences']))}",
-        )
-    files = [shard["file"] for shard in encoded]
-    dataset = lineage.publish(folder, kind="tokens", name=works.name, inputs=inputs, files=files, facts=facts)
+    receipts = [encoded[path] for path in paths]
+    dataset = lineage.publish(
+        folder,
+        kind="tokens",
+        name=works.name,
+        inputs=inputs,
+        files=[FileEntry(**receipt["file"]) for receipt in receipts],
+        facts=_facts(receipts, works=works, collections=collections),
+    )
+    folder.delete(RECEIPTS)
     reporter.line(f"tokens {works.name}: {counts(dataset)}")
     return dataset
 
@@ -75,6 +82,31 @@ def counts(tokens: Dataset) -> str:
     """What a token dataset holds, in one short text."""
     facts = tokens.facts
     return f"{facts['works']:,} works · {facts['notes']:,} notes · {facts['tokens']:,} tokens"
+
+
+def licences_told(works: Dataset, *, licences: tuple[str, ...]) -> list[str]:
+    """Which works may train and which may not, by licence; a line each.
+
+    Raises:
+        UserError: none may.
+    """
+    held = works.facts["licences"]
+    named = {name: number for name, number in held.items() if rights.allowed(name, named=licences)}
+    left_out = {name: number for name, number in held.items() if name not in named}
+    if not sum(named.values()):
+        raise UserError(
+            f"no work of {works.name} has a licence of {', '.join(licences)}",
+            remedy=f"name one of {', '.join(sorted(held))}",
+        )
+    lines = [f"{sum(named.values()):,} of {works.facts['works']:,} works may train: {_by_licence(named)}"]
+    if left_out:
+        lines.append(f"left out, as their licence was not named: {_by_licence(left_out)}")
+    lines += [f"no work is under {name}" for name in dict.fromkeys(licences) if name not in held]
+    return lines
+
+
+def _by_licence(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {name}" for name, number in sorted(numbers.items()))
 
 
 def _collections(works: Dataset) -> tuple[str, ...]:
@@ -87,40 +119,80 @@ def _collections(works: Dataset) -> tuple[str, ...]:
     return names
 
 
+def _stream(
+    works: Dataset, paths: list[str], *, licences: tuple[str, ...], collections: tuple[str, ...], folder: Folder
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each shard with its receipt, in the order in which they are done."""
+    import ray  # a second run, which encodes nothing, must not wait for it
+
+    start_embedded_ray()
+    task, shared = ray.remote(_encode_shard), ray.put(works)
+    left, waiting = iter(paths), dict[Any, str]()
+    while True:
+        # Asked for anew each time: a cluster grows and shrinks. Never more than a few a core, however many shards.
+        most = SHARDS_WAITING_PER_CORE * max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        while len(waiting) < most and (path := next(left, None)) is not None:
+            reference = task.remote(shared, path, licences=licences, collections=collections, folder=folder)
+            waiting[reference] = path
+        if not waiting:
+            return
+        (done, *_), _ = ray.wait(list(waiting))
+        yield waiting.pop(done), ray.get(done)
+
+
 def _encode_shard(
     works: Dataset, path: str, *, licences: tuple[str, ...], collections: tuple[str, ...], folder: Folder
 ) -> dict[str, Any]:
+    name = path.replace("works-", "tokens-")
+    receipt_path = f"{RECEIPTS}/{name}.json"
+    (source,) = (entry for entry in works.files if entry.path == path)
+    found = _receipt(folder, receipt_path, source=source)
+    if found is not None:
+        return found
     table = from_parquet(works.read(path), WORKS)
     table = table.filter(
-        pa.array([rights.allowed(name, named=licences) for name in table.column("licence").to_pylist()])
+        pa.array([rights.allowed(licence, named=licences) for licence in table.column("licence").to_pylist()])
     )
     tokens = encode_works(table, collections=collections)
-    lengths = pc.list_value_length(tokens.column("tokens"))
-    name = path.replace("works-", "tokens-")
-    return {
-        "file": lineage.write_file(folder, name, to_parquet(tokens), rows=tokens.num_rows),
-        "works": tokens.num_rows,
+    receipt = {
+        "source_sha256": source.sha256,
+        "file": asdict(lineage.write_file(folder, name, to_parquet(tokens), rows=tokens.num_rows)),
         "notes": pc.sum(tokens.column("notes")).as_py() or 0,
-        "tokens": pc.sum(lengths).as_py() or 0,
+        "tokens": pc.sum(pc.list_value_length(tokens.column("tokens"))).as_py() or 0,
         "splits": Counter(tokens.column("split").to_pylist()),
         "licences": Counter(table.column("licence").to_pylist()),
-        "programs": Counter(pc.list_flatten(table.column("program")).to_pylist()),
+        "programs": pc.unique(pc.list_flatten(table.column("program"))).to_pylist(),
     }
+    folder.write(receipt_path, json.dumps(receipt).encode())
+    return receipt
 
 
-def _facts(encoded: list[dict[str, Any]], *, works: Dataset, collections: tuple[str, ...]) -> dict[str, Any]:
-    def total(name: str) -> Any:
-        return sum((shard[name] for shard in encoded), start=type(encoded[0][name])()) if encoded else 0
+def _receipt(folder: Folder, path: str, *, source: FileEntry) -> dict[str, Any] | None:
+    """What an earlier run wrote of the same works, where it is there as it wrote it."""
+    try:
+        receipt: dict[str, Any] = json.loads(folder.read(path))
+        if receipt["source_sha256"] != source.sha256:
+            return None
+        entry = FileEntry(**receipt["file"])
+        return receipt if folder.size_bytes(entry.path) == entry.size_bytes else None
+    except MissingError:
+        return None
 
-    notes, tokens = total("notes"), total("tokens")
+
+def _facts(receipts: list[dict[str, Any]], *, works: Dataset, collections: tuple[str, ...]) -> dict[str, Any]:
+    def total(name: str) -> dict[str, int]:
+        summed = sum((Counter(receipt[name]) for receipt in receipts), start=Counter[str]())
+        return dict(sorted(summed.items()))
+
+    notes, tokens = (sum(receipt[name] for receipt in receipts) for name in ("notes", "tokens"))
     return {
-        "works": total("works"),
+        "works": sum(receipt["file"]["rows"] for receipt in receipts),
         "notes": notes,
         "tokens": tokens,
         "tokens_per_note": round(tokens / notes, 3) if notes else None,
-        "splits": dict(total("splits")),
-        "licences": dict(total("licences")),
-        "programs": sorted(total("programs")),
+        "splits": {split: number for split in SPLITS if (number := total("splits").get(split))},
+        "licences": total("licences"),
+        "programs": sorted({program for receipt in receipts for program in receipt["programs"]}),
         "collections": list(collections),
         "vocabulary": EVENTS.hash,
         "works_address": works.address,
@@ -145,8 +217,9 @@ def command(works_address: str, licences: tuple[str, ...], root: str, dry_run: b
     for licence in licences:
         rights.check(licence)
     if dry_run:
-        allowed = sum(number for name, number in works.facts["licences"].items() if name in licences)
-        click.echo(f"would encode {allowed} of {works.facts['works']} works below {root}/tokens/{works.name}/")
+        for line in licences_told(works, licences=licences):
+            click.echo(line)
+        click.echo(f"they would be encoded below {root}/tokens/{works.name}/")
         return
     dataset = run(works, licences=licences, root=Folder(root), reporter=telemetry.reporter())
     click.echo(f"tokens: {dataset.folder.uri}")
