@@ -91,6 +91,11 @@ class _Row:
     cells: dict[str, str]
 
 
+def is_sidecar(name: str) -> bool:
+    """Whether a file's name is that of a table."""
+    return name.lower().endswith(SUFFIXES)
+
+
 def read_sidecars(sidecars: Sequence[Sidecar], *, paths: Sequence[str]) -> tuple[dict[int, Told], list[Usage]]:
     """What the tables of one source say of its files.
 
