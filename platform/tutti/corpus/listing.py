@@ -33,7 +33,7 @@ class Found:
 
     Args:
         path: below the folder that was listed.
-        place: that of its folder, on storage that of the folder listed, ending in ``/``; its own if its name is no text.
+        place: of its folder, on storage of the folder listed, ending in ``/``; its own if its name is no text.
         size_bytes: its size.
         mtime_ns: when it was changed; 0 on storage.
         version: what its bytes are known by; empty where it is refused, and for tables, which are read anyway.

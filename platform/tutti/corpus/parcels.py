@@ -2,9 +2,9 @@
 
 A border stands behind an item whose hash is the smallest among its neighbours' on both sides (Bjørner, Blass and
 Gurevich 2010, "Content-dependent chunking for differential compression, the local maximum approach", Journal of
-Computer and System Sciences 76:154). Borders are then more than a neighbourhood apart, and an item moves only borders in
-its own neighbourhood: a file whose bytes changed changes its own parcel alone, one that is added or removed changes one
-parcel, seldom two, and three at most.
+Computer and System Sciences 76:154). Borders are then more than a neighbourhood apart, and an item moves only borders
+in its own neighbourhood: a file whose bytes changed changes its own parcel alone, one that is added or removed changes
+one parcel, seldom two, and three at most.
 """
 
 from __future__ import annotations
