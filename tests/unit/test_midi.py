@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from tutti.corpus.midi import (
-    MAX_DELTA_TICKS,
-    MAX_QUARTERS,
-    from_pretty_midi,
-    in_midi_form,
-    read_midi,
-    to_pretty_midi,
-    write_midi,
-)
+from tutti.corpus.found_pieces import MAX_QUARTERS
+from tutti.corpus.midi import from_pretty_midi, in_midi_form, read_midi, to_pretty_midi, write_midi
+from tutti.corpus.midi_closing import MAX_DELTA_TICKS
 from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
 from tutti.errors import DataError
 
@@ -24,13 +19,20 @@ NOTE = b"\x00\x90\x3c\x64" + b"\x60\x80\x3c\x00"
 LONGEST_PAUSE = b"\xff\xff\xff\x7f\xb0\x01\x01"
 
 
-def track(events: bytes) -> bytes:
-    return b"MTrk" + struct.pack(">I", len(events) + len(END)) + events + END
+def track(events: bytes, *, end: bytes = END) -> bytes:
+    return b"MTrk" + struct.pack(">I", len(events) + len(end)) + events + end
 
 
 def smf(*events: bytes, kind: int = 1, division: int = 96, tracks: int | None = None) -> bytes:
     count = len(events) if tracks is None else tracks
     return b"MThd" + struct.pack(">IHHH", 6, kind, count, division) + b"".join(map(track, events))
+
+
+def sounds(score: Score) -> list[tuple[int, ...]]:
+    """Onset, duration, pitch and velocity of each note."""
+    notes = score.notes
+    columns = (notes.onset_ticks, notes.duration_ticks, notes.pitch, notes.velocity)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def test_a_note_is_read() -> None:
@@ -52,16 +54,22 @@ def test_a_note_is_read() -> None:
         (smf(NOTE)[:-3], "unreadable", "3 bytes of track 1 are gone"),
         (smf(NOTE, tracks=3), "unreadable", "promises 3 tracks and the file holds 1"),
         (smf(NOTE, division=0), "bad_time", "0 ticks per quarter"),
-        (smf(NOTE, division=0xE728), "bad_time", r"SMPTE time \(25 frames"),
-        (smf(b"\x00\xff\x51\x03\x00\x00\x00" + NOTE), "bad_time", "tempo of 0"),
+        (smf(NOTE, division=0xEA28), "bad_time", "SMPTE time of 22 frames a second by 40 ticks"),
+        (smf(NOTE, division=0xE700), "bad_time", "SMPTE time of 25 frames a second by 0 ticks"),
+        (smf(b"\x00\xff\x51\x03\x00\x00\x00" + NOTE), "bad_time", "tempo of inf quarters"),
         (smf(b"\x00\xff\x58\x04\x00\x02\x18\x08" + NOTE), "bad_time", "meter of 0/4"),
         (smf(NOTE, NOTE, kind=2), "unreadable", "type 2 holds 2 independent pieces"),
         (smf(NOTE, kind=7), "unreadable", "MIDI type 7"),
-        (smf(LONGEST_PAUSE * 9 + NOTE, division=32_767), "too_long", "limit of 2147483647 ticks"),
+        (smf(LONGEST_PAUSE * 9 + NOTE, division=32_767), "too_long", "limit of 1073741823 ticks"),
         # 17 pauses wrap a 32-bit tick once around and look short again.
-        (smf(LONGEST_PAUSE * 17 + NOTE, division=32_767), "too_long", "limit of 2147483647 ticks"),
+        (smf(LONGEST_PAUSE * 17 + NOTE, division=32_767), "too_long", "limit of 1073741823 ticks"),
         (smf(LONGEST_PAUSE + NOTE), "too_long", f"limit of {MAX_QUARTERS}"),
         (b"RIFF\x00\x00\x00\x00RMID", "unreadable", "RIFF file holds no MIDI"),
+        (b"RIFF\x00\x00\x00\x00WAVEfmt ", "unreadable", "RIFF of kind b'WAVE'"),
+        (smf(NOTE + b"\x00\x90\x3c"), "unreadable", "Unexpected EOF"),
+        (smf(b"\x00\x3c\x64"), "unreadable", "running status"),
+        (smf(b"\x00\x90\x3c\xe4" + b"\x60\x80\x3c\x00"), "unreadable", "velocity -28"),
+        (smf(NOTE).replace(b"\x00\x00\x00\x06", b"\x00\x00\x00\x02")[:14] + b"junk", "unreadable", "header of 2 bytes"),
     ],
 )
 def test_what_cannot_be_taken_is_refused_with_its_reason(data: bytes, reason: str, detail: str) -> None:
@@ -87,6 +95,72 @@ def test_riff_wrapping_and_padding_are_taken_off() -> None:
 def test_a_note_without_length_lasts_one_tick() -> None:
     score = read_midi(smf(b"\x00\x90\x3c\x64\x00\x80\x3c\x00"))
     assert score.notes.duration_ticks.tolist() == [1]
+
+
+def test_a_note_without_end_is_closed_at_the_tracks_end_or_after_eight_quarters() -> None:
+    hanging = b"\x00\x90\x3c\x64"
+    assert sounds(read_midi(smf(hanging + b"\x60\xb0\x07\x40"))) == [(0, 96, 60, 100)]
+    assert sounds(read_midi(smf(hanging + b"\xff\x7f\xb0\x07\x40"))) == [(0, 8 * 96, 60, 100)]
+    # The end-of-track's own delta counts, and each track has its own end.
+    body = hanging + b"\x30\xff\x2f\x00"
+    data = b"MThd" + struct.pack(">IHHH", 6, 1, 2, 96) + track(body, end=b"") + track(NOTE * 5)
+    assert sounds(read_midi(data))[0] == (0, 48, 60, 100)
+    assert sounds(read_midi(smf(hanging))) == [(0, 1, 60, 100)]
+
+
+def test_only_the_last_of_equal_pitches_hangs() -> None:
+    events = b"\x00\x90\x3c\x64" + b"\x10\x90\x3c\x50" + b"\x10\x80\x3c\x00" + b"\x10\xb0\x07\x40"
+    assert sounds(read_midi(smf(events))) == [(0, 32, 60, 100), (16, 32, 60, 80)]
+
+
+def test_notes_alike_are_one_the_longest_then_the_loudest() -> None:
+    both = b"\x00\x90\x3c\x50" + b"\x00\x90\x3c\x64"
+    assert sounds(read_midi(smf(both + b"\x10\x80\x3c\x00" + b"\x10\x80\x3c\x00"))) == [(0, 32, 60, 100)]
+    louder_first = b"\x00\x90\x3c\x64" + b"\x00\x90\x3c\x50" + b"\x10\x80\x3c\x00" + b"\x00\x80\x3c\x00"
+    assert sounds(read_midi(smf(louder_first))) == [(0, 16, 60, 100)]
+    assert len(read_midi(smf(NOTE, NOTE)).notes) == 2
+
+
+def test_running_status_and_an_onset_of_velocity_0() -> None:
+    assert sounds(read_midi(smf(b"\x00\x90\x3c\x64" + b"\x60\x3c\x00" + b"\x00\x3e\x64" + b"\x60\x3e\x00"))) == [
+        (0, 96, 60, 100), (96, 96, 62, 100),
+    ]  # fmt: skip
+
+
+def test_what_comes_after_an_end_of_track_is_no_music() -> None:
+    data = smf(NOTE + END + NOTE)
+    assert sounds(read_midi(data)) == [(0, 96, 60, 100)]
+    # The same three bytes inside a text end nothing.
+    assert len(read_midi(smf(NOTE + b"\x00\xff\x01\x03\xff\x2f\x00" + NOTE)).notes) == 2
+
+
+def test_a_track_without_end_of_track_is_read_to_its_last_byte() -> None:
+    data = b"MThd" + struct.pack(">IHHH", 6, 0, 1, 96) + track(NOTE * 2, end=b"")
+    assert sounds(read_midi(data)) == [(0, 96, 60, 100), (96, 96, 60, 100)]
+
+
+def test_headers_of_another_length_and_uncounted_tracks() -> None:
+    data = smf(NOTE, NOTE)
+    longer = data[:4] + struct.pack(">I", 14) + data[8:14] + bytes(8) + data[14:]
+    assert read_midi(longer).same_music(read_midi(data))
+    for stated in (0, 14, 2**31):
+        wrong = data[:4] + struct.pack(">I", stated) + data[8:]
+        assert read_midi(wrong).same_music(read_midi(data))
+    assert read_midi(smf(NOTE, NOTE, tracks=1)).same_music(read_midi(data))
+    assert read_midi(smf(NOTE, NOTE, tracks=0)).same_music(read_midi(data))
+
+
+@pytest.mark.parametrize(
+    ("frames", "frames_per_s"),
+    [(24, Fraction(24)), (25, Fraction(25)), (29, Fraction(30_000, 1001)), (30, Fraction(30))],
+)
+@pytest.mark.parametrize("ticks_of_frame", [1, 40, 80, 255])
+def test_smpte_ticks_keep_their_exact_time(frames: int, frames_per_s: Fraction, ticks_of_frame: int) -> None:
+    tempo_and_meter = b"\x00\xff\x51\x03\x01\x00\x00" + b"\x00\xff\x58\x04\x03\x02\x18\x08"
+    score = read_midi(smf(tempo_and_meter + NOTE, division=(256 - frames) << 8 | ticks_of_frame))
+    assert sounds(score) == [(0, 96, 60, 100)]
+    assert score.length_s == pytest.approx(float(96 / (frames_per_s * ticks_of_frame)), rel=1e-12)
+    assert (score.meter_numerator.tolist(), score.meter_denominator.tolist()) == ([4], [4])
 
 
 def test_the_first_tracks_name_is_the_title_unless_it_is_a_part() -> None:

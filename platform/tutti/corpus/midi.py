@@ -1,10 +1,9 @@
 """Standard MIDI files, and the objects of symusic and pretty_midi, from and to scores.
 
 What MIDI can hold is less than what a score can: a tempo is a whole number of microseconds a quarter, a part has one
-program, equal pitches that overlap in a part end in the order in which they began, a note has at least one tick.
-:func:`in_midi_form` is the score with just that, and ``read_midi(write_midi(score))`` is the identity on it.
-
-Notes without an end are not read. Controllers, pitch bend and lyrics are not part of a score.
+program, equal pitches that overlap in a part end in the order in which they began and no two begin at once, a note has
+at least one tick. :func:`in_midi_form` is the score with just that, and ``read_midi(write_midi(score))`` is the
+identity on it. How files are read: :mod:`tutti.corpus.midi_reader`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,10 @@ import numpy as np
 import symusic
 from numpy.typing import NDArray
 
-from tutti.corpus.midi_chunks import MAX_TICKS, read_chunks
+from tutti.corpus.found_pieces import HANGING_NOTE_QUARTERS, MAX_NOTES, lesser_duplicates
+from tutti.corpus.midi_chunks import read_chunks
+from tutti.corpus.midi_closing import MAX_DELTA_TICKS
+from tutti.corpus.midi_reader import MidiReader
 from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
 from tutti.errors import DataError
 from tutti.units import MICROSECONDS_PER_MINUTE
@@ -28,36 +30,28 @@ if TYPE_CHECKING:
 
     import pretty_midi
 
-MAX_NOTES = 1_000_000
-MAX_QUARTERS = 100_000
 MAX_TICKS_PER_QUARTER = 2**15 - 1
 MAX_MICROSECONDS_PER_QUARTER = 2**24 - 1
-MAX_DELTA_TICKS = 2**28 - 1
 
 DRUM_CHANNEL = 9
 MELODIC_CHANNELS = (*range(DRUM_CHANNEL), *range(DRUM_CHANNEL + 1, 16))
 
-# What symusic's binding raises on bytes that it cannot read (nanobind's names for C++ exceptions).
-_SYMUSIC_ERRORS = (RuntimeError, ValueError, IndexError, OverflowError, MemoryError)
-
 
 def read_midi(data: bytes) -> Score:
-    """The score of a Standard MIDI file, type 0 or 1, plain or wrapped in RIFF.
+    """The score of a Standard MIDI file that holds one piece; the rules are those of :mod:`tutti.corpus.midi_reader`.
 
-    A part is one (track, channel, program) of the file; parts without notes are left out. The title is the name of the
-    file's first track, where that is no part.
+    A note without an end lasts 8 quarters at most.
 
     Raises:
         DataError: empty, unreadable, no_notes, bad_time or too_long.
     """
     chunks = read_chunks(data)
-    try:
-        parsed = symusic.Score.from_midi(chunks.data)
-    except _SYMUSIC_ERRORS as error:
-        reason = " ".join(str(error).split()).removesuffix(": iostream error")
-        raise DataError("unreadable", reason or type(error).__name__) from None
-    title = chunks.first_name()
-    return replace(from_symusic(parsed), title=None if title in {track.name for track in parsed.tracks} else title)
+    pieces = chunks.pieces()
+    if len(pieces) > 1:
+        raise DataError("unreadable", f"MIDI type 2 holds {len(pieces)} independent pieces; save each as type 1")
+    reader = MidiReader(hanging_note_quarters=HANGING_NOTE_QUARTERS)
+    reader.add(chunks, pieces[0])
+    return _only_piece(reader)
 
 
 def write_midi(score: Score) -> bytes:
@@ -85,25 +79,26 @@ def write_midi(score: Score) -> bytes:
 
 def in_midi_form(score: Score) -> Score:
     """The score as a MIDI file holds it: see the module's first lines. Parts are numbered from 0 without gaps."""
-    notes = score.notes.in_order()
-    parts, track = np.unique(np.stack((notes.track, notes.program), axis=1), axis=0, return_inverse=True)
+    notes = score.notes
+    _, track = np.unique(np.stack((notes.track, notes.program), axis=1), axis=0, return_inverse=True)
+    notes = replace(
+        notes,
+        duration_ticks=np.maximum(notes.duration_ticks, 1),
+        velocity=np.clip(notes.velocity, 1, 127),
+        track=track.reshape(-1).astype(np.uint16),
+    ).in_order()
+    once = np.ones(len(notes), dtype=bool)
+    once[lesser_duplicates(np.zeros(len(notes), dtype=np.int64), notes)] = False
+    notes = notes.take(once)
     onset = notes.onset_ticks.astype(np.int64)
-    end = onset + np.maximum(notes.duration_ticks, 1)
-    track = track.reshape(-1)
-    by_onset = np.lexsort((onset, notes.pitch, track))
-    by_end = np.lexsort((end, notes.pitch, track))
+    end = onset + notes.duration_ticks
+    by_onset = np.lexsort((onset, notes.pitch, notes.track))
+    by_end = np.lexsort((end, notes.pitch, notes.track))
     first_out = np.empty_like(end)
     first_out[by_onset] = end[by_end]
     return replace(
         score,
-        notes=Notes.of(
-            onset_ticks=onset,
-            duration_ticks=first_out - onset,
-            pitch=notes.pitch,
-            velocity=np.clip(notes.velocity, 1, 127),
-            program=parts[track, 1] if len(parts) else notes.program,
-            track=track,
-        ).in_order(),
+        notes=replace(notes, duration_ticks=(first_out - onset).astype(np.int32)).in_order(),
         tempo_qpm=MICROSECONDS_PER_MINUTE / _microseconds_per_quarter(score.tempo_qpm),
     )
 
@@ -114,34 +109,9 @@ def from_symusic(parsed: Any) -> Score:
     Raises:
         DataError: no_notes, bad_time or too_long.
     """
-    tracks = [track for track in parsed.tracks if len(track.notes)]
-    if not tracks:
-        raise DataError("no_notes", "the piece holds no note")
-    columns = [track.notes.numpy() for track in tracks]
-    sizes = [len(column["time"]) for column in columns]
-    if sum(sizes) > MAX_NOTES:
-        raise DataError("too_long", f"{sum(sizes)} notes are more than the limit of {MAX_NOTES}")
-    onset, duration, pitch, velocity = (
-        np.concatenate([column[name] for column in columns]).astype(np.int64)
-        for name in ("time", "duration", "pitch", "velocity")
-    )
-    if onset.min() < 0 or pitch.min() < 0 or velocity.min() < 0 or duration.min() < 0:
-        raise DataError("unreadable", "a note has a negative time, pitch or velocity: the bytes are not MIDI events")
-    _check_length(int((onset + duration).max()), ticks_per_quarter=int(parsed.ticks_per_quarter))
-    programs = [DRUM_PROGRAM if track.is_drum else int(track.program) & 0x7F for track in tracks]
-    return Score.of(
-        Notes.of(
-            onset_ticks=onset,
-            duration_ticks=np.maximum(duration, 1),
-            pitch=pitch,
-            velocity=np.maximum(velocity, 1),
-            program=np.repeat(programs, sizes),
-            track=np.repeat(np.arange(len(tracks)), sizes),
-        ),
-        ticks_per_quarter=int(parsed.ticks_per_quarter),
-        tempos=_tempos(parsed),
-        meters=_meters(parsed),
-    )
+    reader = MidiReader(hanging_note_quarters=HANGING_NOTE_QUARTERS)
+    reader.add_symusic(parsed)
+    return _only_piece(reader)
 
 
 def to_symusic(score: Score) -> Any:
@@ -180,29 +150,11 @@ def from_pretty_midi(parsed: pretty_midi.PrettyMIDI) -> Score:
     return read_midi(sink.getvalue())
 
 
-def _check_length(end_ticks: int, *, ticks_per_quarter: int) -> None:
-    if ticks_per_quarter <= 0:
-        raise DataError("bad_time", f"{ticks_per_quarter} ticks per quarter give no finite length")
-    if end_ticks > MAX_TICKS:
-        raise DataError("too_long", f"the last note ends at tick {end_ticks}, past the limit of {MAX_TICKS}")
-    if end_ticks > MAX_QUARTERS * ticks_per_quarter:
-        quarters = end_ticks / ticks_per_quarter
-        raise DataError("too_long", f"{quarters:.0f} quarters are more than the limit of {MAX_QUARTERS}")
-
-
-def _tempos(parsed: Any) -> list[tuple[int, float]]:
-    columns = parsed.tempos.numpy()
-    if np.any(columns["mspq"] <= 0):
-        raise DataError("bad_time", "a tempo of 0 microseconds a quarter gives no finite speed")
-    return list(zip(columns["time"].tolist(), (MICROSECONDS_PER_MINUTE / columns["mspq"]).tolist(), strict=True))
-
-
-def _meters(parsed: Any) -> list[tuple[int, int, int]]:
-    meters = [(meter.time, meter.numerator & 0xFF, meter.denominator & 0xFF) for meter in parsed.time_signatures]
-    for _, above, below in meters:
-        if above == 0 or below == 0:
-            raise DataError("bad_time", f"a meter of {above}/{below} has no bar")
-    return meters
+def _only_piece(reader: MidiReader) -> Score:
+    batch, _, refused = reader.found().settled(max_notes=MAX_NOTES)
+    if refused:
+        raise DataError(*refused[0])
+    return batch[0]
 
 
 def _microseconds_per_quarter(tempo_qpm: NDArray[np.float64]) -> NDArray[np.int64]:
