@@ -1,9 +1,9 @@
 """Tables that lie beside music and name its files row by row: which file a row means, and what it says of it.
 
-A ``.csv`` or ``.jsonl`` is such a table where a column of :data:`FILE_COLUMNS` names at least one file of the source;
-any other is left alone. A name means, in this order, the file at that path below the table's own folder, the file at
-that path below the source, and the only file below the table's folder whose last name it is. The table that lies
-deepest speaks first, and of one table the first row that names a file.
+A ``.csv`` or ``.jsonl`` is such a table where it has a column of :data:`FILE_COLUMNS`; any other is left alone, and one
+that names no file of the source tells nothing, whatever stands in it. A name means, in this order, the file at that
+path below the table's own folder, the file at that path below the source, and the only file below the table's folder
+whose last name it is. The table that lies deepest speaks first, and of one table the first row that names a file.
 
 Text is UTF-8 with or without a byte order mark, else Latin-1. A CSV (RFC 4180) parts its cells by comma, semicolon or
 tab, whichever makes most columns of its first line.
@@ -16,9 +16,8 @@ import io
 import json
 import posixpath
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from tutti.corpus.metadata import Labels, labels_of, plain_name
 from tutti.errors import RecipeError
@@ -104,16 +103,17 @@ def read_sidecars(sidecars: Sequence[Sidecar], *, paths: Sequence[str]) -> tuple
         paths: the files, each by its path below the source.
 
     Returns:
-        Labels by the file's index in ``paths``, and what came of each table that names any of them.
+        Labels by the file's index in ``paths``, and what came of each table that could name any of them.
 
     Raises:
         RecipeError: a table that names files holds a row that cannot be read, or a label that cannot be.
     """
     told: dict[int, Told] = {}
-    usages = []
-    files = _Files(paths) if sidecars else None
+    usages = list[Usage]()
+    if not sidecars:
+        return told, usages
+    files = _Files(paths)
     for sidecar in sorted(sidecars, key=lambda sidecar: (-sidecar.path.count("/"), sidecar.path)):
-        assert files is not None
         usage = _take(sidecar, files=files, told=told)
         if usage is not None:
             usages.append(usage)
@@ -150,25 +150,26 @@ def _normal(path: str) -> str:
 
 
 def _take(sidecar: Sidecar, *, files: _Files, told: dict[int, Told]) -> Usage | None:
-    """Add what one table says to ``told``; nothing where it names no file."""
+    """Add what one table says to ``told``; nothing comes back where it has no column that could name files."""
     folder = _normal(sidecar.path).rpartition("/")[0]
     unmatched, repeated, rows = list[int](), 0, 0
     fresh: dict[int, tuple[_Row, str]] = {}
     unreadable: RecipeError | None = None
-    try:
-        for row in _rows(sidecar):
-            rows += 1
-            meant = _files_of(row, files=files, folder=folder)
-            new = {index: column for index, column in meant.items() if index not in told and index not in fresh}
-            fresh.update({index: (row, column) for index, column in new.items()})
-            unmatched += [] if meant else [row.line]
-            repeated += bool(meant) and not new
-    except RecipeError as error:
-        unreadable = error
-    if not fresh and not repeated:
-        return None
-    if unreadable is not None:
+    for row in _rows(sidecar):
+        if isinstance(row, RecipeError):
+            unreadable = unreadable or row
+            continue
+        rows += 1
+        meant = _files_of(row, files=files, folder=folder)
+        new = {index: column for index, column in meant.items() if index not in told and index not in fresh}
+        fresh.update({index: (row, column) for index, column in new.items()})
+        unmatched += [] if meant else [row.line]
+        repeated += bool(meant) and not new
+    # The head of a CSV says that its rows name files; of lines of JSON that is known by a line that does.
+    if unreadable is not None and (len(unmatched) < rows or (not rows and _is_csv(sidecar))):
         raise unreadable
+    if not rows:
+        return None
     same: dict[str, str] = {}  # one string for a word that a thousand rows say
     for index, (row, file_column) in fresh.items():
         cells = {column: same.setdefault(cell, cell) for column, cell in row.cells.items() if column != file_column}
@@ -187,18 +188,23 @@ def _files_of(row: _Row, *, files: _Files, folder: str) -> dict[int, str]:
     return meant
 
 
-def _rows(sidecar: Sidecar) -> Iterator[_Row]:
+def _rows(sidecar: Sidecar) -> Iterator[_Row | RecipeError]:
+    """Rows that may name files, and in the place of a row that cannot be read what is to be said of it."""
     if len(sidecar.data) > MAX_SIDECAR_BYTES:
         raise RecipeError(f"{sidecar.name} is larger than {MAX_SIDECAR_BYTES >> 20} MiB", remedy="part it in several")
     try:
         text = sidecar.data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = sidecar.data.decode("latin-1")
-    read = _csv_rows if PurePosixPath(sidecar.path).suffix.lower() == ".csv" else _json_rows
+    read = _csv_rows if _is_csv(sidecar) else _json_rows
     return read(text, name=sidecar.name)
 
 
-def _csv_rows(text: str, *, name: str) -> Iterator[_Row]:
+def _is_csv(sidecar: Sidecar) -> bool:
+    return sidecar.path.lower().endswith(".csv")
+
+
+def _csv_rows(text: str, *, name: str) -> Iterator[_Row | RecipeError]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(_DELIMITERS, key=lambda sign: len(next(csv.reader([first], delimiter=sign), [])))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
@@ -211,12 +217,15 @@ def _csv_rows(text: str, *, name: str) -> Iterator[_Row]:
                 continue
             if not columns:
                 columns = _column_names(cells)
+                if not _may_name_files(columns):
+                    return
             elif len(cells) != len(columns):
-                raise _unreadable(name, line=at, why=f"{len(cells)} cells under {len(columns)} columns")
+                yield _unreadable(name, line=at, why=f"{len(cells)} cells under {len(columns)} columns")
             else:
                 yield _Row(at, dict(zip(columns, cells, strict=True)))
     except csv.Error as error:
-        raise _unreadable(name, line=line, why=str(error)) from None
+        if columns:
+            yield _unreadable(name, line=line, why=str(error))
 
 
 def _column_names(cells: Sequence[str]) -> list[str]:
@@ -228,17 +237,23 @@ def _column_names(cells: Sequence[str]) -> list[str]:
     return names
 
 
-def _json_rows(text: str, *, name: str) -> Iterator[_Row]:
+def _json_rows(text: str, *, name: str) -> Iterator[_Row | RecipeError]:
     for line, written in enumerate(text.split("\n"), start=1):
         if not written.strip():
             continue
         try:
             row = json.loads(written)
         except (ValueError, RecursionError):
-            raise _unreadable(name, line=line, why="it is not JSON") from None
+            yield _unreadable(name, line=line, why="it is not JSON")
+            continue
         if not isinstance(row, Mapping):
-            raise _unreadable(name, line=line, why="it is no JSON object")
-        yield _Row(line, {_text(column): _text(value) for column, value in row.items()})
+            yield _unreadable(name, line=line, why="it is no JSON object")
+        elif _may_name_files(row):
+            yield _Row(line, {_text(column): _text(value) for column, value in row.items()})
+
+
+def _may_name_files(columns: Iterable[str]) -> bool:
+    return any(plain_name(column) in FILE_COLUMNS for column in columns)
 
 
 def _text(value: object) -> str:
