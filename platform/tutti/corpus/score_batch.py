@@ -177,8 +177,8 @@ class ScoreBatch:
 
     def seconds_at(self, ticks: NDArray[Any], piece: NDArray[np.int64]) -> NDArray[np.float64]:
         """Seconds of each tick under the tempo map of its piece; ticks and pieces have one shape."""
-        starts_s, seconds_per_tick, keys = self._tempo_map
-        at = np.searchsorted(keys, (piece << 32) + ticks, side="right") - 1
+        starts_s, seconds_per_tick = self._tempo_map
+        at = entry_at(ticks, piece, entry_ticks=self.tempo_ticks, starts=self.tempo_starts)
         return np.asarray(starts_s[at] + (ticks - self.tempo_ticks[at]) * seconds_per_tick[at])
 
     def take(self, index: NDArray[Any]) -> ScoreBatch:
@@ -248,8 +248,8 @@ class ScoreBatch:
         }
 
     @cached_property
-    def _tempo_map(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-        """Of each tempo change: seconds at its start, seconds of a tick, and a key that grows over all pieces."""
+    def _tempo_map(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of each tempo change: seconds at its start, and seconds of a tick."""
         piece = np.repeat(np.arange(len(self)), np.diff(self.tempo_starts))
         seconds_per_tick = 60.0 / (self.tempo_qpm * self.ticks_per_quarter[piece])
         ticks = self.tempo_ticks.astype(np.int64)
@@ -264,7 +264,7 @@ class ScoreBatch:
             self.tempo_starts[several].tolist(), self.tempo_starts[several + 1].tolist(), strict=True
         ):
             starts_s[begin:end] = np.cumsum(lasted_s[begin:end])
-        return starts_s, seconds_per_tick, (piece << 32) + ticks
+        return starts_s, seconds_per_tick
 
     def _rescaled(self, ticks: NDArray[Any], starts: Starts, ticks_per_quarter: int) -> NDArray[np.int64]:
         """Ticks on another resolution, rounded to the nearest, halves up."""
@@ -323,6 +323,30 @@ def note_order(
         rows = order[tied]
         order[tied] = rows[np.lexsort((notes.track[rows], notes.velocity[rows], duration[rows], key[rows]))]
     return order
+
+
+def entry_at(
+    ticks: NDArray[Any], piece: NDArray[np.int64], *, entry_ticks: NDArray[Any], starts: Starts
+) -> NDArray[np.int64]:
+    """The row of a map (of tempos, of meters) that holds at each tick of each piece.
+
+    Args:
+        ticks: 0 to 2^32 - 1.
+        piece: of each tick; same shape.
+        entry_ticks: where each row of the map begins, the first of each piece at tick 0.
+        starts: first row of each piece; shape (W + 1,).
+    """
+    at = starts[:-1][piece]
+    several = np.diff(starts) > 1
+    if several.any():
+        # Most pieces have one tempo and one meter: only the others are searched.
+        searched = np.flatnonzero(several[piece])
+        rows = np.flatnonzero(np.repeat(several, np.diff(starts)))
+        owners = np.repeat(np.arange(len(several)), np.diff(starts))[rows]
+        keys = (owners << 32) + entry_ticks[rows]
+        found = np.searchsorted(keys, (piece[searched] << 32) + ticks[searched], side="right") - 1
+        at[searched] = rows[found]
+    return at
 
 
 def reduced(function: np.ufunc, values: NDArray[Any], starts: Starts, *, empty: float = 0) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tutti.corpus.score_batch import ScoreBatch, Starts, reduced
+from tutti.corpus.score_batch import ScoreBatch, Starts, entry_at, reduced
 
 Figures = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -60,12 +60,10 @@ def bars(batch: ScoreBatch) -> Bars:
     bars_of_meter = -(-lasts // bar_ticks)
     before = np.cumsum(bars_of_meter) - bars_of_meter
     before -= before[batch.meter_starts[:-1]][piece_of_meter]
-    keys = (piece_of_meter << 32) + meter_ticks
-
     piece, onset = batch.piece_of_note, batch.notes.onset_ticks.astype(np.int64)
     sounding_until = onset + batch.notes.duration_ticks - 1
     meter, meter_of_end = (
-        np.searchsorted(keys, (piece << 32) + at, side="right") - 1 for at in (onset, sounding_until)
+        entry_at(at, piece, entry_ticks=batch.meter_ticks, starts=batch.meter_starts) for at in (onset, sounding_until)
     )
     from_change = onset - meter_ticks[meter]
     bar, ticks_in = np.divmod(from_change, bar_ticks[meter])
