@@ -21,7 +21,7 @@ from tutti.config import digest_of
 from tutti.corpus.archives import STREAMED_KINDS
 from tutti.corpus.item import Item
 
-# A border is the smallest of 2 * 31 + 1 hashes: a parcel holds 63 items on average, and never fewer than 32.
+# A border is the smallest of 2 * 31 + 1 hashes: a parcel holds 63 items on average, and never fewer than 31.
 NEIGHBOURS = 31
 MAX_ITEMS = 256
 MAX_BYTES = 64 * 2**20
@@ -30,7 +30,7 @@ MAX_BYTES = 64 * 2**20
 def parcels(items: Sequence[Item]) -> list[tuple[Item, ...]]:
     """All items in order, in batches that are read and parsed each as a whole.
 
-    A parcel holds 32 items to 256 and 63 on average; fewer at an end, and where that many are more than 64 MiB. All
+    A parcel holds 31 to 256 items, 63 on average; fewer where all are fewer, or that many are more than 64 MiB. All
     members of one compressed tar, however many, are one parcel: it must be unpacked from its front in any case.
     """
     found: list[tuple[Item, ...]] = []
@@ -53,25 +53,24 @@ def _streamed(item: Item) -> str | None:
 
 def _cut(items: tuple[Item, ...]) -> list[tuple[Item, ...]]:
     hashes = np.array([_hash(item.uri) for item in items], dtype=np.uint64)
-    borders = [0, *(int(index) + 1 for index in np.flatnonzero(_is_local_minimum(hashes)))]
+    borders = _borders(hashes)
     parts = []
     for start, stop in zip(borders, [*borders[1:], len(items)], strict=True):
         parts += _small_enough(items[start:stop], hashes[start:stop])
     return parts
 
 
-def _is_local_minimum(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Whether each hash is smaller than its NEIGHBOURS before it and behind it; (N,) in, (N,) out."""
-    beyond = np.full(NEIGHBOURS, np.iinfo(np.uint64).max, dtype=np.uint64)
-    windows = sliding_window_view(np.concatenate((beyond, hashes, beyond)), 2 * NEIGHBOURS + 1)
-    # The first of two that are equal, which argmin gives, so that two borders never stand in one window.
-    return np.asarray(windows.argmin(axis=1) == NEIGHBOURS)
+def _borders(hashes: NDArray[np.uint64]) -> list[int]:
+    """Where parcels begin: 0, and behind each hash that is smaller than its NEIGHBOURS before it and behind it."""
+    if len(hashes) <= 2 * NEIGHBOURS:
+        return [0]
+    # Of two that are equal argmin gives the first, so that two borders never stand in one window.
+    smallest = sliding_window_view(hashes, 2 * NEIGHBOURS + 1).argmin(axis=1) == NEIGHBOURS
+    return [0, *(np.flatnonzero(smallest) + NEIGHBOURS + 1).tolist()]
 
 
 def _small_enough(items: tuple[Item, ...], hashes: NDArray[np.uint64]) -> list[tuple[Item, ...]]:
     """Cut behind the smallest hash, and each part again, until each may be a parcel."""
-    if not items:
-        return []
     if len(items) == 1 or (len(items) <= MAX_ITEMS and sum(item.size_bytes for item in items) <= MAX_BYTES):
         return [items]
     at = int(hashes[:-1].argmin()) + 1

@@ -133,7 +133,7 @@ class _Files:
     def meant_by(self, name: str, *, folder: str) -> int | None:
         """Index of the file that ``name`` in a table in ``folder`` means."""
         wanted = _normal(name)
-        for path in (posixpath.join(folder, wanted), wanted):
+        for path in (posixpath.normpath(posixpath.join(folder, wanted)), wanted):
             if (index := self._by_path.get(path)) is not None:
                 return index
         below = f"{folder}/" if folder else ""
