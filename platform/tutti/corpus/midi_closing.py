@@ -12,6 +12,8 @@ What stands after an end-of-track inside its chunk is not music.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from tutti.corpus.midi_chunks import variable_length
@@ -23,7 +25,7 @@ MAX_DELTA_TICKS = 2**28 - 1
 _WRAP_TICKS = 2**32
 
 _END_OF_TRACK = b"\xff\x2f\x00"
-_META, _META_END_OF_TRACK = 0xFF, 0x2F
+_META, _SYSTEM_EXCLUSIVE = 0xFF, (0xF0, 0xF7)
 _WITNESS_MICROSECONDS = 0xFEDCBA
 _NO_EVENT = b"\xff\x01\x00"
 # The longest delta four times, each before a text event without text, and the 4 ticks that are left of the pause.
@@ -33,11 +35,10 @@ _ENDS = [
     for channel in range(16)
 ]
 _TAIL = b"\x00" + _END_OF_TRACK
+_ODD_PITCH = re.compile(rb"[\x8f\x9f][\x80-\xff]")
 _IS_HIGH = bytes(128) + b"\x01" * 128
 # Bytes of data after each status 0x80 to 0xE0, by its high nibble.
 _DATA_BYTES = {0x8: 2, 0x9: 2, 0xA: 2, 0xB: 2, 0xC: 1, 0xD: 1, 0xE: 2}
-# System common messages that have data, which no file should hold.
-_COMMON_DATA_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}
 
 
 def witness(tracks: list[bytes]) -> int:
@@ -52,10 +53,12 @@ def closed(track: bytes, *, witness_microseconds: int) -> bytes:
     """The track with its tail; see the module's first lines.
 
     Raises:
-        DataError: too_long, past 2^32 ticks; shorter ones show by their witness.
+        DataError: too_long, past 2^32 ticks, shorter ones show by their witness; unreadable, where a walk of the events
+            meets what is none.
     """
     end = _end_of_events(track)
     _check_wrapping(track)
+    _check_pitches(track)
     ends = [_ENDS[channel] for channel in range(16) if (0x90 | channel) in track]
     # The end-of-track's own delta now stands before the witness; a track without one gets a delta of 0.
     body = track if end is None else track[:end]
@@ -88,6 +91,15 @@ def _check_wrapping(track: bytes) -> None:
         raise DataError("too_long", f"a track is longer than the limit of {MAX_TICKS} ticks")
 
 
+def _check_pitches(track: bytes) -> None:
+    """Refuse pitches past 127 on the last channel: symusic keeps notes by channel and pitch, and writes past the end.
+
+    In running status a byte past 127 is a status, so such a pitch stands right after its own.
+    """
+    if (b"\x8f" in track or b"\x9f" in track) and _ODD_PITCH.search(track):
+        _walk(track)
+
+
 def _upper_bound_ticks(data: bytes) -> int:
     """Sum of every run of bytes read as a variable-length number: no fewer than the ticks of the track."""
     octets = np.frombuffer(data, dtype=np.uint8)
@@ -101,8 +113,12 @@ def _upper_bound_ticks(data: bytes) -> int:
 
 
 def _walk(track: bytes) -> tuple[int | None, int]:
-    """Event by event: where the first end-of-track begins, if there is one, and the ticks up to there."""
-    at = ticks = status = 0
+    """Event by event: where the first end-of-track begins, if there is one, and the ticks up to there.
+
+    Strict, since it is asked about tracks that are odd already: what the standard does not allow is refused, lest
+    symusic read on from another place than this walk.
+    """
+    at = ticks = status = running = 0
     while at < len(track):
         delta, at = variable_length(track, at)
         ticks += delta
@@ -111,15 +127,20 @@ def _walk(track: bytes) -> tuple[int | None, int]:
         event = at
         if track[at] >= 0x80:
             status, at = track[at], at + 1
-        if status == _META and track[at : at + 1] == bytes((_META_END_OF_TRACK,)):
-            return event, ticks
-        if status in (0xF0, 0xF7, _META):
-            length, at = variable_length(track, at + (status == _META))
-            at += length
-        elif status >= 0xF0:
-            at += _COMMON_DATA_BYTES.get(status, 0)
-        elif status >= 0x80:
-            at += _DATA_BYTES[status >> 4]
+        if status == _META:
+            if track[event + 1 : event + 3] == _END_OF_TRACK[1:]:
+                return event, ticks
+            length, at = variable_length(track, at + 1)
+            at, status = at + length, running
+        elif status in _SYSTEM_EXCLUSIVE:
+            length, at = variable_length(track, at)
+            at, status = at + length, 0
+        elif status >> 4 in _DATA_BYTES:
+            data = track[at : at + _DATA_BYTES[status >> 4]]
+            if any(byte >= 0x80 for byte in data):
+                raise DataError("unreadable", f"an event of status {status:#x} has the data {data.hex(' ')}")
+            at += len(data)
         else:
-            raise DataError("unreadable", f"a track holds a data byte {track[event]} without a status before it")
+            raise DataError("unreadable", f"a track holds the byte {track[event]} where an event must begin")
+        running = status
     return None, ticks

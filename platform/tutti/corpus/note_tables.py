@@ -209,7 +209,7 @@ def _of_lists(columns: dict[str, pa.Array], layout: _Layout) -> _Flat:
     for role, name in layout.roles.items():
         if _is_list(columns[name].type):
             for row in np.flatnonzero((_lengths(columns[name]) != lengths) | (lengths < 0)).tolist():
-                refused[row] = ("unreadable", f"the row has not one {role} for each pitch")
+                refused.setdefault(row, ("unreadable", f"the row has not one {role} for each pitch"))
     whole = np.ones(len(lengths), dtype=bool)
     whole[list(refused)] = False
     piece = np.repeat(np.flatnonzero(whole), lengths[whole])

@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from tutti.corpus.found_pieces import MAX_QUARTERS
 from tutti.corpus.score import CANONICAL_TICKS_PER_QUARTER, DEFAULT_METER, DRUM_PROGRAM, Notes, Score
 from tutti.errors import DataError
 
@@ -112,7 +113,7 @@ def from_music21(stream: Any, *, tempo_without_mark_qpm: float, name: str | None
         name: title of a score that states none.
 
     Raises:
-        DataError: no_notes.
+        DataError: no_notes or too_long.
     """
     parts = list(getattr(stream, "parts", ())) or [stream]
     written = [_tied(_written(part)) for part in parts]
@@ -132,6 +133,9 @@ def from_music21(stream: Any, *, tempo_without_mark_qpm: float, name: str | None
         ],
         dtype=np.int64,
     ).T
+    if columns[1].max() > MAX_QUARTERS * FINE_TICKS_PER_QUARTER:
+        quarters = columns[1].max() / FINE_TICKS_PER_QUARTER
+        raise DataError("too_long", f"{quarters:.0f} quarters are more than the limit of {MAX_QUARTERS}")
     tempos = _tempos(parts) or [(0, tempo_without_mark_qpm)]
     fine = Score.of(
         Notes.of(
@@ -275,7 +279,8 @@ def _program(playing: Any) -> int:
 
     if isinstance(playing, instrument.UnpitchedPercussion):
         return DRUM_PROGRAM
-    return 0 if playing is None or playing.midiProgram is None else int(playing.midiProgram)
+    program = None if playing is None else playing.midiProgram
+    return int(program) if program is not None and 0 <= program <= 127 else 0
 
 
 def _pitch(sound: Any, *, shift: int) -> int | None:
@@ -283,7 +288,8 @@ def _pitch(sound: Any, *, shift: int) -> int | None:
     if hasattr(sound, "pitch"):
         pitch = round(sound.pitch.ps + shift)
         return pitch if 0 <= pitch <= 127 else None
-    return getattr(getattr(sound, "storedInstrument", None), "percMapPitch", None)
+    key = getattr(getattr(sound, "storedInstrument", None), "percMapPitch", None)
+    return key if key is not None and 0 <= key <= 127 else None
 
 
 def _velocity(sound: Any) -> int:
