@@ -146,7 +146,7 @@ def test_an_archive_that_changed_after_it_was_listed_is_told(tmp_path: Path, s3_
     gone = [item for item in items if item.archive is not None and item.archive.kind == "zip"]
     assert set(results(gone)) == {
         "unreadable: the archive cannot be read: No such file or directory",
-        "unreadable: the archive changed while it was read",
+        f"unreachable: {s3_folder.uri}/x.zip is not there",
     }
 
 

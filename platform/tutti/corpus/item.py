@@ -12,7 +12,7 @@ from tutti.corpus.rights import UNKNOWN
 from tutti.units import format_bytes
 
 MUSIC21_SCHEME = "music21:"
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 # Two hours of stereo as FLAC, fifty minutes as WAV.
 MAX_AUDIO_BYTES = 512 * 2**20
 SUFFIXES = tuple(dict.fromkeys((*formats.SUFFIXES, *AUDIO_SUFFIXES)))
@@ -74,6 +74,12 @@ class Item:
     labels: Labels | None = None
     archive: Archive | None = None
     offset_bytes: int = 0
+
+    @property
+    def crc32(self) -> int | None:
+        """The checksum of a zip's member, which its version ends in; of others nothing."""
+        is_zipped = self.archive is not None and self.archive.kind == "zip"
+        return int(self.version[-8:], 16) if is_zipped else None
 
     @property
     def is_trusted(self) -> bool:

@@ -8,13 +8,12 @@ a time ahead of the reader. Storage is asked again where its error may pass (:mo
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from tutti.corpus.archives import Opened
 from tutti.corpus.item import MUSIC21_SCHEME, Archive, Item, is_on_storage
@@ -23,7 +22,6 @@ from tutti.errors import DataError, UserError
 from tutti.storage import Folder
 
 FETCHES_AT_ONCE = 8
-RANGE_BYTES = 4 * 2**20
 _CHANGED = "the file changed while it was read"
 
 
@@ -118,14 +116,9 @@ def _member(item: Item, *, opened: Opened) -> bytes:
     if item.reason:
         raise DataError(item.reason, item.detail)
     try:
-        return opened.read(offset_bytes=item.offset_bytes, size_bytes=item.size_bytes, crc32=crc32_of(item.version))
+        return opened.read(offset_bytes=item.offset_bytes, size_bytes=item.size_bytes, crc32=item.crc32)
     except UserError as error:
         raise DataError("unreachable", error.what) from None
-
-
-def crc32_of(version: str) -> int | None:
-    """The checksum in the version of a zip's member; of others nothing."""
-    return int(version.rpartition("/")[2], 16) if "/" in version else None
 
 
 def opened_archive(archive: Archive) -> BinaryIO:
@@ -137,11 +130,11 @@ def opened_archive(archive: Archive) -> BinaryIO:
     try:
         if is_on_storage(archive.place):
             base, _, name = archive.place.rpartition("/")
-            entries = Folder(base).entries(name)
-            is_same = [(entry.version, entry.size_bytes) for entry in entries] == [
-                (archive.version, archive.size_bytes)
-            ]
-            file = ranges(Folder(base), path=name, size_bytes=archive.size_bytes)
+            seen = [(entry.version, entry.size_bytes) for entry in Folder(base).entries(name)]
+            if not seen:
+                raise DataError("unreachable", f"{archive.place} is not there")
+            is_same = seen == [(archive.version, archive.size_bytes)]
+            file = Folder(base).open(name)
         else:
             file = open(archive.place, "rb")  # noqa: PTH123, SIM115 - the caller closes it
             facts = os.fstat(file.fileno())
@@ -154,38 +147,3 @@ def opened_archive(archive: Archive) -> BinaryIO:
         file.close()
         raise DataError("unreadable", "the archive changed while it was read")
     return file
-
-
-def ranges(folder: Folder, *, path: str, size_bytes: int) -> BinaryIO:
-    """A seekable reader of one object, which fetches a few megabytes at a time and again where an error may pass."""
-    return cast(BinaryIO, io.BufferedReader(_Ranges(folder, path=path, size_bytes=size_bytes), RANGE_BYTES))
-
-
-class _Ranges(io.RawIOBase):
-    def __init__(self, folder: Folder, *, path: str, size_bytes: int) -> None:
-        self._folder, self._path, self._size_bytes, self._at = folder, path, size_bytes, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size_bytes}[whence]
-        if start + offset < 0:
-            raise OSError("a place before the beginning")
-        self._at = start + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        stop = min(self._at + len(buffer), self._size_bytes)
-        if stop <= self._at:
-            return 0
-        data = self._folder.read_range(self._path, start=self._at, stop=stop)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
