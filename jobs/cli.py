@@ -53,6 +53,7 @@ SECTIONS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "From scores to a model",
         (
             Verb("ingest", "jobs.ingest:command", "Read scores from folders, URLs or music21 into the works table."),
+            Verb("corpus", "jobs.corpus:command", "Show what was ingested: a summary, and a page of pictures."),
             Verb("encode", "jobs.encode:command", "Turn works into tokens."),
             Verb("train", "jobs.train:command", "Train a model from a recipe; started again, it goes on."),
             Verb("models", "jobs.models:command", "List registered versions, promote one, roll back."),
@@ -75,6 +76,7 @@ SECTIONS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         (
             Verb("up", "jobs.stack:up", "Start a local Ray cluster that outlives one command."),
             Verb("down", "jobs.stack:down", "Stop it."),
+            Verb("status", "jobs.status:command", "Say what is there and what is running."),
         ),
     ),
 )
