@@ -1,41 +1,46 @@
 """One face for ``file://``, ``s3://`` and ``memory://``: whole objects in, whole objects out.
 
-A write is complete or absent: local files appear by rename, object stores publish on close. Passing errors (a
-connection cut, a busy server) are tried again with growing pauses, here and nowhere below; final ones (no permission,
-no space, not there) are translated at once. Credentials and endpoints come from the environment alone
+A write is complete or absent: local files appear by rename, S3 publishes an object once all its bytes are there. What
+fails in passing (a connection cut, a busy server) is asked again in :mod:`tutti.s3` and nowhere else; what is final (no
+permission, no bucket, no space) is told at once in one line. Credentials and endpoints come from the environment alone
 (``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``).
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
-import time
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 
+from tutti import s3
 from tutti.errors import MissingError, PlaceError
+from tutti.s3 import S3, Stored
 
 T = TypeVar("T")
 
-ATTEMPTS = 7
-FIRST_PAUSE_S = 0.2
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
-# S3 libraries raise some of these without an errno.
-_FINAL_KINDS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-_FINAL_ERRNOS = frozenset(
-    (
-        errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
-        errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST,
-    )
+READ_AHEAD_BYTES = 2**22
+_REMEDIES = {
+    "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
+    "RequestTimeTooSkewed": "set the clock of this machine",
+    **dict.fromkeys(("ExpiredToken", "InvalidToken", "TokenRefreshRequired"), "renew the credentials"),
+}
+# What a client is made of; another value makes another client.
+_S3_VARIABLES = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION",
+    "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
 )  # fmt: skip
+_MAKING = threading.Lock()
 # What a process that was killed while writing leaves behind.
 _STAGED = re.compile(r"(?:.*/)?\.[^/]+\.[0-9a-f]{32}\.part")
 
@@ -100,15 +105,18 @@ class Folder:
             MissingError: there is no such object.
             PlaceError: it cannot be read.
         """
-        return self._try("read", path, lambda: cast(bytes, self._fs.cat_file(self._full(path))))
+        return self._try("read", path, lambda full: self._store.read(full))
 
     def read_range(self, path: str, *, start: int, stop: int) -> bytes:
-        """Bytes ``start`` to ``stop`` (exclusive) of one object."""
-        return self._try("read", path, lambda: cast(bytes, self._fs.cat_file(self._full(path), start=start, end=stop)))
+        """Bytes ``start`` to ``stop`` (exclusive) of one object, fewer where it ends before."""
+        return self._try("read", path, lambda full: self._store.read_range(full, start=start, stop=stop))
 
     def open(self, path: str) -> BinaryIO:
         """A seekable reader of one object."""
-        return self._try("read", path, lambda: cast(BinaryIO, self._fs.open(self._full(path), "rb")))
+        if self.is_local:
+            return self._try("read", path, lambda full: cast(BinaryIO, Path(full).open("rb")))
+        reader = _Reader(self, path, size_bytes=self.size_bytes(path))
+        return cast(BinaryIO, io.BufferedReader(reader, READ_AHEAD_BYTES))
 
     def write(self, path: str, data: bytes) -> None:
         """Put one object, whole or not at all, in place of any older one.
@@ -116,27 +124,30 @@ class Folder:
         Raises:
             PlaceError: no permission, no space, no connection.
         """
-        self._try("write", path, lambda: self._put(path, data))
+        self._try("write", path, lambda full: self._store.write(full, data))
 
     def exists(self, path: str = "") -> bool:
-        """Whether an object (or, for ``""``, anything) is there."""
-        return self._try("read", path, lambda: bool(self._fs.exists(self._full(path))))
+        """Whether an object, or anything below ``path``, is there."""
+        return self._try("read", path, lambda full: self._store.exists(full))
 
     def size_bytes(self, path: str) -> int:
         """Size of one object."""
-        return self._try("read", path, lambda: int(self._fs.size(self._full(path))))
+        return self._try("read", path, lambda full: self._store.size_bytes(full))
 
     def paths(self, path: str = "") -> list[str]:
         """Relative paths of all objects below ``path``, sorted; empty if nothing is there."""
-
-        return [name for name, _ in self._listed(path)]
+        return [entry.path for entry in self.entries(path)]
 
     def entries(self, path: str = "") -> list[Entry]:
         """All objects below ``path``, or the one that it names, sorted by path; no object is read for it."""
-        return [
-            Entry(path=name, size_bytes=int(facts["size"]), version=_version(facts))
-            for name, facts in self._listed(path)
+        base = self._store.name(self._full("")).rstrip("/") + "/"
+        found = [
+            Entry(path=name.removeprefix(base), size_bytes=size_bytes, version=version)
+            for name, size_bytes, version in self._try("list", path, lambda full: self._store.find(full))
+            # A name that ends in a slash is a folder that some program drew into the store.
+            if name.startswith(base) and not name.endswith("/") and not _STAGED.fullmatch(name)
         ]
+        return sorted(found, key=lambda entry: entry.path)
 
     def children(self, path: str = "") -> list[str]:
         """Names directly below ``path``, sorted; empty if nothing is there."""
@@ -146,18 +157,7 @@ class Folder:
 
     def delete(self, path: str = "") -> None:
         """Remove an object, or everything below ``path``; nothing there is no error."""
-
-        def remove() -> None:
-            full = self._full(path)
-            if self.is_local:
-                if self._fs.exists(full):
-                    self._fs.rm(full, recursive=True)
-                return
-            # Not rm: it takes the brackets of a[1].mid for a pattern and deletes a1.mid.
-            for name in self._fs.find(full):
-                self._fs.rm_file(name)
-
-        self._try("delete", path, remove)
+        self._try("delete", path, lambda full: self._store.delete(full))
 
     def check_writable(self) -> None:
         """Fail early where a run would fail late.
@@ -174,27 +174,14 @@ class Folder:
         self.delete(probe)
 
     @cached_property
-    def _fs(self) -> Any:
+    def _store(self) -> _Files | S3:
         protocol = self.uri.partition("://")[0] if "://" in self.uri else "file"
         if protocol not in ("file", "s3", "memory"):
             raise PlaceError(
                 f"storage {self.uri!r} is of an unknown kind",
                 remedy="use a path, file://, s3:// or memory://",
             )
-        return _s3() if protocol == "s3" else fsspec.filesystem(protocol)
-
-    def _listed(self, path: str) -> list[tuple[str, dict[str, Any]]]:
-        def found() -> list[tuple[str, dict[str, Any]]]:
-            self._fs.invalidate_cache()
-            base = self._fs._strip_protocol(self._full("")).rstrip("/") + "/"
-            try:
-                objects = self._fs.find(self._full(path), detail=True)
-            except FileNotFoundError:
-                return []
-            below = [(name[len(base) :], facts) for name, facts in objects.items() if name.startswith(base)]
-            return sorted((entry for entry in below if not _STAGED.fullmatch(entry[0])), key=lambda entry: entry[0])
-
-        return self._try("list", path, found)
+        return S3(_client, renew=_renew) if protocol == "s3" else _Files(fsspec.filesystem(protocol))
 
     def _full(self, path: str) -> str:
         if ".." in path.split("/"):
@@ -202,11 +189,61 @@ class Folder:
         base = str(self.local_path) if self.is_local else self.uri.rstrip("/")
         return f"{base}/{path}" if path else base
 
-    def _put(self, path: str, data: bytes) -> None:
-        if not self.is_local:
-            self._fs.pipe_file(self._full(path), data)
+    def _try(self, verb: str, path: str, action: Callable[[str], T]) -> T:
+        full = self._full(path)
+        try:
+            return action(full)
+        except Exception as error:
+            if not (isinstance(error, OSError) or s3.is_of_client(error)):
+                raise
+            raise _translated(error, verb=verb, full=full, is_local=self.is_local) from error
+
+
+class _Reader(io.RawIOBase):
+    """An object that is read where it is asked for."""
+
+    def __init__(self, folder: Folder, path: str, *, size_bytes: int) -> None:
+        self._folder, self._path, self._size_bytes = folder, path, size_bytes
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size_bytes}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self._at + len(buffer), self._size_bytes)
+        data = self._folder.read_range(self._path, start=self._at, stop=stop) if stop > self._at else b""
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+class _Files:
+    """Objects of a file system of fsspec, on this machine or in memory; its errors never pass."""
+
+    def __init__(self, system: Any) -> None:
+        self._system = system
+
+    def name(self, full: str) -> str:
+        return str(self._system._strip_protocol(full))
+
+    def read(self, full: str) -> bytes:
+        return cast(bytes, self._system.cat_file(full))
+
+    def read_range(self, full: str, *, start: int, stop: int) -> bytes:
+        return cast(bytes, self._system.cat_file(full, start=start, end=stop))
+
+    def write(self, full: str, data: bytes) -> None:
+        if self._system.protocol == "memory":
+            self._system.pipe_file(full, data)
             return
-        target = Path(self._full(path))
+        target = Path(full)
         target.parent.mkdir(parents=True, exist_ok=True)
         staged = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
         try:
@@ -219,61 +256,84 @@ class Folder:
             staged.unlink(missing_ok=True)
             raise
 
-    def _try(self, verb: str, path: str, action: Callable[[], T]) -> T:
-        pause_s = FIRST_PAUSE_S
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return action()
-            except (OSError, TimeoutError) as error:
-                if attempt == ATTEMPTS or not (self._may_pass(error)):
-                    raise self._translated(error, verb=verb, path=path) from error
-            except Exception as error:
-                if not type(error).__module__.startswith(("botocore", "aiohttp", "aiobotocore")):
-                    raise
-                if attempt == ATTEMPTS or "Credential" in type(error).__name__:
-                    raise self._translated(error, verb=verb, path=path) from error
-            time.sleep(pause_s)
-            pause_s *= 2
-        raise AssertionError("unreachable: the last attempt returns or raises")
+    def exists(self, full: str) -> bool:
+        return bool(self._system.exists(full))
 
-    def _may_pass(self, error: OSError) -> bool:
-        return not self.is_local and not isinstance(error, _FINAL_KINDS) and error.errno not in _FINAL_ERRNOS
+    def size_bytes(self, full: str) -> int:
+        return int(self._system.size(full))
 
-    def _translated(self, error: BaseException, *, verb: str, path: str) -> MissingError | PlaceError:
-        full = self._full(path)
-        code = getattr(error, "errno", None)
-        if isinstance(error, FileNotFoundError):
-            return MissingError(f"{full} is not there", remedy="check the address")
-        if isinstance(error, PermissionError) or code in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return PlaceError(
-                f"no permission to {verb} {full}", remedy="choose another folder or change its permissions"
-            )
-        if code in (errno.ENOSPC, errno.EDQUOT):
-            return PlaceError(f"no space left to write {full}", remedy="free some space or choose another folder")
-        reason = " ".join(str(error).split()) or type(error).__name__
-        remedy = (
-            "check the folder and its disk" if self.is_local else "check the address, the server and the credentials"
-        )
-        if "Credential" in type(error).__name__:
-            remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        return PlaceError(f"cannot {verb} {full} ({reason})", remedy=remedy)
+    def find(self, full: str) -> list[Stored]:
+        try:
+            found = self._system.find(full, detail=True)
+        except FileNotFoundError:
+            return []
+        return [
+            (name, int(facts["size"]), f"modified:{facts.get('mtime', facts.get('created', ''))}")
+            for name, facts in found.items()
+        ]
+
+    def delete(self, full: str) -> None:
+        if self._system.protocol != "memory":
+            if self._system.exists(full):
+                self._system.rm(full, recursive=True)
+            return
+        # Not rm: in memory it takes the brackets of a[1].mid for a pattern and deletes a1.mid.
+        for name, _, _ in self.find(full):
+            self._system.rm_file(name)
 
 
-def _version(facts: dict[str, Any]) -> str:
-    # The same object has its tag in quotes or without, by the request that told it.
-    if tag := str(facts.get("ETag") or "").strip('"'):
-        return f"etag:{tag}"
-    changed = facts.get("mtime", facts.get("created", facts.get("LastModified", "")))
-    return f"modified:{changed}"
+def _client() -> Any:
+    with _MAKING:
+        return _client_of(os.getpid(), tuple(os.environ.get(name) for name in _S3_VARIABLES))
 
 
-def _s3() -> Any:
-    # Retries of botocore within those of s3fs within ours would turn a mistyped endpoint into minutes of silence.
-    settings = {
-        "retries": {"max_attempts": 0},
-        "connect_timeout": CONNECT_TIMEOUT_S,
-        "read_timeout": READ_TIMEOUT_S,
-    }
-    system = fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=settings)
-    system.retries = 1
-    return system
+def _renew(client: Any) -> None:
+    """Have the next client look its credentials up anew."""
+    if _client() is client:
+        _client_of.cache_clear()
+
+
+@lru_cache(maxsize=4)
+def _client_of(*_: object) -> Any:
+    import botocore.session
+    from botocore.config import Config
+
+    # Retries of botocore within ours would turn a mistyped endpoint into minutes of silence.
+    config = Config(
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        connect_timeout=s3.CONNECT_TIMEOUT_S,
+        read_timeout=s3.READ_TIMEOUT_S,
+        max_pool_connections=4 * s3.TRANSFERS_AT_ONCE,
+    )
+    session = botocore.session.Session()
+    session.register_component("data_loader", _loader())
+    return session.create_client("s3", config=config)
+
+
+@cache
+def _loader() -> Any:
+    """The descriptions of services, whose reading is nine tenths of the making of a client."""
+    import botocore.loaders
+
+    return botocore.loaders.create_loader()
+
+
+def _translated(error: BaseException, *, verb: str, full: str, is_local: bool) -> MissingError | PlaceError:
+    """The one place where foreign errors become Tutti's."""
+    code, number = s3.code_of(error), getattr(error, "errno", None)
+    if code == "NoSuchBucket":
+        return PlaceError(f"bucket {s3.bucket_of(full)!r} is not there", remedy="make it, or check the address")
+    if isinstance(error, FileNotFoundError) or code in s3.ABSENT_CODES:
+        return MissingError(f"{full} is not there", remedy="check the address")
+    if s3.status_of(error) == 403:
+        remedy = _REMEDIES.get(code, "choose another folder or change its permissions")
+        return PlaceError(f"no permission to {verb} {full} ({code})", remedy=remedy)
+    if isinstance(error, PermissionError) or number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return PlaceError(f"no permission to {verb} {full}", remedy="choose another folder or change its permissions")
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return PlaceError(f"no space left to write {full}", remedy="free some space or choose another folder")
+    remedy = "check the folder and its disk" if is_local else "check the address, the server and the credentials"
+    if "Credential" in type(error).__name__:
+        remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    reason = ": ".join(filter(None, (code, s3.message_of(error)))) or type(error).__name__
+    return PlaceError(f"cannot {verb} {full} ({reason})", remedy=_REMEDIES.get(code, remedy))
