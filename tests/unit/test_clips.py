@@ -13,9 +13,20 @@ from hypothesis import strategies as st
 
 from tests.unit.test_corpus_audio import RATE_HZ, file_of, tone
 from tutti.corpus.audio import decode
-from tutti.corpus.clips import DESCRIBED, HEARD, TOLD, Cutting, clips_of, clips_of_samples, clips_table, windows
+from tutti.corpus.clips import (
+    DESCRIBED,
+    HEARD,
+    TOLD,
+    Cutting,
+    clips_of,
+    clips_of_samples,
+    clips_table,
+    hear_many,
+    windows,
+)
+from tutti.corpus.isolation import Answer, Lost
 from tutti.errors import DataError
-from tutti.features.hearing import hear_untrusted
+from tutti.features.hearing import hear_in_child, hear_untrusted, joined
 from tutti.features.sound import describe
 from tutti.tables import CLIPS, from_parquet, to_parquet
 
@@ -66,7 +77,12 @@ def test_the_id_is_of_the_samples_and_not_of_their_file() -> None:
     assert cut(file_of(tone(), kind="FLAC"), SECOND.model_copy(update={"bits": 24}))[0]["clip_id"] == one
     others = [tone(channels=1), tone(hertz=441), tone(seconds=0.9)]
     ids = {cut(file_of(other))[0]["clip_id"] for other in others}
-    assert len(ids | {one}) == 4
+    slower = SECOND.model_copy(update={"sample_rate_hz": 22_050})
+    ids |= {clip["clip_id"] for clip in cut(file_of(tone(), rate_hz=22_050), slower)[:1]}
+    # The same numbers, one after the other, in two channels and in one.
+    flat_SC = tone().reshape(-1, 1)
+    ids |= {clip["clip_id"] for clip in cut(file_of(flat_SC), Cutting(clip_s=2.0))}
+    assert len(ids | {one}) == 6
 
 
 def test_a_rest_is_kept_by_its_share_and_alone() -> None:
@@ -115,6 +131,20 @@ def test_files_are_heard_in_a_child_as_here() -> None:
     assert heard.file_of_clip == (0, 0, 2)
     assert list(heard.clips) == [*cut(files[0][1]), *cut(files[2][1])]
     assert [(file, reason) for file, reason, _ in heard.refusals] == [(1, "unreadable")]
+
+
+def test_answers_around_a_lost_file_keep_their_numbers() -> None:
+    files = [("a.wav", file_of(tone(seconds=1.7))), ("b.wav", b"?"), ("c.wav", b""), ("d.wav", file_of(tone()))]
+
+    def answer(start: int, stop: int) -> Answer:
+        facts, columns = hear_in_child(files[start:stop], SECOND.model_dump(mode="json"), lambda _: None)
+        return Answer(start, stop, facts, columns)
+
+    heard = joined([answer(2, 4), answer(0, 1)], [Lost(1, "parser_crashed", "signal SIGSEGV")])
+    here = hear_many(files, cutting=SECOND, describe=describe, on_file=lambda _: None)
+    assert heard.clips == here.clips
+    assert heard.file_of_clip == here.file_of_clip == (0, 0, 3)
+    assert [refusal[:2] for refusal in heard.refusals] == [(1, "parser_crashed"), (2, "empty")]
 
 
 def test_real_one_shots_and_loops(shared_folder: Path) -> None:

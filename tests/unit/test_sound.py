@@ -47,7 +47,8 @@ def cadence(tonic: int, *, minor: bool) -> Score:
 def test_clicks_give_their_tempo(qpm: float, rate_hz: int) -> None:
     strength_F = onset_strength(clicks(qpm, rate_hz=rate_hz), sample_rate_hz=rate_hz)
     found, confidence = tempo_qpm(strength_F, sample_rate_hz=rate_hz)
-    assert found == pytest.approx(qpm, rel=0.02)
+    # One frame of the slowest lag is 1 %, of the fastest 3 %: only what is read off between frames is this close.
+    assert found == pytest.approx(qpm, rel=0.002)
     assert confidence > 0.5
     onsets = onsets_s(strength_F, sample_rate_hz=rate_hz)
     assert np.abs(onsets - np.arange(0.1, 9.95, 60 / qpm)).max() < 0.02
