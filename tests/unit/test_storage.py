@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tutti import s3
 from tutti.errors import MissingError, PlaceError
 from tutti.storage import Folder
 
