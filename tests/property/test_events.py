@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from tutti.corpus.score import Notes, Score
-from tutti.features.augment import drop_controls, transpose
 from tutti.features.controls import Controls
 from tutti.features.events import bar_windows, decode, encode, on_grid
 from tutti.features.vocabulary import BAR, EVENTS, INSTRUMENTS, METERS, MOODS
@@ -103,26 +102,3 @@ def test_windows_lose_no_token(score: Score, max_tokens: int) -> None:
     assert all(len(window) <= max_tokens for window in windows)
     assert all(window[head] == BAR and window[head + 1] in meters for window in windows)
     assert events([t for w in windows for t in w[head:].tolist()]) == events(tokens[head:].tolist())
-
-
-@given(scores(), st.integers(-6, 6))
-def test_transposition_moves_every_pitch_and_returns(score: Score, semitones: int) -> None:
-    tokens = encode(score, Controls(key="D minor"))
-    moved = transpose(tokens, semitones=semitones)
-    before, after = decode(tokens).score.notes, decode(moved).score.notes
-    melodic = before.program < 128
-    shift = set((after.pitch.astype(int) - before.pitch)[melodic].tolist())
-    assert shift <= {semitones} or shift == {0}
-    assert_array_equal(before.pitch[~melodic], after.pitch[~melodic])
-    if shift == {semitones}:
-        assert_array_equal(transpose(moved, semitones=-semitones), tokens)
-
-
-@given(_controls, st.integers(0, 100))
-def test_dropped_controls_leave_the_music(controls: Controls, sample: int) -> None:
-    tokens = encode(
-        Score.of(Notes.of(onset_ticks=[0, 24], duration_ticks=[24, 24], pitch=[60, 64]), ticks_per_quarter=24), controls
-    )
-    dropped = drop_controls(tokens, seed=1, epoch=0, sample=sample, rate=1.0)
-    assert_array_equal(dropped[: list(dropped).index(BAR)], encode(decode(tokens).score)[: list(dropped).index(BAR)])
-    assert decode(dropped).score.same_music(decode(tokens).score)

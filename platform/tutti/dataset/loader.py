@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from tutti.dataset import order, packing
 from tutti.dataset.shards import Pieces
-from tutti.features import augment
+from tutti.features.augment import Augmentation, augmented
+from tutti.features.sequences import Sequences
 from tutti.features.vocabulary import BAR, END, PAD
 
 _NO_SEQUENCE = -1
@@ -42,14 +43,6 @@ class Batch:
     def rows(self, start: int, stop: int) -> Batch:
         """Sequences ``start`` to ``stop`` (exclusive)."""
         return Batch(self.inputs_BT[start:stop], self.targets_BT[start:stop], self.segments_BT[start:stop])
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What may change in a piece each time it is seen."""
-
-    most_semitones: int = 0
-    control_dropout: float = 0.0
 
 
 class Loader:
@@ -112,24 +105,22 @@ class Loader:
         shape = (len(samples), self.sequence_tokens)
         inputs, targets = np.full(shape, PAD, dtype=np.int64), np.full(shape, PAD, dtype=np.int64)
         segments = np.full(shape, -1, dtype=np.int64)
-        for row, (epoch, sequence) in enumerate(samples):
+        held = [[] if sequence == _NO_SEQUENCE else self._plan.of(sequence).tolist() for _, sequence in samples]
+        pieces = augmented(
+            Sequences.of([self._pieces[piece] for row in held for piece in row]),
+            augmentation,
+            seed=self._seed,
+            epochs=np.array([epoch for (epoch, _), row in zip(samples, held, strict=True) for _ in row], np.int64),
+            samples=np.array([piece for row in held for piece in row], np.int64),
+        )
+        next_piece = iter(range(len(pieces)))
+        for row, members in enumerate(held):
             at = 0
-            held = [] if sequence == _NO_SEQUENCE else self._plan.of(sequence).tolist()
-            for number, piece in enumerate(held):
-                tokens = self._varied(piece, epoch=epoch, augmentation=augmentation)
+            for number in range(len(members)):
+                tokens = pieces[next(next_piece)]
                 end = at + len(tokens) - 1
                 inputs[row, at:end] = tokens[:-1]
                 targets[row, at:end] = np.where((tokens[1:] >= BAR) | (tokens[1:] == END), tokens[1:], PAD)
                 segments[row, at:end] = number
                 at = end
         return Batch(inputs_BT=inputs, targets_BT=targets, segments_BT=segments)
-
-    def _varied(self, piece: int, *, epoch: int, augmentation: Augmentation) -> NDArray[np.uint16]:
-        tokens = self._pieces[piece]
-        semitones = augment.drawn_transposition(
-            self._seed, epoch=epoch, sample=piece, most_semitones=augmentation.most_semitones
-        )
-        tokens = augment.transpose(tokens, semitones=semitones) if semitones else tokens
-        return augment.drop_controls(
-            tokens, seed=self._seed, epoch=epoch, sample=piece, rate=augmentation.control_dropout
-        )

@@ -27,6 +27,7 @@ from tutti.features.grid import (
     changed,
     changes,
     nearest_tempo,
+    runs,
     settled,
 )
 from tutti.features.vocabulary import BAR, END, EVENTS, PAD, START
@@ -108,7 +109,7 @@ def encode_grid(grid: Grid, *, heads: Sequence[Tokens]) -> tuple[Tokens, Starts]
 
     tokens = np.empty(starts[-1], dtype=np.uint16)
     tokens[starts[:-1]], tokens[starts[1:] - 1] = START, END
-    tokens[_runs(starts[:-1] + 1, head_size)] = np.concatenate(heads) if len(heads) else 0
+    tokens[runs(starts[:-1] + 1, head_size)] = np.concatenate(heads) if len(heads) else 0
     tokens[bar_at] = BAR
     tokens[bar_at[new_meter] + 1] = _METER0 + grid.bar_meter[new_meter]
     tokens[position_at] = _POSITION0 + at.time_ticks - grid.bar_time_ticks[at.bar]
@@ -276,12 +277,6 @@ def _write_notes(tokens: Tokens, notes: GridNotes, says: _Said, *, at: Index) ->
     tokens[at[rows] - 1 - says.velocity[rows]] = _DURATION0 + notes.duration[rows]
     rows = np.flatnonzero(says.program)
     tokens[at[rows] - 1 - says.velocity[rows] - says.duration[rows]] = _PROGRAM0 + notes.program[rows]
-
-
-def _runs(starts: Index, lengths: Index) -> Index:
-    """Runs of numbers end to end: each counts from its start and has its length."""
-    before = np.cumsum(lengths) - lengths
-    return np.asarray(np.arange(lengths.sum()) + np.repeat(starts - before, lengths))
 
 
 def _sums(counts: NDArray[np.integer]) -> Index:

@@ -55,8 +55,8 @@ for _meter, _index in METER_INDEX.items():
 
 _PITCH_BITS, _VELOCITY_BITS, _DURATION_BITS, _PROGRAM_BITS, _TIME_BITS = 7, 5, 7, 8, 36
 _LENGTH_AND_LOUDNESS_BITS = _DURATION_BITS + _VELOCITY_BITS
-_PAUSE_TICKS = _LONGEST
-MAX_TIME_TICKS = 2**_TIME_BITS - _PAUSE_TICKS
+PAUSE_TICKS = _LONGEST
+MAX_TIME_TICKS = 2**_TIME_BITS - PAUSE_TICKS
 """Where the line of time must end; a piece of any ticks that fit int32 is shorter, at whatever resolution."""
 
 
@@ -118,7 +118,7 @@ class Grid:
         span = span_ticks(batch)
         if span.sum() > MAX_TIME_TICKS:
             raise ValueError(f"{len(batch)} pieces last {span.sum()} ticks, over {MAX_TIME_TICKS}: take fewer at once")
-        begin, last = np.cumsum(span) - span, span - 1 - _PAUSE_TICKS
+        begin, last = np.cumsum(span) - span, span - 1 - PAUSE_TICKS
         onset += np.repeat(begin, np.diff(batch.note_starts))
         notes = settled(
             onset,
@@ -132,7 +132,7 @@ class Grid:
         return cls(
             begin_ticks=begin,
             notes=notes,
-            note_starts=_starts_of(begin, notes.time_ticks),
+            note_starts=starts_of(begin, notes.time_ticks),
             tempo_time_ticks=tempo_time,
             tempo=tempo,
             tempo_starts=tempo_starts,
@@ -145,6 +145,11 @@ class Grid:
         return len(self.begin_ticks)
 
     @property
+    def piece_of_note(self) -> Index:
+        """Which piece each note belongs to; shape (N,)."""
+        return np.repeat(np.arange(len(self)), np.diff(self.note_starts))
+
+    @property
     def new_meter(self) -> NDArray[np.bool_]:
         """Bars that begin another meter than the bar before them in their piece had; shape (B,)."""
         new = changed(self.bar_meter)
@@ -154,12 +159,12 @@ class Grid:
     def programs(self) -> NDArray[np.bool_]:
         """Which programs each piece plays; shape (W, 129)."""
         played = np.zeros(len(self) * PROGRAMS, dtype=bool)
-        played[np.repeat(np.arange(len(self)) * PROGRAMS, np.diff(self.note_starts)) + self.notes.program] = True
+        played[self.piece_of_note * PROGRAMS + self.notes.program] = True
         return played.reshape(-1, PROGRAMS)
 
     def scores(self, *, titles: tuple[str | None, ...], composers: tuple[str | None, ...]) -> ScoreBatch:
         """The pieces as scores, under the names that are given for each."""
-        notes, piece = self.notes, np.repeat(np.arange(len(self)), np.diff(self.note_starts))
+        notes, piece = self.notes, self.piece_of_note
         track = np.cumsum(self.programs(), axis=1) - 1
         meter = np.flatnonzero(self.new_meter)
         piece_of_meter = np.searchsorted(self.bar_starts, meter, side="right") - 1
@@ -191,7 +196,7 @@ class Grid:
 def span_ticks(batch: ScoreBatch) -> Index:
     """Ticks of the grid that each piece takes on the line of time, the pause after its last onset included; (W,)."""
     last = reduced(np.maximum, batch.notes.onset_ticks, batch.note_starts)
-    return _rescaled(last, batch, starts=np.arange(len(batch) + 1)) + 1 + _PAUSE_TICKS
+    return _rescaled(last, batch, starts=np.arange(len(batch) + 1)) + 1 + PAUSE_TICKS
 
 
 def nearest_tempo(qpm: NDArray[np.float64]) -> Index:
@@ -244,6 +249,17 @@ def changes(time_ticks: Index, values: Index, *, piece: Index) -> Index:
     return rows[changed(values[rows]) | changed(piece[rows])]
 
 
+def runs(starts: Index, lengths: Index) -> Index:
+    """Runs of numbers end to end: each counts from its start and has its length."""
+    before = np.cumsum(lengths) - lengths
+    return np.asarray(np.arange(lengths.sum()) + np.repeat(starts - before, lengths))
+
+
+def starts_of(begin: Index, time_ticks: Index) -> Starts:
+    """Where the rows of each piece begin that begins at ``begin``; one entry more."""
+    return np.append(np.searchsorted(time_ticks, begin), len(time_ticks))
+
+
 def _unpacked(key: Index) -> GridNotes:
     def field(shift: int, bits: int) -> Small:
         return (key >> shift & (1 << bits) - 1).astype(np.uint16)
@@ -268,10 +284,6 @@ def _rescaled(ticks: NDArray[Any], batch: ScoreBatch, *, starts: Starts) -> Inde
     return np.asarray((2 * TICKS_PER_QUARTER * ticks.astype(np.int64) + own) // (2 * own))
 
 
-def _starts_of(begin: Index, time_ticks: Index) -> Starts:
-    return np.append(np.searchsorted(time_ticks, begin), len(time_ticks))
-
-
 def _tempos(batch: ScoreBatch, *, begin: Index, last: Index) -> tuple[Index, Index, Starts]:
     piece = np.repeat(np.arange(len(batch)), np.diff(batch.tempo_starts))
     ticks, tempo = _rescaled(batch.tempo_ticks, batch, starts=batch.tempo_starts), nearest_tempo(batch.tempo_qpm)
@@ -294,7 +306,7 @@ def _bars(batch: ScoreBatch, *, begin: Index, last: Index) -> tuple[Index, Index
     first = np.cumsum(bars) - bars
     number = np.arange(bars.sum()) - np.repeat(first, bars)
     bar_time = np.repeat(time, bars) + number * np.repeat(lengths, bars)
-    return bar_time, np.repeat(meter, bars), _starts_of(begin, bar_time)
+    return bar_time, np.repeat(meter, bars), starts_of(begin, bar_time)
 
 
 def _meters_on_bar_lines(batch: ScoreBatch) -> tuple[Index, Index, Index]:

@@ -20,7 +20,7 @@ from torch import distributed
 
 from tutti import lineage, seeding
 from tutti.dataset import shards
-from tutti.dataset.loader import Augmentation, Loader
+from tutti.dataset.loader import Loader
 from tutti.errors import UserError
 from tutti.features.vocabulary import EVENTS
 from tutti.lineage import FileEntry
@@ -103,7 +103,7 @@ class Trainer:
             sequence_tokens=self._recipe.sequence_tokens,
             batch_sequences=self._recipe.batch_sequences,
             seed=seeding.derive(self._recipe.seed, "data"),
-            augmentation=Augmentation(self._recipe.most_semitones, self._recipe.control_dropout),
+            augmentation=self._recipe.augmentation,
         )
 
     def _resume(self) -> int:

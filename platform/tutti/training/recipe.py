@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from tutti.config import Settings
-from tutti.features.augment import MAX_TRANSPOSITION_SEMITONES
+from tutti.features.augment import MAX_TRANSPOSITION_SEMITONES, Augmentation
 from tutti.models.flavours import DECODERS, FAMILIES
 
 
@@ -45,6 +46,22 @@ class TrainingRecipe(Settings):
     most_semitones: int = Field(
         default=5, ge=0, le=MAX_TRANSPOSITION_SEMITONES, description="pieces are transposed by up to this, semitones"
     )
+    stretch_rate: float = Field(default=0, ge=0, le=1, description="how often a piece gets another tempo, no unit")
+    most_stretch: float = Field(
+        default=0.1, ge=0, le=1, description="such a tempo is up to this share faster, or as much slower, no unit"
+    )
+    thin_rate: float = Field(
+        default=0, ge=0, le=1, description="how often one of several instruments is left out, no unit"
+    )
+    instruments_rate: float = Field(
+        default=0, ge=0, le=1, description="how often instruments become others of their families, no unit"
+    )
+    splice_rate: float = Field(
+        default=0, ge=0, le=1, description="how often some bars are cut out, or repeated over those after, no unit"
+    )
+    velocity_drop_rate: float = Field(
+        default=0, ge=0, le=1, description="how often all notes of a piece get one velocity, no unit"
+    )
     control_dropout: float = Field(default=0.15, ge=0, le=1, description="how often a control is hidden, no unit")
     seed: int = Field(default=0, ge=0, lt=2**63, description="root of weights, order, augmentation and dropout")
     workers: int = Field(default=2, ge=1, description="Ray Train workers, one process each")
@@ -70,6 +87,11 @@ class TrainingRecipe(Settings):
                 f"micro_batch_sequences {self.micro_batch_sequences} does not divide the {share} sequences of a worker"
             )
         return self
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What may change in a piece each time it is seen."""
+        return Augmentation(**{field.name: getattr(self, field.name) for field in fields(Augmentation)})
 
     @property
     def micro_batches(self) -> int:
