@@ -147,8 +147,7 @@ def summary(overview: Overview) -> list[str]:
         if scale.column in _SUMMED_UP and figures:
             low, middle, high = (scale.write(value) for value in figures[1:4])
             lines[scale.title.lower()] = f"{middle} {scale.unit}".rstrip() + f" · half between {low} and {high}"
-    if overview.tags:
-        lines["tags"] = _counted(overview.tags)
+    lines |= {"composers": _counted(overview.composers), "tags": _counted(overview.tags)}
     if overview.clips is not None:
         clips = overview.clips
         lines["clips"] = f"{clips.clips:,} · {format_seconds(clips.length_s)} · {clips.works:,} works rendered"

@@ -106,12 +106,14 @@ def test_the_newest_of_a_name_is_the_last_that_was_finished(root: Folder) -> Non
     old, new = (publish(root, version=version) for version in (1, 2))
     publish(root, name="other", version=3)
     created(old, now - timedelta(days=1))
-    created(new, now - timedelta(hours=1))
+    created(new, now - timedelta(hours=2))
     Progress.begun("ingest", files=1).write(root / "works" / "bach" / "unfinished")
     assert newest(root, kind="works", name="bach") == new.folder
-    created(old, now)
+    created(old, now - timedelta(hours=1))
     assert newest(root, kind="works", name="bach") == old.folder
-    assert [found.name for found in found_below(root, now=now)] == ["bach", "bach", "bach", "other"]
+    other = lineage.place(root, kind="works", name="other", inputs={"version": 3})
+    in_order = [found.folder for found in found_below(root, now=now)]
+    assert in_order == [root / "works" / "bach" / "unfinished", old.folder, new.folder, other]
     with pytest.raises(MissingError, match=r"no finished works 'bahc' below .*: did you mean 'bach'"):
         newest(root, kind="works", name="bahc")
     with pytest.raises(MissingError, match="there are bach, other"):

@@ -109,6 +109,7 @@ def test_every_value_is_in_one_bar_and_stands_in_it(scale: Scale, values: list[f
 @pytest.mark.parametrize("scale", DRAWN, ids=lambda scale: scale.column)
 def test_bars_rise_and_ticks_lie_among_them(scale: Scale) -> None:
     assert list(scale.edges) == sorted(set(scale.edges))
+    assert scale.counts(np.array(scale.edges)).tolist() == [0] + [1] * len(scale.edges)
     assert all(scale.edges[0] <= tick <= scale.edges[-1] for tick in scale.ticks)
     assert len({scale.bar_name(bar) for bar in range(len(scale.edges) + 1)}) == len(scale.edges) + 1
 
@@ -134,6 +135,17 @@ def test_figures_are_those_of_the_rows_however_they_lie(publish: Callable[..., D
         assert measure.works == sum(measure.counts) == 30
         assert measure.quartiles == pytest.approx(np.quantile(values, [0, 0.25, 0.5, 0.75, 1]))
     assert sum(seen.moods.quadrants.values()) == len(seen.moods.points) == 30
+
+
+def test_a_corpus_on_object_storage_is_told_alike(publish: Callable[..., Dataset], s3_folder: Folder) -> None:
+    here = publish(works_table(12), per_shard=5, refusals=[refusal("empty", "x.mid")])
+    there = lineage.place(s3_folder, kind="works", name="walks", inputs=here.inputs)
+    for path in here.paths():
+        there.write(path, here.read(path))
+    moved = lineage.publish(
+        there, kind="works", name="walks", inputs=here.inputs, files=here.files, facts=here.facts
+    )  # fmt: skip
+    assert render(overview_of(moved)) == render(overview_of(here))
 
 
 def test_drums_alone_have_neither_key_nor_scale(mixed: Overview) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -130,8 +130,3 @@ def _manifest(folder: Folder) -> dict[str, Any]:
         return {"created": datetime.fromisoformat(document["created"]), "facts": dict(document["facts"])}
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{folder.uri}/{MANIFEST} is not a manifest ({error!r})") from error
-
-
-def running(found: Iterable[Found]) -> Iterator[Found]:
-    """Those of them that somebody works on."""
-    return (each for each in found if each.state == State.RUNNING)

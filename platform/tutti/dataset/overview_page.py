@@ -64,7 +64,6 @@ def render(overview: Overview) -> bytes:
     families = {_words(name): works for name, works in overview.families.items()}
     text = _template().render(
         corpus=overview,
-        sources=overview.dataset.facts.get("sources", ()),
         music=format_seconds(overview.length_s),
         time=format_seconds,
         reasons=REFUSAL_REASONS,

@@ -1,14 +1,14 @@
 """Pictures of a corpus as SVG that takes its colours and letters from the page around it.
 
 Each picture has a name for those who do not see it, and each of its parts says its figure when it is pointed at.
-Coordinates are written with one decimal, so the same figures give the same bytes.
+Coordinates are written with one decimal, so the same figures give the same bytes. All words in a picture are ours: no
+text of a corpus is drawn.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from html import escape
 
 import numpy as np
 
@@ -130,10 +130,9 @@ def mood_plane(moods: Moods) -> str:
         parts.append(_label(x, y + (14 if level < 0 else -16), mood, kind="mood", anchor=anchor))
         parts.append(_label(x, y + (32 if level < 0 else 2), share, kind="told", anchor=anchor))
     parts += [
-        _label(middle, 16, "excited", anchor="middle"),
-        _label(middle, _PLANE_SIZE - 8, "calm", anchor="middle"),
-        _label(14, middle, "sad", anchor="middle", turned=True),
-        _label(_PLANE_SIZE - 8, middle, "happy", anchor="middle", turned=True),
+        _label(14, middle, "arousal", turned=True),
+        _label(middle, _PLANE_SIZE - 7, "valence"),
+        *(_label(middle + side * reach, _PLANE_SIZE - 7, name) for side, name in ((-1, "−1"), (0.97, "1"))),
     ]
     told = ", ".join(f"{mood} {_percent(works, total)}" for mood, works in moods.quadrants.items())
     return _svg(parts, width=_PLANE_SIZE, height=_PLANE_SIZE, name=f"Mood plane, works by valence and arousal: {told}")
@@ -165,7 +164,7 @@ class _Frame:
                 shape = _rectangle(
                     self.x(bar) + _GAP / 2, self.bottom - height, self._step - _GAP, height, kind=f"bar {kind}".strip()
                 )
-                drawn.append(f"<g><title>{escape(name)}: {_share(count, total, what=what)}</title>{shape}</g>")
+                drawn.append(f"<g><title>{name}: {_share(count, total, what=what)}</title>{shape}</g>")
         return drawn
 
     def grid(self) -> list[str]:
@@ -235,9 +234,9 @@ def _line(x: float, y: float, to_x: float, to_y: float, *, kind: str) -> str:
 
 def _label(x: float, y: float, text: str, *, kind: str = "tick", anchor: str = "middle", turned: bool = False) -> str:
     turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turned else ""
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{turn}>{escape(text)}</text>'
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{turn}>{text}</text>'
 
 
 def _svg(parts: Iterable[str], *, width: int, height: int, name: str) -> str:
     drawn = "".join(parts)
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(name)}">{drawn}</svg>'
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{name}">{drawn}</svg>'
