@@ -103,9 +103,8 @@ def find(dataset: str, *, root: Folder) -> Dataset:
         MissingError: neither is there.
         IntegrityError: its files differ from its manifest.
     """
-    folder = Folder(dataset.rstrip("/")) if dataset.strip("/") else root
-    if "/" in dataset or folder.exists(MANIFEST):
-        return lineage.load(folder)
+    if "/" in dataset or Folder(dataset).exists(MANIFEST):
+        return lineage.load(Folder(dataset.rstrip("/")))
     return lineage.load(newest(root, kind="works", name=dataset))
 
 
