@@ -12,7 +12,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -68,9 +68,13 @@ class Bench:
                 started_s = clock()
                 action()
                 rates[name].append(amount / (clock() - started_s))
+        self.rates(subject, rates, unit=f"{unit}/s")
+
+    def rates(self, subject: str, values: Mapping[str, Sequence[float]], *, unit: str) -> None:
+        """Record quantities that were measured over several rounds."""
         self.figures[subject] = {
-            name: Figure(statistics.median(found), min(found), max(found), f"{unit}/s", self.rounds)
-            for name, found in rates.items()
+            name: Figure(statistics.median(found), min(found), max(found), unit, len(found))
+            for name, found in values.items()
         }
 
     def count(self, subject: str, values: Mapping[str, float], *, unit: str) -> None:

@@ -13,19 +13,27 @@ from pydantic import Field, field_validator
 from cluster.embedded import start_embedded_ray
 from tutti import config, lineage, telemetry
 from tutti.corpus import ingest, rights
-from tutti.corpus.sources import Item, resolve
+from tutti.corpus.drafting import Analysis
+from tutti.corpus.file_index import HashIndex
+from tutti.corpus.item import Item
+from tutti.corpus.parcels import parcels
+from tutti.corpus.sources import survey
 from tutti.errors import RecipeError
 from tutti.features.descriptors import describe
+from tutti.features.hearing import hear_untrusted
 from tutti.lineage import Dataset
+from tutti.progress import recorded
 from tutti.storage import Folder
 from tutti.telemetry import Reporter
 from tutti.units import format_seconds
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_NAMES_IN_NAME = 3
+FILE_INDEX = "parts/files.index"
+ANALYSIS = Analysis(describe=describe, hear=hear_untrusted)
 
 
-class IngestRecipe(ingest.Reading):
+class IngestRecipe(ingest.IngestSettings):
     """What to read, under which terms, and how."""
 
     sources: tuple[str, ...] = Field(
@@ -47,13 +55,16 @@ class IngestRecipe(ingest.Reading):
             raise ValueError(str(error)) from None
 
     @property
-    def reading(self) -> ingest.Reading:
+    def settings(self) -> ingest.IngestSettings:
         """The settings that the rows depend on, beside the files themselves."""
-        return ingest.Reading(**{name: getattr(self, name) for name in ingest.Reading.model_fields})
+        return ingest.IngestSettings(**{name: getattr(self, name) for name in ingest.IngestSettings.model_fields})
 
 
 def run(recipe: IngestRecipe, *, name: str | None = None, root: Folder, reporter: Reporter) -> Dataset:
     """Read the sources into the works table; found, where it was done before.
+
+    A run that was killed goes on, and one with more files reads only those: what each parcel of files became is kept
+    below ``parts/`` of the results root.
 
     Args:
         recipe: what to read.
@@ -62,10 +73,11 @@ def run(recipe: IngestRecipe, *, name: str | None = None, root: Folder, reporter
         reporter: told how far it is.
 
     Raises:
-        UserError: a source is not there or holds no music, its licence must be named, nothing could be read, or the
-            folder cannot be written.
+        UserError: a source is not there or holds no music, its licence must be named, more files are bad than the
+            recipe allows, nothing could be read, or the folder cannot be written.
     """
-    items = items_of(recipe)
+    index = HashIndex.read(root, path=FILE_INDEX)
+    items, metadata = survey_of(recipe, index=index)
     name = name or _name_of(items)
     folder = _place(recipe, items=items, name=name, root=root)
     found = lineage.find(folder)
@@ -73,39 +85,86 @@ def run(recipe: IngestRecipe, *, name: str | None = None, root: Folder, reporter
         reporter.line(f"works {name}: found finished · {counts(found)}")
         return found
     folder.check_writable()
-    from tutti.corpus.on_ray import read_items  # a second run, which reads nothing, must not wait for Ray
+    index.write()
+    for line in metadata:
+        reporter.line(line)
+    from tutti.corpus.on_ray import (
+        read_parcels,
+        write_shards,
+    )  # a second run, which reads nothing, must not wait for Ray
 
     start_embedded_ray()
-    outcomes = read_items(items, reading=recipe.reading, describe=describe, reporter=reporter)
-    dataset = ingest.publish(
-        outcomes, items=items, reading=recipe.reading, folder=folder, name=name, sources=recipe.sources
-    )
+    settings = recipe.settings
+    parts = ingest.parts_folder(root, settings)
+
+    with recorded(folder, verb="ingest", files=len(items)) as record:
+
+        def check(done: int, works: int, refused: Counter[str], example: str) -> None:
+            record.update(done=done, works=works, refusals=refused)
+            ingest.check_refused(refused, files=len(items), max_share=settings.max_refused_share, example=example)
+
+        outcomes = read_parcels(
+            parcels(items), parsing=settings.parsing, analysis=ANALYSIS, folder=parts, reporter=reporter, check=check
+        )
+        made = ingest.plan(outcomes, settings=settings)
+        files = write_shards(made.shards, parts=parts, folder=folder, reporter=reporter)
+        dataset = ingest.publish(
+            made,
+            files=files,
+            items=items,
+            settings=settings,
+            folder=folder,
+            name=name,
+            sources=recipe.sources,
+            metadata=metadata,
+        )
     reporter.line(f"works {name}: {counts(dataset)}")
     return dataset
 
 
-def items_of(recipe: IngestRecipe) -> list[Item]:
+def items_of(recipe: IngestRecipe, *, index: HashIndex | None = None) -> list[Item]:
     """The files of all sources, in the recipe's order.
+
+    Args:
+        recipe: what to read.
+        index: hashes of files that were read before.
 
     Raises:
         UserError: a source is not there or holds no music, or its licence must be named.
     """
-    sources = dict.fromkeys(recipe.sources)
-    return [item for source in sources for item in resolve(source, licence=recipe.licence)][: recipe.max_files]
+    return survey_of(recipe, index=index)[0]
+
+
+def survey_of(recipe: IngestRecipe, *, index: HashIndex | None = None) -> tuple[list[Item], list[str]]:
+    """As :func:`items_of`, and what came of each table beside the files, for people."""
+    listings = [survey(source, licence=recipe.licence, index=index) for source in dict.fromkeys(recipe.sources)]
+    items = [item for listing in listings for item in listing.items]
+    return items[: recipe.max_files], [str(usage) for listing in listings for usage in listing.usages]
 
 
 def counts(works: Dataset) -> str:
     """What a works dataset holds, in one short text."""
     facts = works.facts
     text = f"{facts['works']:,} works · {facts['notes']:,} notes · {format_seconds(facts['length_s'])} of music"
-    refused = ", ".join(f"{count} {reason}" for reason, count in facts["refusals"].items())
-    return f"{text} · refused: {refused}" if refused else text
+    clips = facts.get("clips")
+    refusals = dict(facts["refusals"])
+    duplicates = refusals.pop("duplicate", 0)
+    near = facts["near_duplicates"]
+    refused = ", ".join(f"{count:,} {reason}" for reason, count in refusals.items())
+    parts = [
+        text if facts["works"] or not clips else "",
+        f"{clips['clips']:,} clips · {format_seconds(clips['length_s'])} of sound" if clips else "",
+        f"{duplicates:,} duplicates" if duplicates else "",
+        f"{near['works']:,} in {near['groups']:,} groups of near duplicates" if near["groups"] else "",
+        f"refused: {refused}" if refused else "",
+    ]
+    return " · ".join(filter(None, parts))
 
 
 def _place(recipe: IngestRecipe, *, items: Sequence[Item], name: str, root: Folder) -> Folder:
     if not _NAME.fullmatch(name):
         raise RecipeError(f"name {name!r} cannot be a folder", remedy="use letters, digits, '.', '_' and '-'")
-    return lineage.place(root, kind=ingest.KIND, name=name, inputs=ingest.inputs_of(items, recipe.reading))
+    return lineage.place(root, kind=ingest.KIND, name=name, inputs=ingest.inputs_of(items, recipe.settings))
 
 
 def _name_of(items: Sequence[Item]) -> str:

@@ -6,12 +6,15 @@ import numpy as np
 import pyarrow as pa
 
 from tutti import lineage
+from tutti.corpus.drafting import settled
 from tutti.corpus.score import Notes, Score
+from tutti.corpus.score_batch import ScoreBatch
+from tutti.corpus.works import Origin, drafts
 from tutti.features.descriptors import describe
 from tutti.features.encoding import encode_works
 from tutti.lineage import Dataset
 from tutti.storage import Folder
-from tutti.tables import TOKENS, WORKS, to_parquet, to_table
+from tutti.tables import TOKENS, to_parquet
 
 SCALE = np.array([0, 2, 4, 5, 7, 9, 11])
 
@@ -35,30 +38,30 @@ def walk(seed: int, *, bars: int = 4) -> Score:
     )
 
 
+SPLITS_OF_TEN = ("train",) * 7 + ("valid", "valid", "test")
+
+
 def works_table(num_works: int, *, bars: int = 4, licence: str = "CC0-1.0") -> pa.Table:
     """``works`` rows of walks: 70 % train, the rest valid and test."""
-    rows = []
-    for seed in range(num_works):
-        score = walk(seed, bars=bars)
-        rows.append(
-            {
-                "work_id": score.work_id(),
-                "source_uri": f"walk:{seed}",
-                "source_sha256": "0" * 64,
-                "collection": "walks",
-                "title": score.title,
-                "composer": None,
-                "licence": licence,
-                "licence_origin": "tests",
-                "split": ("train", "train", "train", "train", "train", "train", "train", "valid", "valid", "test")[
-                    seed % 10
-                ],
-                "fingerprint": str(seed),
-                **score.columns(),
-                **describe(score),
-            }
+    batch = ScoreBatch.of([walk(seed, bars=bars) for seed in range(num_works)])
+    origins = [
+        Origin(
+            source_uri=f"walk:{seed}",
+            source_sha256="0" * 64,
+            collection="walks",
+            licence=licence,
+            licence_origin="tests",
         )
-    return to_table(rows, WORKS)
+        for seed in range(num_works)
+    ]
+    return settled(
+        drafts(batch, origins=origins, describe=describe),
+        table="works",
+        decided={
+            "group_id": batch.work_ids(),
+            "split": [SPLITS_OF_TEN[seed % 10] for seed in range(num_works)],
+        },
+    )
 
 
 def tokens_dataset(folder: Folder, *, num_works: int = 40, bars: int = 4) -> Dataset:

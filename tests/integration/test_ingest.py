@@ -67,12 +67,14 @@ def _table(dataset: Dataset, path: str, schema: object) -> list[dict[str, object
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_folder_of_good_and_bad_files(songs: Path, tmp_path: Path) -> None:
-    recipe = build(IngestRecipe, {"sources": [str(songs)], "licence": "CC0-1.0", "max_notes": 30, "works_per_shard": 8})
+    recipe = build(
+        IngestRecipe,
+        {"sources": [str(songs)], "licence": "CC0-1.0", "screening": {"max_notes": 30}, "works_per_shard": 8},
+    )
     made = run(recipe, name="songs", root=Folder(str(tmp_path / "one")), reporter=Silent())
     works = rows(made, "works")
     assert len(works) == made.facts["works"] == GOOD + 1
-    assert [path for path in made.paths() if path.startswith("works")] == [f"works-{n:05d}.parquet" for n in range(3)]
-    assert [row["work_id"] for row in works] == sorted(row["work_id"] for row in works)
+    assert [row["source_uri"] for row in works] == sorted(str(row["source_uri"]) for row in works)
     refused = {Path(str(row["source_uri"])).name: row["reason"] for row in rows(made, "refusals")}
     # Names are taken in order, so the copy that comes later is the duplicate.
     assert refused == {
@@ -143,11 +145,18 @@ def test_only_bad_files_are_one_clear_line_and_no_dataset(tmp_path: Path) -> Non
     (folder / "a.mid").write_bytes(b"")
     (folder / "b.mid").write_bytes(b"")
     (folder / "c.mid").write_bytes(b"words")
+    root = Folder(str(tmp_path / "results"))
+    line = (
+        r"3 of 3 files cannot be taken, more than the share of 0.5: 2 empty, 1 unreadable "
+        r"\(such as: the file holds no bytes\): mend the sources, or allow more with --set max_refused_share=1"
+    )
+    with pytest.raises(InputError, match=line):
+        run(IngestRecipe(sources=(str(folder),)), root=root, reporter=Silent())
     line = (
         r"none of 3 files could be taken, 2 of them as empty \(such as: the file holds no bytes\): name other sources"
     )
     with pytest.raises(InputError, match=line):
-        run(IngestRecipe(sources=(str(folder),)), root=Folder(str(tmp_path / "results")), reporter=Silent())
+        run(IngestRecipe(sources=(str(folder),), max_refused_share=1.0), root=root, reporter=Silent())
     assert not list((tmp_path / "results").rglob(lineage.MANIFEST))
 
 

@@ -1,6 +1,7 @@
-"""Items through Ray Data: one row is one file, from its place to its rows.
+"""Parcels to parts and parts to shards, each as a stream of Ray tasks; nothing but indices comes back to the caller.
 
-The stage needs the columns ``index`` and ``item`` and gives ``index``, ``works`` and ``refusals``.
+The first stage needs the columns ``index`` and ``parcels`` and gives ``index`` and ``outcomes``; the second needs
+``index`` and ``shard`` and gives ``index`` and ``file``.
 """
 
 from __future__ import annotations
@@ -8,82 +9,139 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
 
 import pyarrow as pa
 import ray.data
 
-from tutti.corpus.ingest import Describe, Outcome, Reading, read_item
-from tutti.corpus.sources import Item
+from tutti.corpus.drafting import Analysis, Parsing
+from tutti.corpus.ingest import ShardPlan, write_shard
+from tutti.corpus.item import Item
+from tutti.corpus.parts import Outcome, read_parcel
 from tutti.errors import IntegrityError
+from tutti.lineage import FileEntry
+from tutti.storage import Folder
 from tutti.telemetry import Reporter
 
-MAX_FILES_PER_TASK = 16
-TASKS_AT_LEAST = 32
+MAX_PARCELS_PER_TASK = 4
+TASKS_AT_LEAST = 64
 
-_READ = pa.schema([("index", pa.int64()), ("works", pa.large_binary()), ("refusals", pa.large_string())])
+Parcel = tuple[Item, ...]
 
 
-def read_items(items: Sequence[Item], *, reading: Reading, describe: Describe, reporter: Reporter) -> list[Outcome]:
-    """Read every item on the Ray cluster that this process is connected to.
+def read_parcels(
+    parcels: Sequence[Parcel],
+    *,
+    parsing: Parsing,
+    analysis: Analysis,
+    folder: Folder,
+    reporter: Reporter,
+    check: Callable[[int, int, Counter[str], str], None],
+) -> list[Outcome]:
+    """Read every parcel on the Ray cluster that this process is connected to.
 
     Args:
-        items: what to read; paths must be visible to every node.
-        reading: settings.
-        describe: the descriptor columns of a score; a function that workers can import.
+        parcels: what to read; paths must be visible to every node.
+        parsing: settings.
+        analysis: what is computed of pieces and sound; functions that workers can import.
+        folder: of the parts.
         reporter: told of files as they are done.
+        check: told files and works so far, refusals by reason and the detail of one; may raise to stop the run.
 
     Returns:
-        One outcome for each item, in the items' order.
+        One outcome for each parcel, in the parcels' order.
 
     Raises:
-        IntegrityError: a file was lost or doubled on its way.
+        IntegrityError: a parcel was lost or doubled on its way.
     """
-    files_per_task = max(1, min(MAX_FILES_PER_TASK, len(items) // TASKS_AT_LEAST))
-    rows = [{"index": index, "item": pickle.dumps(item)} for index, item in enumerate(items)]
+    per_task = max(1, min(MAX_PARCELS_PER_TASK, len(parcels) // TASKS_AT_LEAST))
+    rows = [
+        {"index": start, "parcels": pickle.dumps(list(parcels[start : start + per_task]))}
+        for start in range(0, len(parcels), per_task)
+    ]
+    total = sum(len(parcel) for parcel in parcels)
     outcomes: dict[int, Outcome] = {}
-    works = refused = 0
-    with reporter.task("ingest", total=len(items), unit="files") as task, _quiet():
-        read = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // files_per_task)).map_batches(
-            _read,
-            fn_kwargs={"reading": reading, "describe": describe},
-            batch_size=files_per_task,
-            batch_format="pyarrow",
+    files = works = 0
+    refused, example = Counter[str](), ""
+    with reporter.task("ingest", total=total, unit="files") as task:
+        stage = _stream(rows, _read, parsing=parsing, analysis=analysis, folder=folder)
+        for row in stage:
+            for at, packed in enumerate(pickle.loads(row["outcomes"]), start=row["index"]):
+                outcome = Outcome.unpacked(packed)
+                _put(outcomes, at, outcome, what="parcel")
+                files, works = files + len(parcels[at]), works + outcome.works.num_rows
+                refused.update(refusal["reason"] for refusal in outcome.refusals)
+                example = example or next((refusal["detail"] for refusal in outcome.refusals), "")
+            task.update(files, note=f"{works} works" + (f", {refused.total()} refused" if refused else ""))
+            check(files, works, refused, example)
+    return _in_order(outcomes, count=len(parcels), what="parcel")
+
+
+def write_shards(shards: Sequence[ShardPlan], *, parts: Folder, folder: Folder, reporter: Reporter) -> list[FileEntry]:
+    """Write every shard on the Ray cluster that this process is connected to.
+
+    Args:
+        shards: what each is made of.
+        parts: folder of the parts.
+        folder: of the dataset.
+        reporter: told of shards as they are done.
+
+    Returns:
+        One file for each shard, in order.
+
+    Raises:
+        IntegrityError: a shard was lost or doubled on its way.
+    """
+    rows = [{"index": index, "shard": pickle.dumps(shard)} for index, shard in enumerate(shards)]
+    files: dict[int, FileEntry] = {}
+    with reporter.task("write", total=len(shards), unit="shards") as task:
+        for row in _stream(rows, _write, parts=parts, folder=folder):
+            _put(files, row["index"], FileEntry(**json.loads(row["file"])), what="shard")
+            task.update(len(files))
+    return _in_order(files, count=len(shards), what="shard")
+
+
+def _stream(rows: list[dict[str, Any]], stage: Callable[..., pa.Table], **settings: Any) -> Iterator[dict[str, Any]]:
+    """Rows through a stage, a task for each, in the order in which they are done."""
+    if not rows:
+        return
+    with _quiet():
+        made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            stage, fn_kwargs=settings, batch_size=1, batch_format="pyarrow"
         )
-        for row in read.iter_rows():
-            if row["index"] in outcomes:
-                raise IntegrityError(f"{items[row['index']].uri} came twice")
-            outcome = Outcome(works=_unpacked(row["works"]), refusals=tuple(json.loads(row["refusals"])))
-            outcomes[row["index"]] = outcome
-            works, refused = works + outcome.works.num_rows, refused + len(outcome.refusals)
-            task.update(len(outcomes), note=f"{works} works" + (f", {refused} refused" if refused else ""))
-    if len(outcomes) != len(items):
-        lost = next(item for index, item in enumerate(items) if index not in outcomes)
-        raise IntegrityError(f"{lost.uri} was lost on its way")
-    return [outcomes[index] for index in range(len(items))]
+        yield from made.iter_rows()
 
 
-def _read(batch: pa.Table, *, reading: Reading, describe: Describe) -> pa.Table:
-    outcomes = [read_item(pickle.loads(item), reading=reading, describe=describe) for item in batch["item"].to_pylist()]
-    columns = {
-        "index": batch["index"],
-        "works": [_packed(outcome.works) for outcome in outcomes],
-        "refusals": [json.dumps(outcome.refusals) for outcome in outcomes],
-    }
-    return pa.table(columns, schema=_READ)
+def _read(batch: pa.Table, *, parsing: Parsing, analysis: Analysis, folder: Folder) -> pa.Table:
+    (packed,) = batch["parcels"].to_pylist()
+    outcomes = [
+        read_parcel(parcel, parsing=parsing, analysis=analysis, folder=folder).packed()
+        for parcel in pickle.loads(packed)
+    ]
+    return pa.table({"index": batch["index"], "outcomes": pa.array([pickle.dumps(outcomes)], pa.large_binary())})
 
 
-def _packed(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return bytes(sink.getvalue().to_pybytes())
+def _write(batch: pa.Table, *, parts: Folder, folder: Folder) -> pa.Table:
+    (packed,) = batch["shard"].to_pylist()
+    file = write_shard(pickle.loads(packed), parts=parts, folder=folder)
+    return pa.table({"index": batch["index"], "file": pa.array([json.dumps(asdict(file))])})
 
 
-def _unpacked(data: bytes) -> pa.Table:
-    with pa.ipc.open_stream(data) as stream:
-        return stream.read_all()
+def _put(held: dict[int, Any], index: int, value: Any, *, what: str) -> None:
+    if index in held:
+        raise IntegrityError(f"{what} {index} came twice")
+    held[index] = value
+
+
+def _in_order(held: dict[int, Any], *, count: int, what: str) -> list[Any]:
+    lost = sorted(set(range(count)) - set(held))
+    if lost:
+        raise IntegrityError(f"{what} {lost[0]} was lost on its way")
+    return [held[index] for index in range(count)]
 
 
 @contextmanager

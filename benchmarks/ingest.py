@@ -1,0 +1,272 @@
+"""From files to the works table, beside what peers take to parse or tokenise: ``python -m benchmarks.ingest``.
+
+One core: the process and the one that parses for it are bound to one core; the seconds are wall time, reading the files
+and writing Parquet included. Peers do less on the same files in the same run: pretty_midi only parses, MidiTok's REMI
+parses (by symusic) and tokenises.
+
+Scaling: ``tutti ingest``'s own run on Ray, with its start taken out, of a folder of 20,000 files with everything bound
+to one core and then to two; the memory of its driver and of its largest worker; and how long the command takes on the
+same folder a second time. The folder is made of the same files, each in several transpositions.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pretty_midi
+import psutil
+from miditok import REMI, TokenizerConfig
+from symusic.core import ScoreTick
+
+from benchmarks.events import midi_files
+from benchmarks.harness import Bench, run
+from tutti.corpus import ingest
+from tutti.corpus.drafting import Analysis
+from tutti.corpus.midi import read_midi, write_midi
+from tutti.corpus.parcels import parcels
+from tutti.corpus.parts import read_parcel
+from tutti.corpus.score import Score
+from tutti.corpus.sources import resolve
+from tutti.errors import DataError
+from tutti.features.descriptors import describe
+from tutti.features.hearing import hear_untrusted
+from tutti.storage import Folder
+
+T = TypeVar("T")
+
+CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
+ANALYSIS = Analysis(describe=describe, hear=hear_untrusted)
+FILES = 20_000
+CORES = (1, 2)
+SAMPLES_PER_S = 5
+
+
+def corpus_files() -> list[bytes]:
+    """All MIDI files of the corpora beside this checkout, else Bach chorales."""
+    found = [path.read_bytes() for path in sorted(CORPORA.rglob("*.mid"))]
+    return found or midi_files()[1]
+
+
+def measure(bench: Bench) -> None:
+    """One core, then Ray."""
+    files = corpus_files()
+    with tempfile.TemporaryDirectory(prefix="tutti-ingest-") as folder:
+        place = Path(folder)
+        one_core(bench, files, place=place)
+        many_files(bench, files, place=place)
+
+
+def one_core(bench: Bench, files: list[bytes], *, place: Path) -> None:
+    """Race one process on one core."""
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="pretty_midi")
+    source = place / "source"
+    source.mkdir()
+    for number, data in enumerate(files):
+        (source / f"{number:05d}.mid").write_bytes(data)
+    remi = REMI(TokenizerConfig(use_programs=True, one_token_stream_for_programs=True))
+    sample = files[:: max(len(files) // 80, 1)]
+    all_notes, sample_notes = notes_of(files), notes_of(sample)
+    bench.note(
+        f"{len(files):,} files of {all_notes:,} notes for Tutti, {len(sample)} of {sample_notes:,} for its peers"
+    )
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        ours = timed(lambda: ingest_here(source, root=place / "root"), rounds=bench.rounds, amount=all_notes)
+        parse = timed(
+            lambda: [quietly(read_by_pretty_midi, data) for data in sample], rounds=bench.rounds, amount=sample_notes
+        )
+        tokens = timed(
+            lambda: [quietly(lambda one: remi.encode(ScoreTick.from_midi(one)), data) for data in sample],
+            rounds=bench.rounds,
+            amount=sample_notes,
+        )
+    finally:
+        os.sched_setaffinity(0, before)
+    name = "Tutti: parse, describe, fingerprint, write"
+    bench.rates(
+        "notes a second of one core",
+        {name: ours, "pretty_midi: parse": parse, "MidiTok REMI: parse, tokenise": tokens},
+        unit="notes/s",
+    )
+    bench.name("ingest_notes_s_core", bench.figures["notes a second of one core"][name].median)
+
+
+def ingest_here(source: Path, *, root: Path) -> None:
+    """What ``tutti ingest`` does, without Ray."""
+    shutil.rmtree(root, ignore_errors=True)
+    settings = ingest.IngestSettings()
+    items = resolve(str(source), licence="CC0-1.0")
+    folder = Folder(str(root))
+    parts = ingest.parts_folder(folder, settings)
+    made = ingest.plan(
+        [read_parcel(parcel, parsing=settings.parsing, analysis=ANALYSIS, folder=parts) for parcel in parcels(items)],
+        settings=settings,
+    )
+    shards = [ingest.write_shard(shard, parts=parts, folder=folder / "works") for shard in made.shards]
+    ingest.publish(
+        made,
+        files=shards,
+        items=items,
+        settings=settings,
+        folder=folder / "works",
+        name="benchmark",
+        sources=[str(source)],
+        metadata=[],
+    )
+
+
+def many_files(bench: Bench, files: list[bytes], *, place: Path) -> None:
+    """Twenty thousand files by the command's own run, on one core and on two."""
+    source = place / "many"
+    notes = transposed_copies(files, into=source, count=FILES)
+    bench.note(f"{FILES:,} files of {notes:,} notes on Ray")
+    rates: dict[int, float] = {}
+    for cores in CORES:
+        root = place / f"root-{cores}"
+        seconds, driver_bytes, worker_bytes = run_on_ray(source, root=root, cores=cores)
+        rates[cores] = notes / seconds
+        bench.count(
+            f"on Ray, {cores} core" + "s" * (cores > 1),
+            {
+                "notes a second": rates[cores],
+                "driver, MiB": driver_bytes / 2**20,
+                "largest worker, MiB": worker_bytes / 2**20,
+            },
+            unit="",
+        )
+        bench.name(f"driver_mib_{cores}", driver_bytes / 2**20)
+        bench.name(f"worker_mib_{cores}", worker_bytes / 2**20)
+    bench.name("ingest_scaling", rates[CORES[-1]] / rates[CORES[0]])
+    command = [sys.executable, "-m", "jobs.cli", "ingest", str(source), "--licence", "CC0-1.0", "--root", str(root)]
+    again = [
+        1 / rate
+        for rate in timed(
+            lambda: subprocess.run(command, check=True, capture_output=True), rounds=bench.rounds, amount=1
+        )
+    ]
+    bench.rates("the same command again", {f"{FILES:,} unchanged files": again}, unit="s")
+    bench.name("reingest_s", float(np.median(again)))
+
+
+def transposed_copies(files: list[bytes], *, into: Path, count: int) -> int:
+    """Write ``count`` MIDI files, each music in as many keys as it takes; return their notes."""
+    into.mkdir()
+    scores = [score for data in files if (score := quietly(read_midi, data)) is not None]
+    written = notes = 0
+    for semitones in range(12 * (1 + count // len(scores))):
+        for score in scores:
+            if written == count:
+                return notes
+            moved = transposed(score, semitones=(semitones + 1) // 2 * (-1) ** semitones)
+            (into / f"{written:06d}.mid").write_bytes(write_midi(moved))
+            written, notes = written + 1, notes + len(moved.notes)
+    return notes
+
+
+def transposed(score: Score, *, semitones: int) -> Score:
+    """The score in another key; drums, and notes that would leave MIDI's pitches, stay."""
+    pitch = score.notes.pitch.astype(np.int64) + np.where(score.notes.program == 128, 0, semitones)
+    pitch = np.where((pitch < 0) | (pitch > 127), score.notes.pitch, pitch)
+    # Drums alone do not change with the key: another velocity makes them another work.
+    velocity = np.clip(score.notes.velocity.astype(np.int64) - abs(semitones), 1, 127).astype(np.uint8)
+    return replace(score, notes=replace(score.notes, pitch=pitch.astype(np.uint8), velocity=velocity))
+
+
+def run_on_ray(source: Path, *, root: Path, cores: int) -> tuple[float, int, int]:
+    """Seconds of the run after Ray's start; most bytes of its driver, and of a worker with the child that parses."""
+    code = (
+        "import json, sys, time\n"
+        "from cluster.embedded import start_embedded_ray\n"
+        "from jobs.ingest import IngestRecipe, run\n"
+        "from tutti.storage import Folder\n"
+        "from tutti.telemetry import Silent, quiet_libraries\n"
+        "quiet_libraries()\n"
+        f"start_embedded_ray(address='local', num_cpus={cores})\n"
+        "started = time.perf_counter()\n"
+        f"recipe = IngestRecipe(sources=({str(source)!r},), licence='CC0-1.0')\n"
+        f"run(recipe, root=Folder({str(root)!r}), reporter=Silent())\n"
+        "print(json.dumps(time.perf_counter() - started), flush=True)\n"
+    )
+    available = sorted(os.sched_getaffinity(0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, set(available[:cores])),
+    )
+    driver_bytes = worker_bytes = 0
+    driver = psutil.Process(process.pid)
+    while process.poll() is None:
+        driver_bytes = max(driver_bytes, resident(driver))
+        worker_bytes = max(
+            [worker_bytes, *(resident(one) + sum(map(resident, one.children())) for one in workers_of(driver))]
+        )
+        time.sleep(1 / SAMPLES_PER_S)
+    assert process.stdout is not None
+    if process.returncode:
+        raise RuntimeError(f"the run on {cores} cores ended with exit code {process.returncode}")
+    return float(json.loads(process.stdout.read().strip().splitlines()[-1])), driver_bytes, worker_bytes
+
+
+def workers_of(driver: psutil.Process) -> list[psutil.Process]:
+    """Ray's worker processes below the driver."""
+    try:
+        return [one for one in driver.children(recursive=True) if one.name().startswith("ray::")]
+    except psutil.Error:
+        return []
+
+
+def resident(process: psutil.Process) -> int:
+    """Bytes that the process holds and shares with nobody, 0 where it has ended."""
+    try:
+        return int(process.memory_full_info().uss)
+    except psutil.Error:
+        return 0
+
+
+def timed(action: Callable[[], object], *, rounds: int, amount: float) -> list[float]:
+    """Amount a second of each round, after one that warms up."""
+    action()
+    rates = []
+    for _ in range(rounds):
+        started_s = time.perf_counter()
+        action()
+        rates.append(amount / (time.perf_counter() - started_s))
+    return rates
+
+
+def notes_of(files: list[bytes]) -> int:
+    """Notes of the files that Tutti reads."""
+    return sum(len(score.notes) for data in files if (score := quietly(read_midi, data)) is not None)
+
+
+def read_by_pretty_midi(data: bytes) -> object:
+    """The file as pretty_midi holds it."""
+    return pretty_midi.PrettyMIDI(io.BytesIO(data))
+
+
+def quietly(read: Callable[[bytes], T], data: bytes) -> T | None:
+    """What a reader makes of a file, nothing where it refuses it."""
+    try:
+        return read(data)
+    except (DataError, ValueError, OSError, KeyError, IndexError, RuntimeError):
+        return None
+
+
+if __name__ == "__main__":
+    run("ingest", measure)
