@@ -16,7 +16,7 @@ from tutti.corpus import note_tables, scores
 from tutti.corpus.found_pieces import HANGING_NOTE_QUARTERS, MAX_NOTES, FoundPieces
 from tutti.corpus.midi_chunks import MAX_FILE_BYTES
 from tutti.corpus.score import Score
-from tutti.corpus.score_batch import ScoreBatch
+from tutti.corpus.score_batch import MAX_PIECES, ScoreBatch
 from tutti.errors import DataError
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ class _Reading:
                 self._read_midi(number, data)
             else:
                 found = self._found(name, data)
+                self._check_room(len(found))
                 self._others.append(found)
                 self._files_of_others += [number] * len(found)
         except DataError as error:
@@ -148,6 +149,12 @@ class _Reading:
                 refusals.append((file, reason, detail))
         return Parsed(batch, file_of_piece, tuple(sorted(refusals, key=lambda refusal: refusal[0])))
 
+    def _check_room(self, pieces: int) -> None:
+        if len(self._files_of_midi) + len(self._files_of_others) + pieces > MAX_PIECES:
+            raise DataError(
+                "too_long", f"its {pieces} pieces and those of the files before it are more than {MAX_PIECES}"
+            )
+
     def _read_midi(self, number: int, data: bytes) -> None:
         from tutti.corpus.midi_chunks import read_chunks
         from tutti.corpus.midi_reader import MidiReader
@@ -155,6 +162,7 @@ class _Reading:
         if self._midi is None:
             self._midi = MidiReader(hanging_note_quarters=self._options.hanging_note_quarters)
         chunks = read_chunks(data)
+        self._check_room(len(chunks.pieces()))
         for tracks in chunks.pieces():
             try:
                 self._midi.add(chunks, tracks)

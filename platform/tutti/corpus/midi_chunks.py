@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from tutti.errors import DataError
 
 MAX_FILE_BYTES = 32 * 2**20
+MAX_TRACKS = 2**16 - 1
 
 _HEADER_BYTES, _CHUNK_HEAD_BYTES = 14, 8
 _META, _TRACK_NAME = 0xFF, 0x03
@@ -52,7 +53,7 @@ def read_chunks(data: bytes) -> Chunks:
     """The frame of a MIDI file.
 
     Raises:
-        DataError: empty, unreadable, no_notes (no track), bad_time (division) or too_long (size).
+        DataError: empty, unreadable, no_notes (no track), bad_time (division) or too_long (size, tracks).
     """
     if not data:
         raise DataError("empty", "the file holds no bytes")
@@ -72,6 +73,10 @@ def read_chunks(data: bytes) -> Chunks:
     if len(tracks) < track_count:
         raise DataError(
             "unreadable", f"the header promises {track_count} tracks and the file holds {len(tracks)}: it is cut short"
+        )
+    if len(tracks) > MAX_TRACKS:
+        raise DataError(
+            "too_long", f"{len(tracks)} tracks are more than the limit of {MAX_TRACKS}, which a header can count"
         )
     if not tracks:
         raise DataError("no_notes", "the file holds no track")
