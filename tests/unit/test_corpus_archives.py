@@ -311,6 +311,15 @@ def test_a_tar_that_leads_back_to_where_it_was_ends() -> None:
     assert "damaged after 1 files" in str(found[""])
 
 
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+def test_a_header_that_is_none_is_damage_and_not_the_end(kind: str) -> None:
+    data = bytearray(packed({"a.mid": b"a", "b.mid": b"b"}, kind="tar"))
+    data[1024:1536] = random.Random(0).randbytes(512)
+    found = taken(bytes(data) if kind == "tar" else gzip.compress(data), kind=kind)
+    assert found["a.mid"] == b"a"
+    assert "damaged after 1 files" in str(found[""])
+
+
 def test_a_checksum_that_differs_is_told() -> None:
     data = bytearray(zipped({"a.mid": b"a" * 500, "b.mid": b"b"}, method=zipfile.ZIP_STORED))
     data[100] ^= 1
@@ -322,9 +331,9 @@ def test_a_compressed_tar_is_unpacked_once_for_all_of_its_members(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {f"{number:04}.mid": random.Random(number).randbytes(2000) for number in range(600)}
-    (tmp_path / "x.tgz").write_bytes(packed(files, kind="tar.gz"))
+    (tmp_path / "x.tgz").write_bytes(packed({"inside.zip": b"", **files, "inside.tar": b""}, kind="tar.gz"))
     items = resolve(str(tmp_path))
-    assert len(parcels(items)) == 1
+    assert len(parcels(items)) == 1, "what is refused stands with the others, so that it parts them not"
     opened: list[int] = []
     seen: list[int] = []
 
@@ -338,7 +347,7 @@ def test_a_compressed_tar_is_unpacked_once_for_all_of_its_members(
             super().rewind()
 
     monkeypatch.setattr(archives.gzip, "GzipFile", Counted)
-    assert results(items) == list(files.values())
+    assert results(items)[1:-1] == list(files.values())
     assert (opened, seen) == ([1], [])
 
 

@@ -68,6 +68,7 @@ def test_a_file_may_be_named_in_any_of_these_columns(column: str) -> None:
 
 def test_a_name_is_a_path_below_the_table_then_below_the_source_then_the_only_such_name() -> None:
     files = ["a/x.mid", "a/b/a/x.mid", "a/b/only.mid", "c/only.mid", "c/twice.mid", "c/d/twice.mid"]
+    files += ["a/b/c/two.mid", "a/b/d/two.mid"]
     for name, meant in {
         "a/x.mid": "a/b/a/x.mid",
         "./a\\x.mid": "a/b/a/x.mid",
@@ -75,6 +76,7 @@ def test_a_name_is_a_path_below_the_table_then_below_the_source_then_the_only_su
         "../x.mid": "a/x.mid",
         "somewhere/else/only.mid": "a/b/only.mid",
         "twice.mid": None,
+        "two.mid": None,
         "nothing.mid": None,
     }.items():
         told = labels(f"file,title\n{name},T\n", files=files, path="a/b/metadata.csv")
@@ -84,17 +86,17 @@ def test_a_name_is_a_path_below_the_table_then_below_the_source_then_the_only_su
 
 def test_the_deepest_table_speaks_first_and_of_one_table_the_first_row() -> None:
     tables = [
-        table("file,title\na/x.mid,outer\ny.mid,first\ny.mid,second\ngone.mid,lost\n"),
+        table("file,title\na/x.mid,outer\ny.mid,first\ny.mid,second\ngone.mid,lost\n", path="A.csv"),
         table("file,title\nx.mid,inner\n", path="a/labels.csv"),
     ]
     told, usages = read_sidecars(tables, paths=["a/x.mid", "y.mid"])
     assert {index: (said.labels.title, said.origin) for index, said in told.items()} == {
         0: ("inner", "a/labels.csv"),
-        1: ("first", "metadata.csv"),
+        1: ("first", "A.csv"),
     }
     assert [str(usage) for usage in usages] == [
         "a/labels.csv: 1 rows tell of 1 files",
-        "metadata.csv: 4 rows tell of 1 files · 1 rows name no file here (lines 5)"
+        "A.csv: 4 rows tell of 1 files · 1 rows name no file here (lines 5)"
         " · 2 rows name files that were told of before",
     ]
 

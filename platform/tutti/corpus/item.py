@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from tutti.corpus import formats, note_tables
+from tutti.corpus import audio, formats, note_tables
 from tutti.corpus.metadata import Labels
 from tutti.corpus.midi_chunks import MAX_FILE_BYTES
 from tutti.corpus.rights import UNKNOWN
 from tutti.units import format_bytes
 
 MUSIC21_SCHEME = "music21:"
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 # Two hours of stereo as FLAC, fifty minutes as WAV.
 MAX_AUDIO_BYTES = 512 * 2**20
-SUFFIXES = tuple(dict.fromkeys((*formats.SUFFIXES, *AUDIO_SUFFIXES)))
+SUFFIXES = tuple(dict.fromkeys((*formats.SUFFIXES, *audio.SUFFIXES)))
 _SUFFIXES = frozenset(SUFFIXES)
 _STORAGE = ("s3://", "memory://")
 
@@ -112,7 +111,7 @@ def limit_bytes(name: str) -> int:
     suffix = _suffix(name)
     if suffix in note_tables.SUFFIXES:
         return note_tables.MAX_FILE_BYTES
-    return MAX_AUDIO_BYTES if suffix in AUDIO_SUFFIXES else MAX_FILE_BYTES
+    return MAX_AUDIO_BYTES if suffix in audio.SUFFIXES else MAX_FILE_BYTES
 
 
 def too_large(size_bytes: int, *, limit: int) -> str:
