@@ -195,19 +195,28 @@ def _plan_lines(recipe: IngestRecipe, *, items: Sequence[Item], name: str, folde
 @click.option("--name", help="Name of the dataset; by default that of its collections.")
 @click.option("--root", default="results", show_default=True, help="Results root: a folder or s3://bucket/prefix.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set another field of the recipe.")
+@click.option("--render", is_flag=True, help="Then render each work to audio, cut into clips aligned with its notes.")
 @click.option("--dry-run", is_flag=True, help="Say what would be read and where it would go, and read nothing.")
 def command(
-    sources: tuple[str, ...], licence: str, name: str | None, root: str, overrides: tuple[str, ...], dry_run: bool
+    sources: tuple[str, ...],
+    licence: str,
+    name: str | None,
+    root: str,
+    overrides: tuple[str, ...],
+    render: bool,
+    dry_run: bool,
 ) -> None:
-    """Read scores into the works table.
+    """Read music into the works table, and sound into the clips table.
 
-    A SOURCE is a folder or file of MIDI, MusicXML, ABC or kern, an http(s) or s3 address of one, or music21:COLLECTION,
-    such as music21:bach. What cannot be read becomes a row in the refusals table. Sources that were read before are
-    found, not read again.
+    A SOURCE is a folder, a file, a zip or tar of MIDI, MusicXML, ABC, kern, WAV, FLAC, OGG, MP3 or Parquet tables of
+    notes, an http(s) or s3 address of one, or music21:COLLECTION, such as music21:bach. A CSV or JSONL beside the files
+    may tell title, composer, licence, tags and mood. What cannot be read becomes a row in the refusals table. A run
+    that was killed goes on, and sources that were read before are found, not read again.
 
     \b
     Example:
       tutti ingest music21:bach ~/midi --licence CC0-1.0 --name chorales
+      tutti ingest s3://bucket/lakh.zip --set screening.min_notes=50 --set screening.drop_drums_only=true
     """
     telemetry.quiet_libraries()
     text = yaml.safe_dump({"sources": list(sources), "licence": licence})
@@ -221,3 +230,9 @@ def command(
         return
     dataset = run(recipe, name=name, root=place, reporter=telemetry.reporter())
     click.echo(f"works: {dataset.folder.uri}")
+    if render:
+        from jobs import pairs  # the synthesiser is slow to load, and not every ingest renders
+
+        settings = pairs.PairSettings(cutting=recipe.cutting)
+        clips = pairs.run(dataset, settings=settings, root=place, reporter=telemetry.reporter())
+        click.echo(f"clips: {clips.folder.uri}")

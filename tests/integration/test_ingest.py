@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from click.testing import CliRunner
 
+from jobs import pairs
 from jobs.ingest import IngestRecipe, command, run
 from tutti import lineage
 from tutti.config import build
@@ -20,7 +22,7 @@ from tutti.corpus.score import Notes, Score
 from tutti.errors import InputError, MissingError, PlaceError, RecipeError
 from tutti.lineage import Dataset
 from tutti.storage import Folder
-from tutti.tables import REFUSALS, WORKS, from_parquet
+from tutti.tables import CLIPS, REFUSALS, WORKS, from_parquet
 from tutti.telemetry import Silent
 
 GOOD = 21
@@ -57,7 +59,7 @@ def songs(tmp_path: Path) -> Path:
 
 
 def rows(dataset: Dataset, name: str) -> list[dict[str, object]]:
-    schema = REFUSALS if name == "refusals" else WORKS
+    schema = {"refusals": REFUSALS, "clips": CLIPS, "works": WORKS}[name]
     return [row for path in dataset.paths() if path.startswith(name) for row in _table(dataset, path, schema)]
 
 
@@ -203,3 +205,57 @@ def web(tmp_path: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+def wave(path: Path, *, hertz: float, seconds: float, level: float = 0.3) -> None:
+    times_s = np.arange(int(seconds * 22_050)) / 22_050
+    soundfile.write(path, (level * np.sin(2 * np.pi * hertz * times_s)).astype(np.float32), 22_050)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_sound_becomes_clips_and_works_are_rendered_beside_their_notes(tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    wave(folder / "a.wav", hertz=440, seconds=13)
+    wave(folder / "b-again.wav", hertz=440, seconds=13)
+    wave(folder / "c.flac", hertz=262, seconds=3)
+    wave(folder / "d.wav", hertz=262, seconds=3, level=0.0)
+    (folder / "e.ogg").write_bytes(b"OggS and no more")
+    (folder / "f.mid").write_bytes(write_midi(melody(1)))
+    (folder / "g.mid").write_bytes(write_midi(melody(2)))
+    (folder / "metadata.csv").write_text(
+        'file,title,license,tags,mood,room\na.wav,Tone,CC-BY-4.0,"calm, long",calm,hall\nnone.wav,Gone,,,,\n'
+    )
+    recipe = build(
+        IngestRecipe, {"sources": [str(folder)], "licence": "CC0-1.0", "cutting": {"sample_rate_hz": 22_050}}
+    )
+    root = Folder(str(tmp_path / "results"))
+    made = run(recipe, root=root, reporter=Silent())
+    refused = {Path(str(row["source_uri"])).name: row["reason"] for row in rows(made, "refusals")}
+    assert refused == {"b-again.wav": "duplicate", "d.wav": "silent", "e.ogg": "unreadable"}
+    clips = rows(made, "clips")
+    assert [(Path(str(row["source_uri"])).name, row["start_s"], row["length_s"]) for row in clips] == [
+        ("a.wav", 0.0, 10.0),
+        ("c.flac", 0.0, 3.0),
+    ]
+    tone = clips[0]
+    assert (tone["title"], tone["licence"], tone["tags"], tone["mood_source"]) == (
+        "Tone", "CC-BY-4.0", ["calm", "long"], "label"
+    )  # fmt: skip
+    assert (tone["valence"], tone["arousal"], tone["metadata"]) == (0.5, -0.5, '{"room": "hall"}')
+    assert made.facts["clips"]["licences"] == {"CC-BY-4.0": 1, "CC0-1.0": 1}
+    assert made.facts["works"] == 2
+    assert "1 rows name no file here (lines 3)" in made.facts["metadata"][0]
+
+    settings = pairs.PairSettings(cutting=recipe.cutting)
+    paired = pairs.run(made, settings=settings, root=root, reporter=Silent())
+    rendered = rows(paired, "clips")
+    assert {row["work_id"] for row in rendered} == {row["work_id"] for row in rows(made, "works")}
+    assert paired.facts["licences"] == {"CC0-1.0": 2}
+    # Killed before the manifest, and with a file lost: what is missing is made again, to the same bytes.
+    paired.folder.delete(lineage.MANIFEST)
+    paired.folder.delete("clips-00000.parquet")
+    again = pairs.run(made, settings=settings, root=root, reporter=Silent())
+    assert [(entry.path, entry.sha256) for entry in again.files] == [
+        (entry.path, entry.sha256) for entry in paired.files
+    ]

@@ -65,7 +65,7 @@ def read_parcels(
     ]
     total = sum(len(parcel) for parcel in parcels)
     outcomes: dict[int, Outcome] = {}
-    files = works = 0
+    files = works = clips = 0
     refused, example = Counter[str](), ""
     with reporter.task("ingest", total=total, unit="files") as task:
         stage = _stream(rows, _read, parsing=parsing, analysis=analysis, folder=folder)
@@ -74,9 +74,13 @@ def read_parcels(
                 outcome = Outcome.unpacked(packed)
                 _put(outcomes, at, outcome, what="parcel")
                 files, works = files + len(parcels[at]), works + outcome.works.num_rows
+                clips += outcome.clips.num_rows
                 refused.update(refusal["reason"] for refusal in outcome.refusals)
                 example = example or next((refusal["detail"] for refusal in outcome.refusals), "")
-            task.update(files, note=f"{works} works" + (f", {refused.total()} refused" if refused else ""))
+            found = [f"{works} works" if works else "", f"{clips} clips" if clips else ""]
+            task.update(
+                files, note=", ".join([*filter(None, found), *([f"{refused.total()} refused"] if refused else [])])
+            )
             check(files, works, refused, example)
     return _in_order(outcomes, count=len(parcels), what="parcel")
 
