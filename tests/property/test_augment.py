@@ -83,6 +83,8 @@ def test_a_broken_sequence_is_not_whole(tokens: NDArray[np.uint16], data: st.Dat
     broken = tokens.copy()
     at = data.draw(st.integers(list(tokens).index(BAR), len(tokens) - 1))
     broken[at] = data.draw(st.integers(0, len(EVENTS) - 1))
+    if data.draw(st.booleans()):
+        broken = np.delete(tokens, at)
     decoded = decode(broken)
     said = len(_names(broken, "Pitch")) + len(_names(broken, "Drum"))
     # A note that is said twice sounds once: odd music, but every token of it is understood.
@@ -295,6 +297,26 @@ def _check_splice(bars: list[int], *, held: int, cut: bool) -> None:
         assert away == list(range(away[0], away[-1] + 1))
         assert [bars[bar] for bar in away] == list(range(away[0] - len(away), away[0]))
         assert len(away) <= most
+
+
+@pytest.mark.parametrize("most_tokens", [120, 180, 250, 999])
+def test_windows_that_begin_without_a_tempo_are_spliced_where_it_can_be_said(most_tokens: int) -> None:
+    windows = Sequences.of(bar_windows(_song(3), max_tokens=most_tokens))
+    steps = np.arange(0, 1, 0.2)
+    draws = np.array([(what, count, first) for what in (0, 0.9) for count in steps for first in steps])
+    for number in range(len(windows)):
+        grid = opened(Sequences.of([windows[number]] * len(draws))).grid
+        bars, starts = variation.spliced_bars(grid, pieces=np.ones(len(draws), dtype=bool), draws=draws)
+        made = variation.rearranged(grid, bars=bars, starts=starts)
+        for bar, source in enumerate(bars.tolist()):
+            assert [row[:2] for row in _of_bar(made, bar)] == [row[:2] for row in _of_bar(grid, source)]
+
+
+def test_tempos_that_meet_at_the_scales_end_are_said_once() -> None:
+    score = replace(_two_tempos(), tempo_qpm=np.array([270.0, 300.0]))
+    made = variation.stretched(Grid.of(ScoreBatch.of([score, score])), factors=np.array([2.0, 1.0]))
+    assert [TEMPOS_QPM[tempo] for tempo in made.tempo] == [304, 268, 304]
+    assert made.tempo_starts.tolist() == [0, 1, 3]
 
 
 def test_the_tempo_that_a_stretch_began_with_is_said_again() -> None:

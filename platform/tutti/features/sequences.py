@@ -135,7 +135,7 @@ def opened(sequences: Sequences) -> Opened:
 
 
 class _Parts:
-    """Where the parts of each sequence lie."""
+    """Where bars, positions and notes lie, found once for both questions: is it whole, and what does it say."""
 
     def __init__(self, sequences: Sequences) -> None:
         self.sequences, self.sequence = sequences, sequences.sequence_of_token
@@ -146,11 +146,11 @@ class _Parts:
         self.note_at = np.flatnonzero((self.kind == _KIND["Pitch"]) | (self.kind == _KIND["Drum"]))
         self.bar_of_token = np.cumsum(tokens == BAR) - 1
         self.first_bar = np.searchsorted(self.bar_at, sequences.starts[:-1])
-        follows = np.append(self.kind[1:], 0)[self.bar_at] == _KIND["Meter"]
-        said = np.maximum.accumulate(np.where(follows, np.arange(len(self.bar_at)), 0))
-        self.says_meter = follows
-        next_token = np.append(tokens, 0)[self.bar_at[said] + 1] - _FIRST["Meter"]
-        self.bar_meter = np.clip(next_token, 0, len(METER_TICKS) - 1)
+        self.says_meter = np.append(self.kind[1:], 0)[self.bar_at] == _KIND["Meter"]
+        bar_that_said = np.maximum.accumulate(np.where(self.says_meter, np.arange(len(self.bar_at)), 0))
+        meter = np.append(tokens, 0)[self.bar_at[bar_that_said] + 1] - _FIRST["Meter"]
+        # Where no bar has said one yet, the sequence is odd, and any meter will do until that is found.
+        self.bar_meter = np.clip(meter, 0, len(METER_TICKS) - 1)
         self.offset = tokens[self.position_at] - _FIRST["Position"]
 
     def _at(self, kind: str) -> Index:
