@@ -68,6 +68,8 @@ def test_a_note_is_read() -> None:
         (b"RIFF\x00\x00\x00\x00WAVEfmt ", "unreadable", "RIFF of kind b'WAVE'"),
         (smf(NOTE + b"\x00\x90\x3c"), "unreadable", "Unexpected EOF"),
         (smf(b"\x00\x3c\x64"), "unreadable", "running status"),
+        # symusic takes an end-of-track of any length, and says nothing of what it leaves unread.
+        (smf(NOTE + b"\x00\xff\x2f\x01\x00" + NOTE), "unreadable", "do not end where its bytes do"),
         # Past the last pitch of the last channel lies memory that is not symusic's.
         (smf(b"\x00\x9f\xff\x64" + NOTE), "unreadable", "status 0x9f has the data ff 64"),
         (smf(b"\x00\x8f\x80\x64" + NOTE), "unreadable", "status 0x8f has the data 80 64"),
