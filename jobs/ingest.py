@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from tutti.corpus.file_index import HashIndex
 from tutti.corpus.item import Item
 from tutti.corpus.parcels import parcels
 from tutti.corpus.sources import survey
-from tutti.errors import RecipeError
+from tutti.errors import PlaceError, RecipeError
 from tutti.features.descriptors import describe
 from tutti.features.hearing import hear_untrusted
 from tutti.lineage import Dataset
@@ -82,6 +83,9 @@ def run(recipe: IngestRecipe, *, name: str | None = None, root: Folder, reporter
     folder = _place(recipe, items=items, name=name, root=root)
     found = lineage.find(folder)
     if found is not None:
+        # The index only saves time, and what is finished is found below a root that cannot be written, too.
+        with contextlib.suppress(PlaceError):
+            index.write()
         reporter.line(f"works {name}: found finished · {counts(found)}")
         return found
     folder.check_writable()

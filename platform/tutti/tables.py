@@ -26,7 +26,7 @@ REFUSAL_REASONS = {
     "parser_timeout": "the parsing process did not answer within its limit",
     "unknown_format": "the file's name ends in no known format",
     "unreachable": "the source could not be fetched",
-    "unsafe_archive": "the archive, or a member of it, is encrypted, damaged or unpacks to too much",
+    "unsafe_archive": "an archive or a member of it: encrypted, damaged, nested, a link, or unpacking to too much",
     "silent": "no window of the audio is above the limit of silence",
     "too_few_notes": "screened: fewer notes than the recipe asks for",
     "too_short": "screened: shorter than the recipe asks for",
