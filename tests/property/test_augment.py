@@ -326,6 +326,14 @@ def test_windows_that_begin_without_a_tempo_are_spliced_where_it_can_be_said(mos
             assert [row[:2] for row in _of_bar(made, bar)] == [row[:2] for row in _of_bar(grid, source)]
 
 
+def test_a_piece_that_lost_its_beginning_tells_the_tempo_that_it_now_begins_with() -> None:
+    song = encode(_two_tempos(), _controls(_two_tempos()))
+    count = 60
+    made = _augmented(Sequences.of([song] * count), Augmentation(splice_rate=1), seed=1)
+    told = {(*_names(made[number], "TempoClass"), _names(made[number], "Tempo")[0]) for number in range(count)}
+    assert told == {(tempo_class(60.0), "60"), (tempo_class(120.0), "120")}
+
+
 def test_tempos_that_meet_at_the_scales_end_are_said_once() -> None:
     score = replace(_two_tempos(), tempo_qpm=np.array([270.0, 300.0]))
     made = variation.stretched(Grid.of(ScoreBatch.of([score, score])), factors=np.array([2.0, 1.0]))

@@ -4,8 +4,8 @@ What changes notes changes the music that whole sequences say (:mod:`tutti.featu
 hiding of controls are done on tokens, of any sequence. Music that would no longer fit the place of its sequence, or
 would have no note left, stays as it was.
 
-Controls go on telling the truth. ``Key`` moves with transposition, ``TempoClass`` with the tempo, ``Instruments`` with
-a voice that left; what cannot be known without the whole work becomes ``any``: ``Density`` and ``Mood`` without a
+Controls go on telling the truth. ``Key`` moves with transposition, ``TempoClass`` with the first tempo, ``Instruments``
+with a voice that left; what cannot be known without the whole work becomes ``any``: ``Density`` and ``Mood`` without a
 voice, ``Density`` of spliced bars and their ``Length`` when bars were cut, ``Mood`` at another tempo or without
 dynamics.
 
@@ -243,13 +243,15 @@ def _changed(music: Opened, wanted: _Wanted) -> tuple[Opened, NDArray[np.bool_]]
     stays = np.arange(len(bars)) - np.repeat(starts[:-1] - grid.bar_starts[:-1], np.diff(starts))
     moved = reduced(np.maximum, (bars != stays).astype(np.int64), starts) > 0
     sped = (wanted.factors != 1) & (np.diff(grid.tempo_starts) > 0)
-    heads, begins = list(music.heads), _first_tempos(made)
+    begins, played = _first_tempos(made), thinned.programs()
+    retimed = sped | (begins != _first_tempos(grid))
+    heads = list(music.heads)
     for number in np.flatnonzero(gone >= 0).tolist():
-        heads[number] = _without_voice(heads[number], int(gone[number]), played=thinned.programs()[number])
-    for number in np.flatnonzero(sped & (begins >= 0)).tolist():
+        heads[number] = _without_voice(heads[number], int(gone[number]), played=played[number])
+    for number in np.flatnonzero(retimed & (begins >= 0)).tolist():
         heads[number] = _at_tempo(heads[number], TEMPOS_QPM[begins[number]])
     untold = np.zeros((len(grid), len(CONTROL_KINDS)), dtype=bool)
-    untold[:, CONTROL_KINDS.index("TempoClass")] = sped & (begins < 0)
+    untold[:, CONTROL_KINDS.index("TempoClass")] = retimed & (begins < 0)
     untold[:, CONTROL_KINDS.index("Density")] = (gone >= 0) | cut | moved
     untold[:, CONTROL_KINDS.index("Length")] = cut
     untold[:, CONTROL_KINDS.index("Mood")] = (gone >= 0) | sped | wanted.levelled
