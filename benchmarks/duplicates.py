@@ -1,9 +1,9 @@
 """Near duplicates among real works and other versions of them: ``python -m benchmarks.duplicates``.
 
 Recall of a kind: the share of changed copies that fall into the group of the work that they were made of, all works and
-all copies of that kind being grouped together. Copies are made by :mod:`benchmarks.perturbations`. What is taken for a
-version of something although it is not is counted among works that nobody wrote (:mod:`benchmarks.imitations`) and, by
-hand, among the real ones: `platform/decisions/0006-near-duplicates.md`.
+all copies of that kind being grouped together. Copies come from :mod:`benchmarks.versions.perturbations`. What is taken
+for a version of something although it is not is counted among works that nobody wrote
+(:mod:`benchmarks.versions.imitations`) and, by hand, among the real ones: `platform/decisions/0006-near-duplicates.md`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.events import CHORALE_TEMPO_QPM, CORPORA
-from benchmarks.grouping import BUDGET_BYTES
 from benchmarks.harness import Bench, run
-from benchmarks.imitations import Habits, imitations
-from benchmarks.perturbations import DRUM_KINDS, KINDS
+from benchmarks.versions.grouping import BUDGET_BYTES
+from benchmarks.versions.imitations import Habits, imitations
+from benchmarks.versions.perturbations import DRUM_KINDS, KINDS
 from tutti.corpus.duplicates import groups
 from tutti.corpus.fingerprint import fingerprints
 from tutti.corpus.midi import read_midi
@@ -174,11 +174,11 @@ def joined_anew(alone: Rows, label: Rows) -> int:
 
 
 def grouped(values: NDArray[np.uint64], starts: Rows) -> tuple[Rows, dict[str, float]]:
-    """Groups of the sketches, and what :mod:`benchmarks.grouping` says of its seconds and bytes."""
+    """Groups of the sketches, and what :mod:`benchmarks.versions.grouping` says of its seconds and bytes."""
     with tempfile.TemporaryDirectory() as folder:
         sketches_file, labels_file = Path(folder) / "sketches.npz", Path(folder) / "labels.npy"
         np.savez(sketches_file, values=values, starts=starts)
-        command = [sys.executable, "-m", "benchmarks.grouping", str(sketches_file), str(labels_file)]
+        command = [sys.executable, "-m", "benchmarks.versions.grouping", str(sketches_file), str(labels_file)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
         return np.load(labels_file), json.loads(done.stdout)
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from benchmarks.imitations import Habits, imitations
-from benchmarks.perturbations import DRUM_KINDS, KINDS
+from benchmarks.versions.imitations import Habits, imitations
+from benchmarks.versions.perturbations import DRUM_KINDS, KINDS
 from tests.music import walk
+from tutti.corpus import duplicates
 from tutti.corpus.duplicates import agreement, groups
 from tutti.corpus.midi import read_midi
 from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
@@ -139,6 +140,31 @@ def test_groups_do_not_depend_on_order_or_budget(order: list[int], seed: int) ->
     shuffled = groups(*sketches(ScoreBatch.of([scores[at] for at in order])), budget_bytes=1)
     assert partition(straight) == {frozenset(order[at] for at in group) for group in partition(shuffled)}
     assert all(straight[at] == min(group) for group in partition(straight) for at in group)
+
+
+def test_a_work_with_many_copies_is_one_group() -> None:
+    """More copies than each work is held against."""
+    draw = np.random.default_rng(7)
+    base = written(3, seed=11, notes_of_each=200)
+    copies = [score for number in range(60) if (score := KINDS["several"](base[number % 2], draw))]
+    label = groups(*sketches(ScoreBatch.of([*base, *copies])), budget_bytes=BUDGET_BYTES)
+    sizes = np.bincount(label, minlength=len(label))
+    assert sizes[:2].sum() >= STATED_RECALL * (2 + len(copies))
+    assert sizes[2] == 1
+
+
+def test_which_pairs_are_looked_at_does_not_depend_on_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen where each work is held against one other only, so that nearly every hash has more works than that."""
+    monkeypatch.setattr(duplicates, "NEXT_WORKS", 1)
+    draw = np.random.default_rng(7)
+    base = written(2, seed=11, notes_of_each=200)
+    scores = [score for number in range(40) if (score := KINDS["third"](base[number % 2], draw))]
+    straight = groups(*sketches(ScoreBatch.of(scores)), budget_bytes=BUDGET_BYTES)
+    assert len(partition(straight)) > 2
+    for _ in range(5):
+        order = draw.permutation(len(scores))
+        shuffled = groups(*sketches(ScoreBatch.of([scores[at] for at in order])), budget_bytes=2**16)
+        assert partition(straight) == {frozenset(order[list(group)].tolist()) for group in partition(shuffled)}
 
 
 def partition(label: NDArray[np.int64]) -> set[frozenset[int]]:

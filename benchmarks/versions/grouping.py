@@ -1,4 +1,4 @@
-"""Group the sketches of a file and say what it cost: ``python -m benchmarks.grouping FILE.npz LABELS.npy``.
+"""Group the sketches of a file and say what it cost: ``python -m benchmarks.versions.grouping FILE.npz LABELS.npy``.
 
 A process of its own, so that what it holds at most is what grouping holds.
 """

@@ -37,9 +37,8 @@ class Habits:
         notes = batch.notes
         steps = np.rint(notes.onset_ticks * (STEPS_PER_QUARTER / batch.ticks_per_quarter)[batch.piece_of_note])
         part = batch.piece_of_note * 2**16 + notes.track
-        order = np.lexsort((notes.pitch, steps, part))[
-            notes.program[np.lexsort((notes.pitch, steps, part))] < DRUM_PROGRAM
-        ]
+        order = np.lexsort((notes.pitch, steps, part))
+        order = order[notes.program[order] < DRUM_PROGRAM]
         part, steps, pitch = part[order], steps[order].astype(np.int64), notes.pitch[order].astype(np.int64)
         last = np.append((np.diff(steps) != 0) | (np.diff(part) != 0), True)
         part, steps, pitch = part[last], steps[last], pitch[last]
