@@ -11,6 +11,7 @@ same folder a second time. The folder is made of the same files, each in several
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -50,7 +51,6 @@ T = TypeVar("T")
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
 ANALYSIS = Analysis(describe=describe, hear=hear_untrusted)
 FILES = 20_000
-CORES = (1, 2)
 SAMPLES_PER_S = 5
 
 
@@ -130,36 +130,28 @@ def ingest_here(source: Path, *, root: Path) -> None:
 
 
 def many_files(bench: Bench, files: list[bytes], *, place: Path) -> None:
-    """Twenty thousand files by the command's own run, on one core and on two."""
+    """Twenty thousand files by the command's own run: one core, two, and two Ray nodes of one core each."""
     source = place / "many"
     notes = transposed_copies(files, into=source, count=FILES)
-    bench.note(f"{FILES:,} files of {notes:,} notes on Ray")
-    rates: dict[int, float] = {}
-    for cores in CORES:
-        root = place / f"root-{cores}"
-        seconds, driver_bytes, worker_bytes = run_on_ray(source, root=root, cores=cores)
-        rates[cores] = notes / seconds
-        bench.count(
-            f"on Ray, {cores} core" + "s" * (cores > 1),
-            {
-                "notes a second": rates[cores],
-                "driver, MiB": driver_bytes / 2**20,
-                "largest worker, MiB": worker_bytes / 2**20,
-            },
-            unit="",
-        )
-        bench.name(f"driver_mib_{cores}", driver_bytes / 2**20)
-        bench.name(f"worker_mib_{cores}", worker_bytes / 2**20)
-    bench.name("ingest_scaling", rates[CORES[-1]] / rates[CORES[0]])
+    bench.note(f"{FILES:,} files of {notes:,} notes on Ray, each way once")
+    rates: dict[str, float] = {}
+    for name, (start, cores) in CLUSTERS.items():
+        root = place / name.replace(" ", "-")
+        seconds, driver_bytes, worker_bytes = run_on_ray(source, root=root, start=start, cores=cores)
+        rates[name] = notes / seconds
+        bench.count(f"on Ray, {name}", {"the run": rates[name]}, unit="notes/s")
+        held = {"driver": driver_bytes / 2**20, "largest worker with its child": worker_bytes / 2**20}
+        bench.count(f"memory, {name}", held, unit="MiB")
+    first, *others = rates.values()
+    bench.name("ingest_scaling", others[0] / first)
+    bench.name("ingest_scaling_nodes", others[1] / first)
+    bench.name("ingest_driver_mib", bench.figures[f"memory, {name}"]["driver"].median)
+    bench.name("ingest_worker_mib", bench.figures[f"memory, {name}"]["largest worker with its child"].median)
     command = [sys.executable, "-m", "jobs.cli", "ingest", str(source), "--licence", "CC0-1.0", "--root", str(root)]
-    again = [
-        1 / rate
-        for rate in timed(
-            lambda: subprocess.run(command, check=True, capture_output=True), rounds=bench.rounds, amount=1
-        )
-    ]
-    bench.rates("the same command again", {f"{FILES:,} unchanged files": again}, unit="s")
-    bench.name("reingest_s", float(np.median(again)))
+    again = timed(lambda: subprocess.run(command, check=True, capture_output=True), rounds=bench.rounds, amount=1)
+    seconds_again = [1 / rate for rate in again]
+    bench.rates("the same command again", {f"{FILES:,} unchanged files": seconds_again}, unit="s")
+    bench.name("reingest_s", float(np.median(seconds_again)))
 
 
 def transposed_copies(files: list[bytes], *, into: Path, count: int) -> int:
@@ -186,57 +178,72 @@ def transposed(score: Score, *, semitones: int) -> Score:
     return replace(score, notes=replace(score.notes, pitch=pitch.astype(np.uint8), velocity=velocity))
 
 
-def run_on_ray(source: Path, *, root: Path, cores: int) -> tuple[float, int, int]:
+# Ray as it is started for each figure; `cores` are those that the run is bound to.
+EMBEDDED = "start_embedded_ray(address='local', num_cpus=len(cores))"
+TWO_NODES = """
+import os
+from ray.cluster_utils import Cluster
+os.sched_setaffinity(0, {cores[0]})
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+os.sched_setaffinity(0, {cores[1]})
+cluster.add_node(num_cpus=1)
+os.sched_setaffinity(0, {cores[0]})
+start_embedded_ray(address=cluster.address)
+"""
+CLUSTERS = {"one core": (EMBEDDED, 1), "two cores": (EMBEDDED, 2), "two nodes of one core": (TWO_NODES, 2)}
+RUN = """
+import json, time
+from cluster.embedded import start_embedded_ray
+from jobs.ingest import IngestRecipe, run
+from tutti.storage import Folder
+from tutti.telemetry import Silent, quiet_libraries
+quiet_libraries()
+cores = {cores!r}
+{start}
+recipe = IngestRecipe(sources=({source!r},), licence="CC0-1.0")
+started_s = time.perf_counter()
+run(recipe, root=Folder({root!r}), reporter=Silent())
+print(json.dumps(time.perf_counter() - started_s), flush=True)
+"""
+
+
+def run_on_ray(source: Path, *, root: Path, start: str, cores: int) -> tuple[float, int, int]:
     """Seconds of the run after Ray's start; most bytes of its driver, and of a worker with the child that parses."""
-    code = (
-        "import json, sys, time\n"
-        "from cluster.embedded import start_embedded_ray\n"
-        "from jobs.ingest import IngestRecipe, run\n"
-        "from tutti.storage import Folder\n"
-        "from tutti.telemetry import Silent, quiet_libraries\n"
-        "quiet_libraries()\n"
-        f"start_embedded_ray(address='local', num_cpus={cores})\n"
-        "started = time.perf_counter()\n"
-        f"recipe = IngestRecipe(sources=({str(source)!r},), licence='CC0-1.0')\n"
-        f"run(recipe, root=Folder({str(root)!r}), reporter=Silent())\n"
-        "print(json.dumps(time.perf_counter() - started), flush=True)\n"
-    )
-    available = sorted(os.sched_getaffinity(0))
+    bound = sorted(os.sched_getaffinity(0))[:cores]
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", RUN.format(cores=bound, start=start, source=str(source), root=str(root))],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, set(available[:cores])),
+        preexec_fn=lambda: os.sched_setaffinity(0, set(bound)),
     )
     driver_bytes = worker_bytes = 0
     driver = psutil.Process(process.pid)
     while process.poll() is None:
-        driver_bytes = max(driver_bytes, resident(driver))
-        worker_bytes = max(
-            [worker_bytes, *(resident(one) + sum(map(resident, one.children())) for one in workers_of(driver))]
-        )
+        driver_bytes = max(driver_bytes, resident([driver]))
+        worker_bytes = max([worker_bytes, *(resident(worker) for worker in workers_below(driver))])
         time.sleep(1 / SAMPLES_PER_S)
-    assert process.stdout is not None
+    said, complaint = process.communicate()
     if process.returncode:
-        raise RuntimeError(f"the run on {cores} cores ended with exit code {process.returncode}")
-    return float(json.loads(process.stdout.read().strip().splitlines()[-1])), driver_bytes, worker_bytes
+        raise RuntimeError(f"the run on {cores} cores ended with exit code {process.returncode}: {complaint[-2000:]}")
+    return float(json.loads(said.strip().splitlines()[-1])), driver_bytes, worker_bytes
 
 
-def workers_of(driver: psutil.Process) -> list[psutil.Process]:
-    """Ray's worker processes below the driver."""
-    try:
-        return [one for one in driver.children(recursive=True) if one.name().startswith("ray::")]
-    except psutil.Error:
-        return []
+def workers_below(driver: psutil.Process) -> list[list[psutil.Process]]:
+    """Each of Ray's worker processes below the driver, with the children that parse for it."""
+    with contextlib.suppress(psutil.Error):
+        below = driver.children(recursive=True)
+        return [[one, *one.children()] for one in below if one.name().startswith("ray::")]
+    return []
 
 
-def resident(process: psutil.Process) -> int:
-    """Bytes that the process holds and shares with nobody, 0 where it has ended."""
-    try:
-        return int(process.memory_full_info().uss)
-    except psutil.Error:
-        return 0
+def resident(processes: list[psutil.Process]) -> int:
+    """Bytes that the processes hold and share with no other; those that have ended hold none."""
+    held = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            held += int(process.memory_full_info().uss)
+    return held
 
 
 def timed(action: Callable[[], object], *, rounds: int, amount: float) -> list[float]:

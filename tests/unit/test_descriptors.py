@@ -31,7 +31,7 @@ MIDDLE = {
     "mode_lean": 0.0,
     "notes_per_s": 6.06,
     "moments_per_s": 3.36,
-    "velocity": 68.0,
+    "velocity": 64.0,
     "pitch": 62.0,
     "legato": 0.95,
 }
@@ -132,7 +132,7 @@ def test_each_cue_moves_the_mood_as_the_literature_says() -> None:
     assert mood(mode_lean=1.0)[0] > 0.5 > -0.5 > mood(mode_lean=-1.0)[0]
     assert mood(notes_per_s=16.0, moments_per_s=8.0)[1] > 0.3 > -0.3 > mood(notes_per_s=2.0, moments_per_s=1.0)[1]
     assert mood(velocity=110.0)[1] > 0.2 > -0.2 > mood(velocity=40.0)[1]
-    assert mood(velocity=float("nan")) == mood(velocity=68.0)
+    assert mood(velocity=float("nan")) == mood(velocity=64.0)
     assert mood(pitch=75.0)[0] > valence > mood(pitch=50.0)[0]
     assert mood(pitch=float("nan")) == mood(pitch=62.0)
     assert mood(legato=0.4)[1] > arousal

@@ -45,7 +45,12 @@ class Parsing(Settings):
     hanging_note_quarters: float = Field(
         default=HANGING_NOTE_QUARTERS, gt=0, description="longest that a note without an end sounds, quarters"
     )
-    timeout_s: float = Field(default=10.0, gt=0, le=3600, description="longest time that one file may take, seconds")
+    timeout_s: float = Field(
+        default=10.0, gt=0, le=3600, description="longest time that one file of notes may take, seconds"
+    )
+    sound_timeout_s: float = Field(
+        default=60.0, gt=0, le=3600, description="longest time that one file of sound may take, seconds"
+    )
     screening: Screening = Field(default=Screening(), description="which works are kept")
     cutting: Cutting = Field(default=Cutting(), description="how sound is cut into clips")
 
@@ -163,7 +168,7 @@ def _works(held: _Files, *, parsing: Parsing, analysis: Analysis, refused: _Refu
 def _clips(held: _Files, *, parsing: Parsing, analysis: Analysis, refused: _Refused) -> pa.Table:
     if not held.files:
         return CLIP_DRAFTS.empty_table()
-    heard = analysis.hear(held.files, cutting=parsing.cutting, timeout_s=parsing.timeout_s)
+    heard = analysis.hear(held.files, cutting=parsing.cutting, timeout_s=parsing.sound_timeout_s)
     for file, reason, detail in heard.refusals:
         refused.add(held.positions[file], held.items[file].uri, reason, detail)
     origins = _origins(held, sorted(set(heard.file_of_clip)))

@@ -13,8 +13,9 @@ without interaction. That is why the estimate is a sum.
 The weights keep that order but are ours. Where speed has its middle is taken from EMOPIA (Hung et al. 2021, "EMOPIA: A
 multi-modal pop piano dataset", ISMIR), whose published means of the clips that people heard as excited (1,065 tokens in
 31.9 s, 1,368 in 35.6 s) and as calm (771 in 40.6 s, 729 in 38.2 s) lie around 6 notes a second. There the excited are
-hardly happier than the calm, so speed counts less for valence than in the experiment. The other centres and spreads are
-means and deviations over 2,497 scores of songs, keyboard, chamber and band music.
+hardly happier than the calm, so speed counts less for valence than in the experiment. Loudness has its middle at that
+of MIDI's velocities. The other centres and spreads are means and deviations over 2,497 scores of songs, keyboard,
+chamber and band music.
 
 No set of clips with listeners' labels may be shipped or fetched here, so the estimate itself was not fitted to any:
 wherever it is stored it is called ``estimate``, and a label that comes with the music takes its place.
@@ -59,7 +60,7 @@ def estimate_moods(cues: Cues) -> tuple[Figures, Figures]:
     density = _standing(np.log2(np.maximum(cues.notes_per_s, 1 / 16)), centre=2.6, spread=0.75)
     pace = _standing(np.log2(np.maximum(cues.moments_per_s, 1 / 16)), centre=1.75, spread=0.75)
     speed = (density + pace) / 2
-    loudness = _told(_standing(cues.velocity, centre=68, spread=12))
+    loudness = _told(_standing(cues.velocity, centre=64, spread=12))
     register = _told(_standing(cues.pitch, centre=62, spread=4.5))
     detached = _standing(-cues.legato, centre=-0.95, spread=0.2)
     valence = 0.72 * cues.mode_lean + 0.12 * speed + 0.1 * register + 0.06 * detached
