@@ -13,11 +13,13 @@ import numpy as np
 
 from benchmarks.harness import Bench, run
 from benchmarks.mutants import SEEDS, mutants
+from tutti.corpus.clips import Cutting
 from tutti.corpus.formats import ParseOptions
 from tutti.corpus.untrusted import parse_untrusted
+from tutti.features.hearing import hear_untrusted
 
-# music21 takes a hundred times as long for a file as the other two.
-MUTANTS = {"MIDI": 15_000, "Parquet": 4_200, "scores": 800}
+# music21 takes a hundred times as long for a file as the others.
+MUTANTS = {"MIDI": 15_000, "Parquet": 4_200, "scores": 800, "sound": 2_000}
 FILES_PER_CALL = 100
 SEED = 20_261_121
 DIED, ESCAPED, LOST = "the parser died", "exception out of a reader: ", "lost without a word"
@@ -32,10 +34,14 @@ def fuzz(kind: str, *, count: int) -> tuple[Counter[str], float]:
     started_s = time.perf_counter()
     for start in range(0, count, FILES_PER_CALL):
         files = damaged[start : start + FILES_PER_CALL]
-        parsed = parse_untrusted(files, options=options)
-        taken = set(parsed.file_of_piece.tolist())
+        if kind == "sound":
+            heard = hear_untrusted(files, cutting=Cutting())
+            taken, refusals = set(heard.file_of_clip), heard.refusals
+        else:
+            parsed = parse_untrusted(files, options=options)
+            taken, refusals = set(parsed.file_of_piece.tolist()), parsed.refusals
         refused: dict[int, str] = {}
-        for file, reason, detail in parsed.refusals:
+        for file, reason, detail in refusals:
             escaped = reason == "parser_crashed" and DIED not in detail
             refused[file] = ESCAPED + detail if escaped else reason
         outcomes.update(refused[file] for file in refused if file not in taken)

@@ -11,8 +11,10 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import soundfile
 from numpy.random import Generator
 
 from tutti.corpus.formats import ParseOptions, parse_many
@@ -23,6 +25,15 @@ Mutator = Callable[[bytes, Generator], bytes]
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
 MAX_SEED_BYTES = 60_000
 MAX_SCORE_BYTES = 6_000
+SOUND_HZ = 22_050
+SOUNDS = (
+    ("wav", "WAV", "PCM_16"),
+    ("wav", "WAV", "FLOAT"),
+    ("flac", "FLAC", "PCM_24"),
+    ("ogg", "OGG", "VORBIS"),
+    ("mp3", "MP3", "MPEG_LAYER_III"),
+    ("aiff", "AIFF", "PCM_16"),
+)
 NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 # Where the parts of a file begin, by the end of its name.
 _MARKS = {".mid": b"MTrk", ".musicxml": b"<note", ".abc": b"|", ".krn": b"\n", ".mxl": b"PK", ".parquet": b"PAR1"}
@@ -169,7 +180,25 @@ def written_seeds() -> list[File]:
     return found
 
 
-SEEDS: dict[str, Callable[[], list[File]]] = {"MIDI": midi_seeds, "Parquet": parquet_seeds, "scores": written_seeds}
+def sound_seeds() -> list[File]:
+    """Two seconds of a tone in every format that soundfile writes, and small recordings of the corpora."""
+    times_s = np.arange(2 * SOUND_HZ) / SOUND_HZ
+    tone_S2 = 0.3 * np.sin(2 * np.pi * np.outer(times_s, (220.0, 331.0)))
+    found: list[File] = []
+    for suffix, container, subtype in SOUNDS:
+        sink = io.BytesIO()
+        soundfile.write(sink, tone_S2, SOUND_HZ, format=container, subtype=subtype)
+        found.append((f"tone.{suffix}", sink.getvalue()))
+    paths = [path for path in sorted(CORPORA.rglob("*.flac")) if path.stat().st_size <= MAX_SEED_BYTES]
+    return found + [(path.name, path.read_bytes()) for path in paths[::5]]
+
+
+SEEDS: dict[str, Callable[[], list[File]]] = {
+    "MIDI": midi_seeds,
+    "Parquet": parquet_seeds,
+    "scores": written_seeds,
+    "sound": sound_seeds,
+}
 
 
 def _parquet(table: pa.Table, number: int) -> bytes:
