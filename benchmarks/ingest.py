@@ -189,6 +189,12 @@ os.sched_setaffinity(0, {cores[1]})
 cluster.add_node(num_cpus=1)
 os.sched_setaffinity(0, {cores[0]})
 start_embedded_ray(address=cluster.address)
+
+def stop():
+    import ray
+
+    ray.shutdown()
+    cluster.shutdown()
 """
 CLUSTERS = {"one core": (EMBEDDED, 1), "two cores": (EMBEDDED, 2), "two nodes of one core": (TWO_NODES, 2)}
 RUN = """
@@ -199,11 +205,14 @@ from tutti.storage import Folder
 from tutti.telemetry import Silent, quiet_libraries
 quiet_libraries()
 cores = {cores!r}
+stop = None
 {start}
 recipe = IngestRecipe(sources=({source!r},), licence="CC0-1.0")
 started_s = time.perf_counter()
 run(recipe, root=Folder({root!r}), reporter=Silent())
 print(json.dumps(time.perf_counter() - started_s), flush=True)
+if stop is not None:
+    stop()
 """
 
 

@@ -38,7 +38,7 @@ PARTS = "parts"
 # Moves whenever the same parts would give other rows: groups or splits that changed.
 INGEST_VERSION = 2
 # Of memory, in which near duplicates are looked for: a million works fit (decision 0006).
-GROUPING_BYTES = 2**30
+GROUPING_BYTES = 2**28
 # Refusals that say nothing against the files.
 HARMLESS = frozenset((*SCREENED, "duplicate"))
 
@@ -333,21 +333,22 @@ def _first_of_equals(marks: NDArray[Any]) -> NDArray[np.int64]:
 def _groups_and_splits(works: pa.Table, *, settings: IngestSettings) -> tuple[list[str], list[str]]:
     """Group and split of each work.
 
-    Works that are in one group or have one melody lie in one split: that of their smallest fingerprint, so that a lone
-    work stays where it is when others come.
+    A group is what sketches find to be versions of one another, and what has one melody: of pieces too short for a
+    sketch to agree with anything, the melody tells. Its split is that of its smallest fingerprint, so that a lone work
+    stays where it is when others come.
     """
     if not works.num_rows:
         return [], []
     column = works["sketch"].combine_chunks()
     starts = column.offsets.to_numpy().astype(np.int64)
-    group = duplicates.groups(column.flatten().to_numpy(), starts - starts[0], budget_bytes=GROUPING_BYTES)
+    versions = duplicates.groups(column.flatten().to_numpy(), starts - starts[0], budget_bytes=GROUPING_BYTES)
     marks = works["fingerprint"].to_numpy(zero_copy_only=False).astype("S")
     _, first, same_mark = np.unique(marks, return_index=True, return_inverse=True)
     rows = np.arange(works.num_rows)
-    ends = np.tile(rows, 2), np.concatenate((group, first[same_mark]))
+    ends = np.tile(rows, 2), np.concatenate((versions, first[same_mark]))
     links = coo_array((np.ones(2 * len(rows), np.int8), ends), shape=(len(rows), len(rows)))
-    _, together = connected_components(links, directed=False)
-    smallest_mark = _smallest(marks, together)
+    _, group = connected_components(links, directed=False)
+    smallest_mark = _smallest(marks, group)
     split_of_mark = {
         mark: split_of(mark.decode(), valid_share=settings.valid_share, test_share=settings.test_share)
         for mark in np.unique(smallest_mark).tolist()
