@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 
 import botocore.exceptions
+import botocore.httpsession
 import botocore.parsers
 import pytest
-import urllib3
 from botocore.exceptions import ClientError
 from s3fs.errors import ERROR_CODE_TO_EXCEPTION
 
@@ -528,7 +528,7 @@ def test_every_exception_of_botocore_passes_or_is_final_on_purpose(kind: type[Ba
 
 def test_what_cannot_be_parsed_passes_and_what_is_no_error_of_storage_does_not() -> None:
     assert s3.passes(botocore.parsers.ResponseParserError("half a document"))
-    assert s3.passes(urllib3.exceptions.ProtocolError("cut"))
+    assert s3.passes(botocore.httpsession.ProtocolError("cut"))
     assert s3.passes(ConnectionResetError())
     assert s3.passes(TimeoutError())
     untrusted = botocore.exceptions.SSLError(endpoint_url="https://x", error="[SSL: CERTIFICATE_VERIFY_FAILED] expired")
