@@ -76,16 +76,20 @@ def groups(values: Words, starts: Rows, *, budget_bytes: int) -> Rows:
     """
     order, same = _order(values, starts)
     index = _index(values, starts, order)
-    edges = [same]
+    lowest = _connected(np.arange(len(starts) - 1), same)
     block = max(budget_bytes // (_BYTES_PER_CANDIDATE * NEXT_WORKS * SKETCH_SIZE), 1)
     step = max(budget_bytes // (_BYTES_PER_ELEMENT * 2 * SKETCH_SIZE), 1)
     for first in range(0, len(order), block):
         ranks = np.arange(first, min(first + block, len(order)))
         candidates = _candidates(values, starts, order, index, ranks=ranks)
-        for begin in range(0, len(candidates), step):
-            pairs = candidates[begin : begin + step]
-            edges.append(pairs[agreement(values, starts, pairs).holds()])
-    return _connected(len(starts) - 1, np.concatenate(edges))
+        # Of n versions each is a candidate of every other: n - 1 pairs connect them, and the rest need no look.
+        is_first = np.diff(candidates[:, 0], prepend=-1) != 0
+        for some in (candidates[is_first], candidates[~is_first]):
+            for begin in range(0, len(some), step):
+                pairs = some[begin : begin + step]
+                pairs = pairs[lowest[pairs[:, 0]] != lowest[pairs[:, 1]]]
+                lowest = _connected(lowest, pairs[agreement(values, starts, pairs).holds()])
+    return lowest
 
 
 def agreement(values: Words, starts: Rows, pairs: Rows) -> Agreement:
@@ -239,9 +243,9 @@ def _candidates(values: Words, starts: Rows, order: Rows, index: Words, *, ranks
     return order[both.astype(np.int64)]
 
 
-def _connected(count: int, edges: Rows) -> Rows:
-    """The lowest number that each of ``count`` is connected to; ``edges`` has shape (P, 2)."""
-    lowest = np.arange(count)
+def _connected(lowest: Rows, edges: Rows) -> Rows:
+    """The lowest number that each is connected to, when ``edges`` of shape (P, 2) are added to what was connected."""
+    lowest = lowest.copy()
     while True:
         ends = lowest[edges]
         apart = ends[:, 0] != ends[:, 1]
