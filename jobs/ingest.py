@@ -92,10 +92,8 @@ def run(recipe: IngestRecipe, *, name: str | None = None, root: Folder, reporter
     index.write()
     for line in metadata:
         reporter.line(line)
-    from tutti.corpus.on_ray import (
-        read_parcels,
-        write_shards,
-    )  # a second run, which reads nothing, must not wait for Ray
+    # Not at the top: a second run, which reads nothing, must not wait for Ray.
+    from tutti.corpus.on_ray import Sofar, read_parcels, write_shards
 
     start_embedded_ray()
     settings = recipe.settings
@@ -103,9 +101,10 @@ def run(recipe: IngestRecipe, *, name: str | None = None, root: Folder, reporter
 
     with recorded(folder, verb="ingest", files=len(items)) as record:
 
-        def check(done: int, works: int, refused: Counter[str], example: str) -> None:
-            record.update(done=done, works=works, refusals=refused)
-            ingest.check_refused(refused, files=len(items), max_share=settings.max_refused_share, example=example)
+        def check(sofar: Sofar) -> None:
+            record.update(done=sofar.files, works=sofar.works, refusals=sofar.refused)
+            share, example = settings.max_refused_share, sofar.example
+            ingest.check_refused(sofar.bad, files=len(items), max_share=share, example=example)
 
         outcomes = read_parcels(
             parcels(items), parsing=settings.parsing, analysis=ANALYSIS, folder=parts, reporter=reporter, check=check

@@ -6,6 +6,7 @@ and, last, a receipt; a run that goes on after a kill takes a receipt's word whe
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,12 +22,13 @@ from tutti import lineage
 from tutti.config import Settings
 from tutti.corpus.clips import Cutting
 from tutti.corpus.splits import SPLITS
-from tutti.errors import DataError, UserError
+from tutti.errors import DataError, MissingError, UserError
 from tutti.lineage import Dataset, FileEntry
 from tutti.progress import recorded
 from tutti.render.pairs import clips_of_work
+from tutti.render.soundfont import default_path
 from tutti.storage import Folder
-from tutti.tables import CLIPS, REFUSALS, WORKS, from_parquet, to_parquet, to_table
+from tutti.tables import CLIPS, REFUSALS, VERSIONS, WORKS, from_parquet, to_parquet, to_table
 from tutti.telemetry import Reporter
 from tutti.units import format_seconds
 
@@ -61,7 +63,12 @@ def run(works: Dataset, *, settings: PairSettings, root: Folder, reporter: Repor
     Raises:
         UserError: no work gives a clip, or the folder cannot be written.
     """
-    inputs = {"works": works.address, "settings": settings.model_dump(mode="json"), "version": RENDER_VERSION}
+    inputs = {
+        "works": works.address,
+        "settings": settings.model_dump(mode="json"),
+        "soundfont": hashlib.sha256(default_path().read_bytes()).hexdigest(),
+        "version": [RENDER_VERSION, VERSIONS["clips"]],
+    }
     folder = lineage.place(root, kind=KIND, name=works.name, inputs=inputs)
     found = lineage.find(folder)
     if found is not None:
@@ -71,11 +78,12 @@ def run(works: Dataset, *, settings: PairSettings, root: Folder, reporter: Repor
     receipts: dict[int, dict[str, Any]] = {}
     with recorded(folder, verb="render", files=works.facts["works"]) as record:
         with reporter.task("render", total=works.facts["works"], unit="works") as task:
+            done, refused = 0, Counter[str]()
             for number, receipt in _stream(works, stretches, settings=settings, folder=folder):
                 receipts[number] = receipt
-                done = sum(held["works"] for held in receipts.values())
+                done += receipt["works"]
+                refused.update(row["reason"] for row in receipt["refusals"])
                 task.update(done)
-                refused = Counter(row["reason"] for held in receipts.values() for row in held["refusals"])
                 record.update(done=done, works=done - refused.total(), refusals=refused)
         dataset = _published([receipts[at] for at in range(len(stretches))], works=works, inputs=inputs, folder=folder)
     reporter.line(f"clips {works.name}: {counts(dataset)}")
@@ -125,10 +133,10 @@ def _render(
 ) -> dict[str, Any]:
     """Clips of a stretch of works, written; the receipt."""
     receipt_path = f"{RECEIPTS}/{number:05d}.json"
-    if folder.exists(receipt_path):
-        held: dict[str, Any] = json.loads(folder.read(receipt_path))
-        if held["file"] is None or folder.exists(held["file"]["path"]):
-            return held
+    (source,) = (entry for entry in works.files if entry.path == path)
+    found = _receipt(folder, receipt_path, source=source)
+    if found is not None:
+        return found
     rows = from_parquet(works.read(path), WORKS).slice(start, WORKS_PER_TASK).to_pylist()
     tables, refusals = [CLIPS.empty_table()], []
     for row in rows:
@@ -142,6 +150,7 @@ def _render(
     if clips.num_rows:
         file = lineage.write_file(folder, f"clips-{number:05d}.parquet", to_parquet(clips), rows=clips.num_rows)
     receipt = {
+        "source_sha256": source.sha256,
         "file": asdict(file) if file else None,
         "works": len(rows),
         "length_s": pc.sum(clips["length_s"]).as_py() or 0.0,
@@ -151,6 +160,17 @@ def _render(
     }
     folder.write(receipt_path, json.dumps(receipt).encode())
     return receipt
+
+
+def _receipt(folder: Folder, path: str, *, source: FileEntry) -> dict[str, Any] | None:
+    """What an earlier run wrote of the same works, where it is there as it wrote it."""
+    try:
+        receipt: dict[str, Any] = json.loads(folder.read(path))
+        file = receipt["file"]
+        is_there = file is None or folder.size_bytes(file["path"]) == file["size_bytes"]
+    except MissingError:
+        return None
+    return receipt if is_there and receipt["source_sha256"] == source.sha256 else None
 
 
 def _published(

@@ -34,7 +34,7 @@ REFUSAL_REASONS = {
     "mostly_empty": "screened: more of its bars are empty than the recipe allows",
     "drums_only": "screened: no note but a drum kit's, which the recipe drops",
     "one_pitch": "screened: one pitch alone, which the recipe drops",
-    "duplicate": "the same canonical notes were already taken from another source",
+    "duplicate": "the same canonical notes, or the same sound, were already taken from another source",
 }
 
 

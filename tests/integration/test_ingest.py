@@ -132,10 +132,10 @@ def test_a_second_run_finds_the_first_and_writes_nothing(songs: Path, tmp_path: 
     recipe = IngestRecipe(sources=(str(songs),), max_files=2)
     root = tmp_path / "results"
     made = run(recipe, root=Folder(str(root)), reporter=Silent())
-    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in (root / "works").rglob("*")}
     found = run(recipe, root=Folder(str(root)), reporter=Silent())
     assert found.address == made.address
-    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in (root / "works").rglob("*")} == before
     (songs / "00.mid").write_bytes(write_midi(melody(50)))
     assert run(recipe, root=Folder(str(root)), reporter=Silent()).address != made.address
 

@@ -140,7 +140,7 @@ def test_answers_around_a_lost_file_keep_their_numbers() -> None:
         facts, columns = hear_in_child(files[start:stop], SECOND.model_dump(mode="json"), lambda _: None)
         return Answer(start, stop, facts, columns)
 
-    heard = joined([answer(2, 4), answer(0, 1)], [Lost(1, "parser_crashed", "signal SIGSEGV")])
+    heard = joined([answer(0, 1), answer(2, 4)], [Lost(1, "parser_crashed", "signal SIGSEGV")])
     here = hear_many(files, cutting=SECOND, describe=describe, on_file=lambda _: None)
     assert heard.clips == here.clips
     assert heard.file_of_clip == here.file_of_clip == (0, 0, 3)

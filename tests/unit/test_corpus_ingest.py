@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.music import walk
@@ -19,7 +21,7 @@ from tutti.corpus.parcels import parcel_digest, parcels
 from tutti.corpus.parts import Outcome, read_parcel
 from tutti.corpus.score import Notes, Score
 from tutti.corpus.sources import resolve
-from tutti.errors import InputError
+from tutti.errors import InputError, IntegrityError, PlaceError
 from tutti.features.descriptors import describe
 from tutti.features.hearing import hear_untrusted
 from tutti.lineage import Dataset
@@ -167,6 +169,52 @@ def test_a_stated_share_of_bad_files_stops_the_run_with_the_table() -> None:
     )
     with pytest.raises(InputError, match=line):
         check_refused(refused, files=1000, max_share=0.05, example="it is cut short")
+
+
+def test_what_cannot_be_read_for_a_moment_is_not_kept(songs: Path, tmp_path: Path) -> None:
+    root = Folder(str(tmp_path / "root"))
+    items = resolve(str(songs), licence="CC0-1.0")
+    away = songs.rename(tmp_path / "away")
+    with pytest.raises(
+        PlaceError, match=r"165 files that were listed cannot be read now \(such as songs/.*No such file"
+    ):
+        ingest.plan(outcomes(items, root=root), settings=SETTINGS)
+    assert not ingest.parts_folder(root, SETTINGS).paths()
+    away.rename(songs)
+    assert ingest.plan(outcomes(items, root=root), settings=SETTINGS).works.num_rows == 155
+
+
+def test_a_part_that_is_gone_is_made_again_and_a_damaged_one_is_told(songs: Path, tmp_path: Path) -> None:
+    root = Folder(str(tmp_path / "root"))
+    whole = ingested(songs, root=root)
+    parts = ingest.parts_folder(root, SETTINGS)
+    first, second, *_ = [path for path in parts.paths() if path.endswith(".works")]
+    parts.delete(first)
+    assert ingested(songs, root=root).files == whole.files
+    parts.write(second, parts.read(second)[:-10])
+    with pytest.raises(IntegrityError, match="differs from what was written; delete it"):
+        ingested(songs, root=root)
+
+
+def test_files_count_as_bad_only_where_nothing_of_them_was_taken(tmp_path: Path) -> None:
+    (tmp_path / "mixed").mkdir()
+    pieces = {"onset_s": [[0.0], [0.0], [0.0]], "duration_s": [[1.0]] * 3, "pitch": [[60], [64], [200]]}
+    pq.write_table(pa.table({"piece_id": ["a", "b", "c"], **pieces}), tmp_path / "mixed" / "three.parquet")
+    (tmp_path / "mixed" / "empty.mid").write_bytes(b"")
+    (outcome,) = outcomes(resolve(str(tmp_path / "mixed"), licence="CC0-1.0"), root=Folder(str(tmp_path / "root")))
+    assert outcome.works.num_rows == 2
+    assert [row["reason"] for row in outcome.refusals] == ["empty", "unreadable"]
+    assert outcome.bad == Counter(empty=1)
+
+
+@pytest.mark.parametrize("name", ["Who Are You?.mid", "C# minor.mid", "[1] a!b.mid", "What?/Now.mid"])
+def test_odd_names_are_names(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(write_midi(walk(1)))
+    (outcome,) = outcomes(resolve(str(tmp_path / "odd"), licence="CC0-1.0"), root=Folder(str(tmp_path / "root")))
+    assert outcome.works["source_uri"].to_pylist() == [f"odd/{name}"]
+    assert outcome.bad == Counter()
 
 
 def test_readers_find_nothing_before_the_manifest(songs: Path, tmp_path: Path) -> None:

@@ -36,6 +36,11 @@ def read(files, options, on_file):
             time.sleep(600)
         if data == b"raise":
             raise KeyError("surprise")
+        if data == b"once":
+            marker = os.path.join(os.environ["HOSTILE_FOLDER"], "died")
+            if not os.path.exists(marker):
+                open(marker, "w").close()
+                os.abort()
         if data == b"memory":
             np.ones(2**30)
     return {"names": [name for name, _ in files], "option": options["option"]}, {
@@ -57,6 +62,7 @@ def score() -> Score:
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IsolatedReader]:
     (tmp_path / "hostile_reader.py").write_text(HOSTILE)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("HOSTILE_FOLDER", str(tmp_path))
     with IsolatedReader(work="hostile_reader:read", timeout_s=2.0) as reader:
         yield reader
 
@@ -89,6 +95,33 @@ def test_every_file_is_read_or_lost_however_many_kill(hostile: IsolatedReader) -
     assert set(taken) == {"1", "2", "5", "7"}
     assert set(lost) == {"0", "3", "4", "6", "8"}
     assert read(hostile) == ({}, {})
+
+
+def test_a_file_is_lost_only_where_it_fails_alone_too(hostile: IsolatedReader) -> None:
+    assert read(hostile, "one", "once", "three") == ({"0": 3, "1": 4, "2": 5}, {})
+
+
+def test_a_child_that_died_between_calls_costs_nothing(hostile: IsolatedReader) -> None:
+    read(hostile, "one")
+    assert hostile.pid is not None
+    psutil.Process(hostile.pid).kill()
+    assert read(hostile, "one", "two") == ({"0": 3, "1": 3}, {})
+
+
+def test_files_that_may_be_large_get_a_call_of_their_own(hostile: IsolatedReader) -> None:
+    files = [(str(number), b"data") for number in range(6)]
+    answers, lost = hostile.read(files, {"option": 1}, alone=[0, 3, 4])
+    assert [(answer.start, answer.stop) for answer in answers] == [(0, 1), (1, 3), (3, 4), (4, 5), (5, 6)]
+    assert lost == []
+
+
+def test_what_a_killed_child_left_on_disk_goes_with_it(hostile: IsolatedReader) -> None:
+    read(hostile, "one")
+    assert hostile.pid is not None
+    scratch = Path(psutil.Process(hostile.pid).environ()["TMPDIR"])
+    (scratch / "left").write_text("behind")
+    hostile.close()
+    assert not scratch.exists()
 
 
 @pytest.mark.parametrize("poison", ["stop", "sleep"])

@@ -187,3 +187,14 @@ def test_the_same_notes_come_of_all_files_at_once_and_of_each_alone() -> None:
     data = [write_midi(score) for score in scores]
     together = read(*(("a.mid", one) for one in data)).batch
     assert all(one.same_music(read_midi(alone)) for one, alone in zip(together, data, strict=True))
+
+
+def test_more_bars_than_a_piece_may_have_are_refused() -> None:
+    notes = Notes.of(onset_ticks=[0, 90_000 * 24], duration_ticks=[1, 1], pitch=[60, 60])
+    few = Score.of(notes, ticks_per_quarter=24)
+    many = Score.of(notes, ticks_per_quarter=24, meters=[(0, 1, 128)])
+    files = [(f"{number}.mid", write_midi(score)) for number, score in enumerate((few, many))]
+    parsed = parse_many(files, options=ParseOptions(tempo_without_mark_qpm=80.0), on_file=lambda _: None)
+    assert parsed.file_of_piece.tolist() == [0]
+    assert [refusal[:2] for refusal in parsed.refusals] == [(1, "bad_time")]
+    assert "bars are more than the limit of 100000" in parsed.refusals[0][2]

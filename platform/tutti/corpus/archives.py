@@ -38,6 +38,10 @@ STREAMED_KINDS = ("tar.gz", "tar.bz2", "tar.xz")
 # Text and notes pack to a tenth, silence to a thousandth: beyond this nobody packed music.
 MAX_UNPACKING_FACTOR = 250
 MIN_UNPACKED_LIMIT_BYTES = 2**30
+MAX_HEADER_BYTES = 2**20
+_LONG_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE
+)  # fmt: skip
 _PART_BYTES = 2**16
 _DAMAGE = (OSError, EOFError, ValueError, OverflowError, NotImplementedError, RuntimeError, struct.error, zlib.error)
 _BROKEN = (*_DAMAGE, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
@@ -168,6 +172,12 @@ class _StrictHeader(tarfile.TarInfo):
             return super().fromtarfile(tarfile_)
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
             raise tarfile.ReadError(str(error)) from None
+
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> Any:
+        # A long name is read whole before anything is known of the file.
+        if self.type in _LONG_HEADERS and self.size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a name or header of {self.size} bytes")
+        return super()._proc_member(tarfile_)  # type: ignore[misc]
 
 
 def _tar_members(file: BinaryIO, *, kind: str, size_bytes: int) -> Iterator[Member]:

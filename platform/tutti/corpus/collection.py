@@ -156,6 +156,10 @@ class Collection:
                 yield member
 
     def _take_table(self, file: Found, *, uri: str) -> None:
+        if file.size_bytes > sidecars.MAX_SIDECAR_BYTES:
+            detail = too_large(file.size_bytes, limit=sidecars.MAX_SIDECAR_BYTES)
+            self.refuse(uri, reason="too_long", detail=detail)
+            return
         try:
             if is_on_storage(file.place):
                 data = Folder(file.place.rstrip("/")).read(file.path)

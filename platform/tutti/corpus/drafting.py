@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ from tutti.corpus.formats import ParseOptions
 from tutti.corpus.found_pieces import HANGING_NOTE_QUARTERS
 from tutti.corpus.isolation import File
 from tutti.corpus.item import SUFFIXES, Item
+from tutti.corpus.reading import UnreadError
 from tutti.corpus.screening import Screening
 from tutti.corpus.untrusted import parse_untrusted
 from tutti.corpus.works import DRAFTS as WORK_DRAFTS
@@ -75,24 +77,30 @@ class Drafted:
     Args:
         works, clips: drafts.
         refusals: rows of the ``refusals`` table.
+        bad: files of which nothing was taken, by the reason of their first refusal.
+        unread: refusals of files that were listed and could not be read now.
     """
 
     works: pa.Table
     clips: pa.Table
     refusals: tuple[dict[str, str], ...]
+    bad: Counter[str]
+    unread: tuple[dict[str, str], ...]
 
 
 @dataclass
 class _Refused:
-    """Refusals with the place of their file and piece, by which they are put in order."""
+    """Refusals with the place of their file and piece, by which they are put in order; and the files that gave rows."""
 
+    taken: set[int] = field(default_factory=set)
     rows: list[tuple[int, int, dict[str, str]]] = field(default_factory=list)
 
     def add(self, position: int, uri: str, reason: str, detail: str, *, piece: int = 0) -> None:
         self.rows.append((position, piece, refusal(uri, reason, detail)))
 
-    def in_order(self) -> tuple[dict[str, str], ...]:
-        return tuple(row for *_, row in sorted(self.rows, key=lambda entry: entry[:2]))
+    def in_order(self) -> list[tuple[int, dict[str, str]]]:
+        """Place of the file and row of each."""
+        return [(position, row) for position, _, row in sorted(self.rows, key=lambda entry: entry[:2])]
 
 
 @dataclass(frozen=True)
@@ -112,19 +120,28 @@ class _Files:
 def draft(stretch: Sequence[tuple[Item, bytes | DataError]], *, parsing: Parsing, analysis: Analysis) -> Drafted:
     """What the files of a stretch become. Whatever is wrong with one is a refusal of that one."""
     refused, notes, sound = _Refused(), _Files(), _Files()
+    unread = set()
     for position, (item, data) in enumerate(stretch):
         if isinstance(data, DataError):
             refused.add(position, item.uri, data.reason, data.detail)
-        elif formats.is_known(item.uri):
+            if isinstance(data, UnreadError):
+                unread.add(position)
+        elif formats.is_known(_file_name(item.uri)):
             notes.add(position, item, data)
         elif audio.is_known(_file_name(item.uri)):
             sound.add(position, item, data)
         else:
             refused.add(position, item.uri, "unknown_format", f"the name ends in none of {', '.join(SUFFIXES)}")
+    works = _works(notes, parsing=parsing, analysis=analysis, refused=refused)
+    clips = _clips(sound, parsing=parsing, analysis=analysis, refused=refused)
+    refusals = refused.in_order()
+    first = {position: row["reason"] for position, row in reversed(refusals)}
     return Drafted(
-        works=_works(notes, parsing=parsing, analysis=analysis, refused=refused),
-        clips=_clips(sound, parsing=parsing, analysis=analysis, refused=refused),
-        refusals=refused.in_order(),
+        works=works,
+        clips=clips,
+        refusals=tuple(row for _, row in refusals),
+        bad=Counter(reason for position, reason in first.items() if position not in refused.taken),
+        unread=tuple(row for position, row in refusals if position in unread),
     )
 
 
@@ -162,6 +179,7 @@ def _works(held: _Files, *, parsing: Parsing, analysis: Analysis, refused: _Refu
         kept[row] = False
         position = held.positions[int(parsed.file_of_piece[row])]
         refused.add(position, origins[row].source_uri, reason, detail, piece=row)
+    refused.taken.update(held.positions[file] for file in np.unique(parsed.file_of_piece[kept]).tolist())
     return rows if kept.all() else rows.filter(pa.array(kept))
 
 
@@ -169,6 +187,7 @@ def _clips(held: _Files, *, parsing: Parsing, analysis: Analysis, refused: _Refu
     if not held.files:
         return CLIP_DRAFTS.empty_table()
     heard = analysis.hear(held.files, cutting=parsing.cutting, timeout_s=parsing.sound_timeout_s)
+    refused.taken.update(held.positions[file] for file in heard.file_of_clip)
     for file, reason, detail in heard.refusals:
         refused.add(held.positions[file], held.items[file].uri, reason, detail)
     origins = _origins(held, sorted(set(heard.file_of_clip)))
@@ -223,4 +242,6 @@ def _origins(held: _Files, file_of_piece: Sequence[int]) -> list[Origin]:
 
 
 def _file_name(uri: str) -> str:
-    return uri.partition("?")[0].rpartition("/")[2]
+    """The last part of a URI; of an address on the net without its query, which a file's name may look like."""
+    path = uri.partition("?")[0] if uri.startswith(("http://", "https://")) else uri
+    return path.rpartition("/")[2]

@@ -28,6 +28,7 @@ HANGING_NOTE_QUARTERS = 8.0
 MAX_NOTES = 1_000_000
 MAX_QUARTERS = 100_000
 MAX_TRACKS = 2**16
+MAX_BARS = MAX_QUARTERS
 MIN_TEMPO_QPM, MAX_TEMPO_QPM = 1e-2, 6e7
 
 Integers = NDArray[np.integer[Any]]
@@ -175,6 +176,10 @@ def _faults(found: FoundPieces, *, max_notes: int) -> dict[int, Refusal]:
     np.maximum.at(end, found.piece, found.onset_ticks.astype(np.int64) + found.duration_ticks)
     long, far, many = end > MAX_QUARTERS * tpq, end > MAX_TICKS, counts > max_notes
     pieces = np.arange(len(found))
+    bars = _bars(found, end_ticks=end)
+    fault(
+        pieces[bars > MAX_BARS], "bad_time", f"{{}} bars are more than the limit of {MAX_BARS}", bars[bars > MAX_BARS]
+    )
     fault(
         pieces[long], "too_long", f"{{:.0f}} quarters are more than the limit of {MAX_QUARTERS}",
         end[long] / np.maximum(tpq[long], 1),
@@ -192,6 +197,16 @@ def _faults(found: FoundPieces, *, max_notes: int) -> dict[int, Refusal]:
     fault(pieces[timeless], "bad_time", "{} ticks per quarter give no finite length", tpq[timeless])
     fault(pieces[counts == 0], "no_notes", "the piece holds no note")
     return faults
+
+
+def _bars(found: FoundPieces, *, end_ticks: NDArray[np.int64]) -> NDArray[np.int64]:
+    """No fewer than the bars of each piece: those of its shortest meter from beginning to end, and one a change."""
+    quarters = end_ticks / np.maximum(found.ticks_per_quarter, 1)
+    above, below = (np.maximum(side.astype(np.float64), 1) for side in (found.meter_numerator, found.meter_denominator))
+    shortest = np.full(len(found), 4.0)
+    np.minimum.at(shortest, found.meter_piece, 4 * above / below)
+    changes = np.bincount(found.meter_piece, minlength=len(found))
+    return np.asarray(np.ceil(quarters / shortest).astype(np.int64) + changes)
 
 
 def _map_faults(found: FoundPieces, fault: Callable[..., None]) -> None:

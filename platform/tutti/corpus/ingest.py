@@ -28,10 +28,10 @@ from tutti.corpus.item import Item
 from tutti.corpus.parts import CLIP_INDEX, PARTS_VERSION, WORK_INDEX, Outcome, read_part
 from tutti.corpus.screening import SCREENED
 from tutti.corpus.splits import SPLITS, split_of
-from tutti.errors import InputError
+from tutti.errors import InputError, PlaceError
 from tutti.lineage import Dataset, FileEntry
 from tutti.storage import Folder
-from tutti.tables import REFUSALS, to_parquet, to_table
+from tutti.tables import REFUSALS, VERSIONS, to_parquet, to_table
 
 KIND = "works"
 PARTS = "parts"
@@ -134,7 +134,7 @@ class _Decided:
 def inputs_of(items: Sequence[Item], settings: IngestSettings) -> dict[str, Any]:
     """What the address of the dataset hashes."""
     return {
-        "version": [INGEST_VERSION, PARTS_VERSION],
+        "version": [INGEST_VERSION, PARTS_VERSION, VERSIONS["works"], VERSIONS["clips"]],
         "files": len(items),
         "sources": digest_of([item.identity() for item in items]),
         "settings": settings.model_dump(mode="json"),
@@ -143,14 +143,23 @@ def inputs_of(items: Sequence[Item], settings: IngestSettings) -> dict[str, Any]
 
 def parts_folder(root: Folder, settings: IngestSettings) -> Folder:
     """Where the parts lie that were made under these settings."""
-    return root / PARTS / digest_of({"version": PARTS_VERSION, "parsing": settings.parsing.model_dump(mode="json")})
+    return (
+        root
+        / PARTS
+        / digest_of(
+            {
+                "version": [PARTS_VERSION, VERSIONS["works"], VERSIONS["clips"]],
+                "parsing": settings.parsing.model_dump(mode="json"),
+            }
+        )
+    )
 
 
-def check_refused(refused: Counter[str], *, files: int, max_share: float, example: str) -> None:
+def check_refused(bad: Counter[str], *, files: int, max_share: float, example: str) -> None:
     """Stop a run whose files are bad beyond a share.
 
     Args:
-        refused: count of refusals by reason.
+        bad: files of which nothing was taken, by reason.
         files: of the whole run.
         max_share: of the recipe.
         example: detail of one refusal, for people.
@@ -158,10 +167,10 @@ def check_refused(refused: Counter[str], *, files: int, max_share: float, exampl
     Raises:
         InputError: with the table of reasons.
     """
-    bad = {reason: count for reason, count in refused.most_common() if reason not in HARMLESS}
-    total = sum(bad.values())
+    counted = {reason: count for reason, count in bad.most_common() if reason not in HARMLESS}
+    total = sum(counted.values())
     if total > max_share * files:
-        table = ", ".join(f"{count} {reason}" for reason, count in bad.items())
+        table = ", ".join(f"{count} {reason}" for reason, count in counted.items())
         raise InputError(
             f"{total} of {files} files cannot be taken, more than the share of {max_share:g}: {table}"
             f" (such as: {example})",
@@ -175,8 +184,19 @@ def plan(outcomes: Iterable[Outcome], *, settings: IngestSettings) -> Plan:
     Args:
         outcomes: of all parcels, in the parcels' order; of equal works, and of equal sounds, the first is taken.
         settings: shares and sizes.
+
+    Raises:
+        PlaceError: files that were listed could not be read now.
     """
     held = list(outcomes)
+    unread = [row for outcome in held for row in outcome.unread]
+    if unread:
+        first = unread[0]
+        raise PlaceError(
+            f"{len(unread)} files that were listed cannot be read now"
+            f" (such as {first['source_uri']}: {first['detail']})",
+            remedy="run the same command again: what is done is kept, and only those are read",
+        )
     works, clips = _works(held, settings=settings), _clips(held, settings=settings)
     shards = [
         *_shards("works", works, rows_per_shard=settings.works_per_shard),
@@ -295,9 +315,10 @@ def _works(outcomes: Sequence[Outcome], *, settings: IngestSettings) -> _Decided
 def _clips(outcomes: Sequence[Outcome], *, settings: IngestSettings) -> _Decided:
     """Files with the same sound are told by the ids of all their clips; all clips of a file lie in one split."""
     index = pa.concat_tables([CLIP_INDEX.empty_table(), *(outcome.clips for outcome in outcomes)]).combine_chunks()
-    uris, ids = index["source_uri"].to_numpy(zero_copy_only=False), index["clip_id"].to_pylist()
-    begins = np.flatnonzero(np.append(True, uris[1:] != uris[:-1])[: len(uris)])
-    lengths = np.diff(np.append(begins, len(uris)))
+    ids = index["clip_id"].to_pylist()
+    # Two sources may give files of one URI; each file's clips begin earlier than those before them ended.
+    begins = np.flatnonzero(_is_first_clip(index))
+    lengths = np.diff(np.append(begins, len(ids)))
     sounds = [digest_of(ids[begin : begin + length]) for begin, length in zip(begins, lengths, strict=True)]
     first = begins[_first_of_equals(np.array(sounds))]
     taken_sounds = first == begins
@@ -309,6 +330,12 @@ def _clips(outcomes: Sequence[Outcome], *, settings: IngestSettings) -> _Decided
         columns={"split": [split for split, length in kept for _ in range(length)]},
         duplicates=_duplicates(index["source_uri"], begins[~taken_sounds], first[~taken_sounds], what="sound"),
     )
+
+
+def _is_first_clip(index: pa.Table) -> NDArray[np.bool_]:
+    """Whether a clip is of another file than the row before it."""
+    uris, starts_s = index["source_uri"].to_numpy(zero_copy_only=False), index["start_s"].to_numpy()
+    return np.append(True, (uris[1:] != uris[:-1]) | (starts_s[1:] <= starts_s[:-1]))[: len(uris)]
 
 
 def _duplicates(

@@ -1,9 +1,10 @@
 """Untrusted bytes are read in a child process that may die.
 
 Bytes that crash a parser written in C++ exist, and so do files that a parser chews on for minutes. One child reads many
-files a call and says which one it begins; where it dies or is silent for too long, that file alone is lost, a new child
-takes the files before and after it, and the caller learns why. The child ends with its parent: it reads from a socket
-whose other end then closes.
+files a call and says which one it begins; where it dies, fails or is silent for too long, a new child takes the files
+before and after that one, and another one that file alone: a machine that was busy for a moment, or neighbours that
+filled the memory, cost no file. What is lost then is lost, and the caller learns why. The child ends with its parent:
+it reads from a socket whose other end then closes.
 
 What comes back from the child is plain JSON and columns, never a pickle: the child has handled hostile bytes.
 """
@@ -19,9 +20,11 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,7 +45,7 @@ DEFAULT_TIMEOUT_S = 10.0
 MEMORY_BYTES = 6 * 2**30
 MAX_DETAIL_CHARACTERS = 300
 
-_SIZES = struct.Struct(">II")
+_SIZES = struct.Struct(">QQ")
 _HELLO, _FILE, _DONE, _FAILED = "hello", "file", "done", "failed"
 
 
@@ -88,6 +91,7 @@ class IsolatedReader:
         self._timeout_s = timeout_s
         self._child: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -102,7 +106,9 @@ class IsolatedReader:
         """Process id of the child, None before the first file and after a death."""
         return None if self._child is None else self._child.pid
 
-    def read(self, files: Sequence[File], options: Mapping[str, Any]) -> tuple[list[Answer], list[Lost]]:
+    def read(
+        self, files: Sequence[File], options: Mapping[str, Any], *, alone: Collection[int] = ()
+    ) -> tuple[list[Answer], list[Lost]]:
         """What the child makes of ``files``, in their order, and the files that it could not survive.
 
         Each file is in one answer or lost; an answer may hold refusals of its own.
@@ -110,23 +116,29 @@ class IsolatedReader:
         Args:
             files: name and bytes of each.
             options: for the child's function, as plain JSON values.
+            alone: files that may be large in memory, each of which gets a call of its own.
 
         Raises:
             PlaceError: no child can be started.
         """
         answers, lost = [], []
-        waiting = [(0, len(files))] if files else []
+        waiting = [(start, stop, False) for start, stop in _stretches(len(files), alone)]
         while waiting:
-            start, stop = waiting.pop()
+            start, stop, was_lost = waiting.pop()
+            if was_lost:
+                self.close()
             try:
                 facts, columns = self._asked(files[start:stop], options)
             except _FileLostError as loss:
                 at = start + loss.file
-                lost.append(Lost(at, loss.reason, loss.detail))
-                waiting += [stretch for stretch in ((at + 1, stop), (start, at)) if stretch[0] < stretch[1]]
+                if was_lost:
+                    lost.append(Lost(at, loss.reason, loss.detail))
+                    continue
+                rest = ((at, at + 1, True), (at + 1, stop, False), (start, at, False))
+                waiting += [stretch for stretch in rest if stretch[0] < stretch[1]]
             else:
                 answers.append(Answer(start, stop, facts, columns))
-        return answers, sorted(lost, key=lambda loss: loss.file)
+        return sorted(answers, key=lambda answer: answer.start), sorted(lost, key=lambda loss: loss.file)
 
     def close(self) -> None:
         """End the child."""
@@ -137,18 +149,21 @@ class IsolatedReader:
             self._child.kill()
             self._child.wait()
             self._child = None
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
 
     def _asked(self, files: Sequence[File], options: Mapping[str, Any]) -> tuple[dict[str, Any], Columns]:
         line, at = self._connected(), 0
         try:
             line.settimeout(self._timeout_s)
             request = {"files": [(name, len(data)) for name, data in files], "options": dict(options)}
-            _send(line, request, b"".join(data for _, data in files))
+            _send(line, request, *(data for _, data in files))
             while True:
                 header, body = _receive(line, timeout_s=self._timeout_s)
                 if header["kind"] != _FILE:
                     break
-                at = int(header["file"])
+                at = range(len(files))[header["file"]]
             if header["kind"] == _DONE:
                 return header["facts"], _unpacked(header["columns"], body)
         except TimeoutError:
@@ -158,14 +173,17 @@ class IsolatedReader:
             ) from None
         except OSError:
             raise _FileLostError(at, "parser_crashed", f"the parser died: {self._fate()}") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError):
             self.close()
             raise _FileLostError(at, "parser_crashed", "the parser answered with bytes that are no answer") from None
+        # What a reader could not finish may be its memory's fault as well as the file's.
+        self.close()
         raise _FileLostError(at, "parser_crashed", str(header.get("detail")))
 
     def _connected(self) -> socket.socket:
         if self._line is None:
             ours, theirs = socket.socketpair()
+            self._scratch = tempfile.TemporaryDirectory(prefix="tutti-reader-")
             with theirs:
                 self._child = subprocess.Popen(
                     [sys.executable, "-P", "-m", "tutti.corpus.isolation", str(theirs.fileno()), self._work],
@@ -176,6 +194,7 @@ class IsolatedReader:
                     env={
                         **os.environ,
                         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                        "TMPDIR": self._scratch.name,
                         "OMP_NUM_THREADS": "1",
                         "OPENBLAS_NUM_THREADS": "1",
                     },
@@ -203,9 +222,17 @@ class IsolatedReader:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _send(line: socket.socket, header: dict[str, Any], body: bytes) -> None:
+def _stretches(count: int, alone: Collection[int]) -> list[tuple[int, int]]:
+    """Files 0 to ``count`` in runs, those of ``alone`` each by itself; the last first."""
+    borders = sorted({0, count, *(border for file in alone for border in (file, file + 1))})
+    return list(pairwise(borders))[::-1]
+
+
+def _send(line: socket.socket, header: dict[str, Any], *body: bytes) -> None:
     text = json.dumps(header).encode()
-    line.sendall(_SIZES.pack(len(text), len(body)) + text + body)
+    line.sendall(_SIZES.pack(len(text), sum(map(len, body))) + text)
+    for part in body:
+        line.sendall(part)
 
 
 def _receive(line: socket.socket, *, timeout_s: float | None) -> tuple[dict[str, Any], bytes]:
@@ -262,7 +289,7 @@ def _serve(line: socket.socket, work: str) -> None:
     read: Work = getattr(importlib.import_module(module), name)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _send(line, {"kind": _HELLO}, b"")
+    _send(line, {"kind": _HELLO})
     line.settimeout(None)
     while True:
         try:
@@ -271,7 +298,7 @@ def _serve(line: socket.socket, work: str) -> None:
             return
 
         def begin(file: int) -> None:
-            _send(line, {"kind": _FILE, "file": file}, b"")
+            _send(line, {"kind": _FILE, "file": file})
 
         try:
             facts, columns = read(_files_of(request, body), request["options"], begin)

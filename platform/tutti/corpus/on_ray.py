@@ -12,7 +12,7 @@ import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +33,24 @@ TASKS_AT_LEAST = 64
 Parcel = tuple[Item, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Sofar:
+    """How far a run is.
+
+    Args:
+        files, works: done and taken so far.
+        refused: refusals by reason.
+        bad: files of which nothing was taken, by reason.
+        example: detail of one refusal; empty without any.
+    """
+
+    files: int
+    works: int
+    refused: Counter[str]
+    bad: Counter[str]
+    example: str
+
+
 def read_parcels(
     parcels: Sequence[Parcel],
     *,
@@ -40,7 +58,7 @@ def read_parcels(
     analysis: Analysis,
     folder: Folder,
     reporter: Reporter,
-    check: Callable[[int, int, Counter[str], str], None],
+    check: Callable[[Sofar], None],
 ) -> list[Outcome]:
     """Read every parcel on the Ray cluster that this process is connected to.
 
@@ -50,7 +68,7 @@ def read_parcels(
         analysis: what is computed of pieces and sound; functions that workers can import.
         folder: of the parts.
         reporter: told of files as they are done.
-        check: told files and works so far, refusals by reason and the detail of one; may raise to stop the run.
+        check: told how far the run is; may raise to stop it.
 
     Returns:
         One outcome for each parcel, in the parcels' order.
@@ -66,7 +84,7 @@ def read_parcels(
     total = sum(len(parcel) for parcel in parcels)
     outcomes: dict[int, Outcome] = {}
     files = works = clips = 0
-    refused, example = Counter[str](), ""
+    refused, bad, example = Counter[str](), Counter[str](), ""
     with reporter.task("ingest", total=total, unit="files") as task:
         stage = _stream(rows, _read, parsing=parsing, analysis=analysis, folder=folder)
         for row in stage:
@@ -76,12 +94,13 @@ def read_parcels(
                 files, works = files + len(parcels[at]), works + outcome.works.num_rows
                 clips += outcome.clips.num_rows
                 refused.update(refusal["reason"] for refusal in outcome.refusals)
+                bad += outcome.bad
                 example = example or next((refusal["detail"] for refusal in outcome.refusals), "")
             found = [f"{works} works" if works else "", f"{clips} clips" if clips else ""]
             task.update(
                 files, note=", ".join([*filter(None, found), *([f"{refused.total()} refused"] if refused else [])])
             )
-            check(files, works, refused, example)
+            check(Sofar(files, works, refused, bad, example))
     return _in_order(outcomes, count=len(parcels), what="parcel")
 
 

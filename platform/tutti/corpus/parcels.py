@@ -24,19 +24,21 @@ from tutti.corpus.item import Item
 # A border is the smallest of 2 * 31 + 1 hashes: a parcel holds 63 items on average, and never fewer than 31.
 NEIGHBOURS = 31
 MAX_ITEMS = 256
+# Enough to share the work and to go on after a kill, and few times that a compressed tar is unpacked.
+MAX_STREAMED_ITEMS = 4096
 MAX_BYTES = 64 * 2**20
 
 
 def parcels(items: Sequence[Item]) -> list[tuple[Item, ...]]:
     """All items in order, in batches that are read and parsed each as a whole.
 
-    A parcel holds 31 to 256 items, 63 on average; fewer where all are fewer, or that many are more than 64 MiB. All
-    members of one compressed tar, however many, are one parcel: it must be unpacked from its front in any case.
+    A parcel holds 31 to 256 items, 63 on average; fewer where all are fewer, or that many are more than 64 MiB. The
+    members of a compressed tar are cut evenly and by thousands: each parcel unpacks what stands before it once more.
     """
     found: list[tuple[Item, ...]] = []
     for is_streamed, run in groupby(items, key=lambda item: _streamed(item) is not None):
         if is_streamed:
-            found += [tuple(members) for _, members in groupby(run, key=_streamed)]
+            found += [part for _, members in groupby(run, key=_streamed) for part in _even(tuple(members))]
         else:
             found += _cut(tuple(run))
     return found
@@ -49,6 +51,10 @@ def parcel_digest(parcel: Sequence[Item]) -> str:
 
 def _streamed(item: Item) -> str | None:
     return item.archive.place if item.archive is not None and item.archive.kind in STREAMED_KINDS else None
+
+
+def _even(members: tuple[Item, ...]) -> list[tuple[Item, ...]]:
+    return [members[start : start + MAX_STREAMED_ITEMS] for start in range(0, len(members), MAX_STREAMED_ITEMS)]
 
 
 def _cut(items: tuple[Item, ...]) -> list[tuple[Item, ...]]:

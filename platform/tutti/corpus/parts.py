@@ -1,13 +1,16 @@
 """Parcels of files to parts: drafts on storage, and an index that is written last and holds neither notes nor sound.
 
-A part is kept under what it was made of, so a run that was killed goes on, and one with more files reads only those. A
-parcel whose index is there is done; parts without an index are of a run that was killed and are written again.
+An index is kept under what it was made of, so a run that was killed goes on, and one with more files reads only those.
+A parcel whose index and parts are there is done. A part's name tells the hash of its bytes: two runs that made the same
+parcel unlike, because a file timed out in one, cannot take each other's part for their own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +22,7 @@ from tutti.corpus.drafting import CLIP_DRAFTS, Analysis, Parsing, draft
 from tutti.corpus.item import Item
 from tutti.corpus.reading import read_items
 from tutti.corpus.works import DRAFTS as WORK_DRAFTS
-from tutti.errors import DataError
+from tutti.errors import DataError, IntegrityError
 from tutti.storage import Folder
 
 # Moves whenever the same bytes would give other rows: a parser, descriptor, mood, fingerprint or sketch that changed.
@@ -27,13 +30,16 @@ PARTS_VERSION = 1
 
 FILES_AT_ONCE = 64
 BYTES_AT_ONCE = 32 * 2**20
+# Formats that hold this many times as much as they weigh, as FLAC or as columns.
+PACKED_SUFFIXES = (".mp3", ".ogg", ".oga", ".opus", ".parquet")
+UNPACKING_FACTOR = 8
 
 _PART = pa.field("part", pa.string())
 _WORK_COLUMNS = ("work_id", "source_uri", "collection", "licence", "notes", "length_s", "fingerprint", "sketch")
-_CLIP_COLUMNS = ("clip_id", "source_uri", "collection", "licence", "length_s")
+_CLIP_COLUMNS = ("clip_id", "source_uri", "source_sha256", "collection", "licence", "start_s", "length_s")
 WORK_INDEX = pa.schema([_PART, *(WORK_DRAFTS.field(name) for name in _WORK_COLUMNS)])
 CLIP_INDEX = pa.schema([_PART, *(CLIP_DRAFTS.field(name) for name in _CLIP_COLUMNS)])
-_REFUSALS = b"refusals"
+_TOLD = b"told"
 _LENGTH = struct.Struct(">Q")
 
 
@@ -44,15 +50,20 @@ class Outcome:
     Args:
         works, clips: a row for each, with the name of its part; see :data:`WORK_INDEX` and :data:`CLIP_INDEX`.
         refusals: rows of the ``refusals`` table.
+        bad: files of which nothing was taken, by the reason of their first refusal.
+        unread: refusals of files that were listed and could not be read now; such an outcome is not kept.
     """
 
     works: pa.Table
     clips: pa.Table
     refusals: tuple[dict[str, str], ...]
+    bad: Counter[str]
+    unread: tuple[dict[str, str], ...] = ()
 
     def packed(self) -> bytes:
         """The outcome as bytes."""
-        works = to_ipc(self.works.replace_schema_metadata({_REFUSALS: json.dumps(self.refusals)}))
+        told = {"refusals": self.refusals, "bad": self.bad, "unread": self.unread}
+        works = to_ipc(self.works.replace_schema_metadata({_TOLD: json.dumps(told)}))
         return _LENGTH.pack(len(works)) + works + to_ipc(self.clips)
 
     @classmethod
@@ -60,8 +71,19 @@ class Outcome:
         """The outcome of :meth:`packed`."""
         (length,) = _LENGTH.unpack_from(data)
         works = from_ipc(data[_LENGTH.size : _LENGTH.size + length])
-        refusals = tuple(json.loads(works.schema.metadata[_REFUSALS]))
-        return cls(works.replace_schema_metadata(None), from_ipc(data[_LENGTH.size + length :]), refusals)
+        told = json.loads(works.schema.metadata[_TOLD])
+        return cls(
+            works=works.replace_schema_metadata(None),
+            clips=from_ipc(data[_LENGTH.size + length :]),
+            refusals=tuple(told["refusals"]),
+            bad=Counter(told["bad"]),
+            unread=tuple(told["unread"]),
+        )
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of all parts, in order."""
+        return [name for table in (self.works, self.clips) for name in table["part"].unique().to_pylist()]
 
 
 def read_parcel(parcel: Sequence[Item], *, parsing: Parsing, analysis: Analysis, folder: Folder) -> Outcome:
@@ -76,25 +98,40 @@ def read_parcel(parcel: Sequence[Item], *, parsing: Parsing, analysis: Analysis,
     digest = parcels.parcel_digest(parcel)
     index = f"{digest}.index"
     if folder.exists(index):
-        return Outcome.unpacked(folder.read(index))
+        outcome = Outcome.unpacked(folder.read(index))
+        if all(map(folder.exists, outcome.parts)):
+            return outcome
     works, clips = [WORK_INDEX.empty_table()], [CLIP_INDEX.empty_table()]
     refusals: list[dict[str, str]] = []
-    for number, stretch in enumerate(_stretches(zip(parcel, read_items(parcel), strict=True))):
+    unread: list[dict[str, str]] = []
+    bad = Counter[str]()
+    for stretch in _stretches(zip(parcel, read_items(parcel), strict=True)):
         drafted = draft(stretch, parsing=parsing, analysis=analysis)
         refusals += drafted.refusals
+        unread += drafted.unread
+        bad += drafted.bad
         for rows, indices, kind in ((drafted.works, works, "works"), (drafted.clips, clips, "clips")):
             if rows.num_rows:
-                name = f"{digest}-{number:04d}.{kind}"
-                folder.write(name, to_ipc(rows))
+                data = to_ipc(rows)
+                name = f"{digest}-{_hash(data)}.{kind}"
+                folder.write(name, data)
                 indices.append(_indexed(rows, part=name, index=indices[0].schema))
-    outcome = Outcome(pa.concat_tables(works), pa.concat_tables(clips), tuple(refusals))
-    folder.write(index, outcome.packed())
+    outcome = Outcome(pa.concat_tables(works), pa.concat_tables(clips), tuple(refusals), bad, tuple(unread))
+    if not unread:
+        folder.write(index, outcome.packed())
     return outcome
 
 
 def read_part(folder: Folder, name: str) -> pa.Table:
-    """The drafts of one part."""
-    return from_ipc(folder.read(name))
+    """The drafts of one part.
+
+    Raises:
+        IntegrityError: its bytes are not those that were written.
+    """
+    data = folder.read(name)
+    if _hash(data) not in name:
+        raise IntegrityError(f"{folder.uri}/{name} differs from what was written; delete it to make it again")
+    return from_ipc(data)
 
 
 def to_ipc(table: pa.Table) -> bytes:
@@ -111,6 +148,10 @@ def from_ipc(data: bytes) -> pa.Table:
         return stream.read_all()
 
 
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
 def _indexed(rows: pa.Table, *, part: str, index: pa.Schema) -> pa.Table:
     columns: dict[str, Any] = {"part": pa.array([part] * rows.num_rows, pa.string())}
     columns |= {name: rows[name] for name in index.names if name != "part"}
@@ -123,7 +164,8 @@ def _stretches(read: Iterable[tuple[Item, bytes | DataError]]) -> Iterator[list[
     size = 0
     for item, data in read:
         held.append((item, data))
-        size += 0 if isinstance(data, DataError) else len(data)
+        if not isinstance(data, DataError):
+            size += len(data) * (UNPACKING_FACTOR if item.uri.lower().endswith(PACKED_SUFFIXES) else 1)
         if len(held) == FILES_AT_ONCE or size >= BYTES_AT_ONCE:
             yield held
             held, size = [], 0

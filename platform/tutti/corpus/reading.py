@@ -25,6 +25,10 @@ FETCHES_AT_ONCE = 8
 _CHANGED = "the file changed while it was read"
 
 
+class UnreadError(DataError):
+    """A file that was listed cannot be read now, or is no longer what was listed: another try may take it."""
+
+
 def read_items(parcel: Sequence[Item]) -> Iterator[bytes | DataError]:
     """Bytes of each item, or why there are none.
 
@@ -72,11 +76,11 @@ def _bytes_of(item: Item) -> bytes:
                 data = file.read(item.size_bytes + 1)
             is_same = hashlib.sha256(data).hexdigest() == item.version
     except OSError as error:
-        raise DataError("unreadable", f"the file cannot be read: {error.strerror}") from None
+        raise UnreadError("unreadable", f"the file cannot be read: {error.strerror}") from None
     except UserError as error:
-        raise DataError("unreachable", error.what) from None
+        raise UnreadError("unreachable", error.what) from None
     if not is_same:
-        raise DataError("unreadable", _CHANGED)
+        raise UnreadError("unreadable", _CHANGED)
     return data
 
 
@@ -118,7 +122,7 @@ def _member(item: Item, *, opened: Opened) -> bytes:
     try:
         return opened.read(offset_bytes=item.offset_bytes, size_bytes=item.size_bytes, crc32=item.crc32)
     except UserError as error:
-        raise DataError("unreachable", error.what) from None
+        raise UnreadError("unreachable", error.what) from None
 
 
 def opened_archive(archive: Archive) -> BinaryIO:
@@ -132,7 +136,7 @@ def opened_archive(archive: Archive) -> BinaryIO:
             base, _, name = archive.place.rpartition("/")
             seen = [(entry.version, entry.size_bytes) for entry in Folder(base).entries(name)]
             if not seen:
-                raise DataError("unreachable", f"{archive.place} is not there")
+                raise UnreadError("unreachable", f"{archive.place} is not there")
             is_same = seen == [(archive.version, archive.size_bytes)]
             file = Folder(base).open(name)
         else:
@@ -140,10 +144,10 @@ def opened_archive(archive: Archive) -> BinaryIO:
             facts = os.fstat(file.fileno())
             is_same = (facts.st_size, facts.st_mtime_ns) == (archive.size_bytes, archive.mtime_ns)
     except OSError as error:
-        raise DataError("unreadable", f"the archive cannot be read: {error.strerror}") from None
+        raise UnreadError("unreadable", f"the archive cannot be read: {error.strerror}") from None
     except UserError as error:
-        raise DataError("unreachable", error.what) from None
+        raise UnreadError("unreachable", error.what) from None
     if not is_same:
         file.close()
-        raise DataError("unreadable", "the archive changed while it was read")
+        raise UnreadError("unreadable", "the archive changed while it was read")
     return file

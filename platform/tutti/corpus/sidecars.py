@@ -27,7 +27,7 @@ FILE_COLUMNS = (
     "file", "path", "filename", "file_name", "midi_filename", "audio_filename", "midi_path", "audio_path", "name",
 )  # fmt: skip
 # Of a table that is longer than people write by hand, one would rather hear than wait.
-MAX_SIDECAR_BYTES = 256 * 2**20
+MAX_SIDECAR_BYTES = 64 * 2**20
 UNMATCHED_SHOWN = 3
 _DELIMITERS = ",;\t"
 
@@ -205,7 +205,7 @@ def _is_csv(sidecar: Sidecar) -> bool:
 
 
 def _csv_rows(text: str, *, name: str) -> Iterator[_Row | RecipeError]:
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    first = next((line for line in io.StringIO(text) if line.strip()), "")
     delimiter = max(_DELIMITERS, key=lambda sign: len(next(csv.reader([first], delimiter=sign), [])))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     columns: list[str] = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tutti.corpus import note_tables
 from tutti.corpus.formats import Parsed, ParseOptions, parse_many
 from tutti.corpus.isolation import DEFAULT_TIMEOUT_S, Answer, Columns, File, IsolatedReader, Lost
 from tutti.corpus.score import DEFAULT_TEMPO_QPM, Notes, Score
@@ -31,7 +32,9 @@ def parse_untrusted(files: Sequence[File], *, options: ParseOptions, timeout_s: 
     """
     with _SHARED_LOCK:
         reader = _SHARED.setdefault(timeout_s, IsolatedReader(work=WORK, timeout_s=timeout_s))
-        return joined(*reader.read(files, asdict(options)))
+        # A small table may hold a hundred times as many notes as a file of MIDI.
+        alone = [number for number, (name, _) in enumerate(files) if name.lower().endswith(note_tables.SUFFIXES)]
+        return joined(*reader.read(files, asdict(options), alone=alone))
 
 
 def read_untrusted(data: bytes, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Score:
@@ -63,7 +66,7 @@ def read_in_child(
 
 def joined(answers: Sequence[Answer], lost: Sequence[Lost]) -> Parsed:
     """What the child answered, in the files' order, with a refusal for each file that it lost."""
-    parts = [(answer.start, _parsed(answer)) for answer in sorted(answers, key=lambda answer: answer.start)]
+    parts = [(answer.start, _parsed(answer)) for answer in answers]
     refusals = [(loss.file, loss.reason, loss.detail) for loss in lost]
     refusals += [(start + file, reason, detail) for start, part in parts for file, reason, detail in part.refusals]
     return Parsed(

@@ -33,7 +33,8 @@ def hear_untrusted(files: Sequence[File], *, cutting: Cutting, timeout_s: float 
     """
     with _SHARED_LOCK:
         reader = _SHARED.setdefault(timeout_s, IsolatedReader(work=WORK, timeout_s=timeout_s))
-        return joined(*reader.read(files, cutting.model_dump(mode="json")))
+        options = cutting.model_dump(mode="json")
+        return joined(*reader.read(files, options, alone=range(len(files))))
 
 
 def hear_in_child(
@@ -56,7 +57,7 @@ def hear_in_child(
 
 def joined(answers: Sequence[Answer], lost: Sequence[Lost]) -> Heard:
     """What the child answered, in the files' order, with a refusal for each file that it lost."""
-    parts = [(answer.start, _heard(answer)) for answer in sorted(answers, key=lambda answer: answer.start)]
+    parts = [(answer.start, _heard(answer)) for answer in answers]
     refusals = [(loss.file, loss.reason, loss.detail) for loss in lost]
     refusals += [(start + file, reason, detail) for start, part in parts for file, reason, detail in part.refusals]
     return Heard(
