@@ -11,6 +11,7 @@ What comes back from the child is plain JSON and columns, never a pickle: the ch
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
@@ -21,6 +22,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -220,6 +222,36 @@ class IsolatedReader:
         finally:
             self.close()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+class SharedReader:
+    """The one reader of a process for a work, safe from any thread; it ends with the process.
+
+    Args:
+        work: ``module:function`` of a :data:`Work`.
+    """
+
+    def __init__(self, *, work: str) -> None:
+        self._work = work
+        self._lock = threading.Lock()
+        self._reader: IsolatedReader | None = None
+        self._timeout_s = 0.0
+        atexit.register(self.close)
+
+    def read(
+        self, files: Sequence[File], options: Mapping[str, Any], *, timeout_s: float, alone: Collection[int] = ()
+    ) -> tuple[list[Answer], list[Lost]]:
+        """As :meth:`IsolatedReader.read`, with ``timeout_s`` for each file."""
+        with self._lock:
+            if self._reader is None or self._timeout_s != timeout_s:
+                self.close()
+                self._reader, self._timeout_s = IsolatedReader(work=self._work, timeout_s=timeout_s), timeout_s
+            return self._reader.read(files, options, alone=alone)
+
+    def close(self) -> None:
+        """End the child."""
+        if self._reader is not None:
+            self._reader.close()
 
 
 def _stretches(count: int, alone: Collection[int]) -> list[tuple[int, int]]:

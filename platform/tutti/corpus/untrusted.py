@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -12,12 +10,12 @@ import numpy as np
 
 from tutti.corpus import note_tables
 from tutti.corpus.formats import Parsed, ParseOptions, parse_many
-from tutti.corpus.isolation import DEFAULT_TIMEOUT_S, Answer, Columns, File, IsolatedReader, Lost
+from tutti.corpus.isolation import DEFAULT_TIMEOUT_S, Answer, Columns, File, Lost, SharedReader
 from tutti.corpus.score import DEFAULT_TEMPO_QPM, Notes, Score
 from tutti.corpus.score_batch import ScoreBatch
 from tutti.errors import DataError
 
-WORK = "tutti.corpus.untrusted:read_in_child"
+_READER = SharedReader(work="tutti.corpus.untrusted:read_in_child")
 
 _BATCH_COLUMNS = tuple(field.name for field in fields(ScoreBatch) if field.name not in ("notes", "titles", "composers"))
 
@@ -30,11 +28,9 @@ def parse_untrusted(files: Sequence[File], *, options: ParseOptions, timeout_s: 
     Raises:
         PlaceError: no child can be started.
     """
-    with _SHARED_LOCK:
-        reader = _SHARED.setdefault(timeout_s, IsolatedReader(work=WORK, timeout_s=timeout_s))
-        # A small table may hold a hundred times as many notes as a file of MIDI.
-        alone = [number for number, (name, _) in enumerate(files) if name.lower().endswith(note_tables.SUFFIXES)]
-        return joined(*reader.read(files, asdict(options), alone=alone))
+    # A small table may hold a hundred times as many notes as a file of MIDI.
+    alone = [number for number, (name, _) in enumerate(files) if name.lower().endswith(note_tables.SUFFIXES)]
+    return joined(*_READER.read(files, asdict(options), timeout_s=timeout_s, alone=alone))
 
 
 def read_untrusted(data: bytes, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Score:
@@ -88,13 +84,3 @@ def _parsed(answer: Answer) -> Parsed:
         file_of_piece=columns["file_of_piece"],
         refusals=tuple((int(file), str(reason), str(detail)) for file, reason, detail in facts["refusals"]),
     )
-
-
-_SHARED_LOCK = threading.Lock()
-_SHARED: dict[float, IsolatedReader] = {}
-
-
-@atexit.register
-def _close_shared() -> None:
-    for reader in _SHARED.values():
-        reader.close()

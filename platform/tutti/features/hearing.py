@@ -5,18 +5,16 @@ The child (:mod:`tutti.corpus.isolation`) does all that touches the bytes, and g
 
 from __future__ import annotations
 
-import atexit
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tutti.corpus.clips import HEARD, Cutting, Heard, hear_many
-from tutti.corpus.isolation import Answer, Columns, File, IsolatedReader, Lost
+from tutti.corpus.isolation import Answer, Columns, File, Lost, SharedReader
 from tutti.features.sound import describe
 
-WORK = "tutti.features.hearing:hear_in_child"
+_READER = SharedReader(work="tutti.features.hearing:hear_in_child")
 # The longest file that is taken by default, half an hour, takes 13 s of one core.
 DEFAULT_TIMEOUT_S = 60.0
 
@@ -31,10 +29,8 @@ def hear_untrusted(files: Sequence[File], *, cutting: Cutting, timeout_s: float 
     Raises:
         PlaceError: no child can be started.
     """
-    with _SHARED_LOCK:
-        reader = _SHARED.setdefault(timeout_s, IsolatedReader(work=WORK, timeout_s=timeout_s))
-        options = cutting.model_dump(mode="json")
-        return joined(*reader.read(files, options, alone=range(len(files))))
+    options = cutting.model_dump(mode="json")
+    return joined(*_READER.read(files, options, timeout_s=timeout_s, alone=range(len(files))))
 
 
 def hear_in_child(
@@ -82,13 +78,3 @@ def _heard(answer: Answer) -> Heard:
         titles={int(file): str(title) for file, title in facts["titles"]},
         refusals=tuple((int(file), str(reason), str(detail)) for file, reason, detail in facts["refusals"]),
     )
-
-
-_SHARED_LOCK = threading.Lock()
-_SHARED: dict[float, IsolatedReader] = {}
-
-
-@atexit.register
-def _close_shared() -> None:
-    for reader in _SHARED.values():
-        reader.close()
