@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PAGES = "pages/corpus"
 PAGE = "index.html"
-HEAD = ("NAME", "ADDRESS", "FINISHED", "WORKS", "NOTES", "MUSIC", "REFUSED", "LICENCES")
+HEAD = ("NAME", "ADDRESS", "FINISHED", "WORKS", "NOTES", "MUSIC", "CLIPS", "REFUSED", "DUPLICATES", "LICENCES")
 MOST_NAMES = 8
 """Members of a list that a line of the summary names."""
 _SUMMED_UP = ("tempo_mean_qpm", "length_s", "notes_per_quarter", "polyphony")
@@ -152,7 +152,11 @@ def summary(overview: Overview) -> list[str]:
         lines["clips"] = f"{clips.clips:,} · {format_seconds(clips.length_s)} · {clips.works:,} works rendered"
     largest = f", the largest of {overview.largest_group:,}" if groups else ""
     lines["near duplicates"] = f"{overview.grouped:,} works in {groups:,} groups{largest}"
-    lines["refused"] = f"{overview.refused:,}" + (f" of {overview.files:,} files" if overview.files else "")
+    duplicates = sum(each.inputs for each in overview.refusals if each.reason == "duplicate")
+    lines["refused"] = f"{overview.refused - duplicates:,}" + (
+        f" of {overview.files:,} files" if overview.files else ""
+    )
+    lines["duplicates"] = f"{duplicates:,}" if duplicates else ""
     lines |= {f"  {each.reason}": f"{each.inputs:,} · {each.example}: {each.detail}" for each in overview.refusals}
     width = max(map(len, lines)) + 2
     return [f"{name.ljust(width)}{text}" for name, text in lines.items() if text]
@@ -170,6 +174,8 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 def _row(found: Found) -> tuple[str, ...]:
     facts = found.facts
+    sound, refusals = facts.get("clips", {}), facts.get("refusals", {})
+    duplicates = refusals.get("duplicate", 0)
     finished = f"{found.created.astimezone():%Y-%m-%d %H:%M}" if found.created else ABSENT
     return (
         found.name,
@@ -177,8 +183,10 @@ def _row(found: Found) -> tuple[str, ...]:
         finished,
         *(f"{facts[name]:,}" if name in facts else ABSENT for name in ("works", "notes")),
         format_seconds(facts["length_s"]) if "length_s" in facts else ABSENT,
-        f"{sum(facts.get('refusals', {}).values()):,}",
-        ", ".join(facts.get("licences", {})),
+        f"{sound['clips']:,}" if sound else ABSENT,
+        f"{sum(refusals.values()) - duplicates:,}",
+        f"{duplicates:,}",
+        ", ".join(dict.fromkeys((*facts.get("licences", {}), *sound.get("licences", {})))),
     )
 
 

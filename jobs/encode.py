@@ -93,6 +93,8 @@ def licences_told(works: Dataset, *, licences: tuple[str, ...]) -> list[str]:
     held = works.facts["licences"]
     named = {name: number for name, number in held.items() if rights.allowed(name, named=licences)}
     left_out = {name: number for name, number in held.items() if name not in named}
+    if not held:
+        raise UserError(f"{works.name} holds sound and no notes", remedy="name a dataset with works")
     if not sum(named.values()):
         raise UserError(
             f"no work of {works.name} has a licence of {', '.join(licences)}",

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from cluster.embedded import start_embedded_ray
 from tutti import config, lineage, telemetry
+from tutti.config import Settings
 from tutti.corpus import ingest, rights
 from tutti.corpus.drafting import Analysis
 from tutti.corpus.file_index import HashIndex
@@ -142,6 +143,12 @@ def survey_of(recipe: IngestRecipe, *, index: HashIndex | None = None) -> tuple[
     """As :func:`items_of`, and what came of each table beside the files, for people."""
     listings = [survey(source, licence=recipe.licence, index=index) for source in dict.fromkeys(recipe.sources)]
     items = [item for listing in listings for item in listing.items]
+    twice = [uri for uri, count in Counter(item.uri for item in items).items() if count > 1]
+    if twice:
+        raise RecipeError(
+            f"two sources give files of one name, such as {twice[0]!r}",
+            remedy="name the folder above them, or ingest them one by one",
+        )
     return items[: recipe.max_files], [str(usage) for listing in listings for usage in listing.usages]
 
 
@@ -192,7 +199,25 @@ def _plan_lines(recipe: IngestRecipe, *, items: Sequence[Item], name: str, folde
     ]
 
 
-@click.command(name="ingest")
+def _settings_told() -> str:
+    """Every field that --set can set, with its sentence and default."""
+
+    def lines(kind: type[Settings], prefix: str) -> list[tuple[str, str]]:
+        told = []
+        for name, field in kind.model_fields.items():
+            if isinstance(field.default, Settings):
+                told += lines(type(field.default), f"{prefix}{name}.")
+            elif prefix + name not in ("sources", "licence"):
+                default = "" if field.default is None else f" [{field.default}]"
+                told.append((prefix + name, f"{field.description}{default}"))
+        return told
+
+    return "\n".join(
+        ("\b", "Settings (--set KEY=VALUE):", *(f"  {key}: {text}" for key, text in lines(IngestRecipe, "")))
+    )
+
+
+@click.command(name="ingest", epilog=_settings_told())
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--licence", default=rights.UNKNOWN, show_default=True, help="Terms of the files: SPDX or LicenseRef-….")
 @click.option("--name", help="Name of the dataset; by default that of its collections.")

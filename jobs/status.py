@@ -136,7 +136,20 @@ def _works(facts: Mapping[str, Any]) -> list[str]:
         (f"{{:,}} near duplicates {groups}", near.get("works") or None),
     )
     licences = facts.get("licences")
-    return [held, f"licences: {_counted(licences)}" if licences else "", _refused(facts.get("refusals", {}))]
+    sound = facts.get("clips")
+    told = [] if sound and not facts.get("works") else [held, f"licences: {_counted(licences)}" if licences else ""]
+    if sound:
+        told += [*_clips(sound), f"licences of clips: {_counted(sound['licences'])}"]
+    return [*told, _refused(facts.get("refusals", {}))]
+
+
+def _clips(facts: Mapping[str, Any]) -> list[str]:
+    return [_figures(("{:,} clips", facts.get("clips")), ("{} of sound", _time(facts.get("length_s"))))]
+
+
+def _rendered(facts: Mapping[str, Any]) -> list[str]:
+    licences = facts.get("licences")
+    return [*_clips(facts), f"licences: {_counted(licences)}" if licences else "", _refused(facts.get("refusals", {}))]
 
 
 def _tokens(facts: Mapping[str, Any]) -> list[str]:
@@ -186,7 +199,7 @@ def _refused(refusals: Mapping[str, int]) -> str:
     )
 
 
-COUNTS = {"works": _works, "tokens": _tokens, "runs": _runs, "catalogues": _catalogues}
+COUNTS = {"works": _works, "tokens": _tokens, "runs": _runs, "catalogues": _catalogues, "clips": _rendered}
 """What is told of a finished dataset, by kind."""
 
 

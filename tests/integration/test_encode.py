@@ -71,7 +71,8 @@ def test_killed_with_kill_9_it_goes_on_to_the_same_bytes(works: Dataset, straigh
         start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline_s = time.monotonic() + 120
-    while time.monotonic() < deadline_s and not (receipts := list(tmp_path.glob(f"tokens/*/*/{encode.RECEIPTS}/*.json"))):
+    pattern = f"tokens/*/*/{encode.RECEIPTS}/*.json"
+    while time.monotonic() < deadline_s and not (receipts := list(tmp_path.glob(pattern))):
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

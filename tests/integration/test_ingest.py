@@ -150,7 +150,8 @@ def test_only_bad_files_are_one_clear_line_and_no_dataset(tmp_path: Path) -> Non
     root = Folder(str(tmp_path / "results"))
     line = (
         r"3 of 3 files cannot be taken, more than the share of 0.5: 2 empty, 1 unreadable "
-        r"\(such as: the file holds no bytes\): mend the sources, or allow more with --set max_refused_share=1"
+        r"\(such as: bad/a.mid: the file holds no bytes\): "
+        r"mend the sources, or allow more with --set max_refused_share=1"
     )
     with pytest.raises(InputError, match=line):
         run(IngestRecipe(sources=(str(folder),)), root=root, reporter=Silent())

@@ -72,7 +72,8 @@ def test_a_corpus_is_shown_by_name_and_by_address(tmp_path: Path) -> None:
         figure(lines, "works") == f"20 · {made.facts['notes']:,} notes · {made.facts['length_s'] / 60:.0f}m20s of music"
     )
     assert figure(lines, "splits") == "train 14 · valid 4 · test 2"
-    assert figure(lines, "refused") == "2 of 22 files"
+    assert figure(lines, "refused") == "1 of 22 files"
+    assert figure(lines, "duplicates") == "1"
     assert figure(lines, "empty") == "1 · x.mid: the file holds no bytes"
     assert lineage.load(made.folder).files == made.files
 

@@ -198,3 +198,42 @@ def test_more_bars_than_a_piece_may_have_are_refused() -> None:
     assert parsed.file_of_piece.tolist() == [0]
     assert [refusal[:2] for refusal in parsed.refusals] == [(1, "bad_time")]
     assert "bars are more than the limit of 100000" in parsed.refusals[0][2]
+
+
+BOOK = """%abc-2.1
+X:1
+T:Reel
+M:4/4
+L:1/4
+K:D
+DFAd|dAFD|
+
+X:2
+T:Odd
+M:x/y
+K:D
+DFAd|
+
+X:3
+T:Empty
+K:D
+
+X:4
+T:Grüße
+M:3/4
+L:1/4
+K:G
+GBd|
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+def test_a_bad_tune_costs_itself_and_not_its_book(encoding: str) -> None:
+    told: list[int] = []
+    files = [("book.abc", BOOK.encode(encoding)), ("one.abc", b"X:7\nT:Alone\nL:1/4\nK:C\nCDE|\n")]
+    parsed = parse_many(files, options=ParseOptions(tempo_without_mark_qpm=80.0), on_file=told.append)
+    assert [score.title for score in parsed.batch] == ["Reel", "Grüße", "Alone"]
+    assert parsed.file_of_piece.tolist() == [0, 0, 1]
+    assert [refusal[:2] for refusal in parsed.refusals] == [(0, "unreadable"), (0, "no_notes")]
+    # A book of a thousand tunes has as long for each as other files have for all.
+    assert told == [0, 0, 0, 0, 0, 1, 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from posixpath import splitext
@@ -93,7 +93,7 @@ def parse_many(files: Sequence[tuple[str, bytes]], *, options: ParseOptions, on_
         options: how to read them.
         on_file: told the index of each file before it is touched, in order.
     """
-    reading = _Reading(options)
+    reading = _Reading(options, on_file=on_file)
     for number, (name, data) in enumerate(files):
         on_file(number)
         reading.read(number, name=name, data=data)
@@ -103,8 +103,9 @@ def parse_many(files: Sequence[tuple[str, bytes]], *, options: ParseOptions, on_
 class _Reading:
     """The state of :func:`parse_many`: pieces by reader, each with its file."""
 
-    def __init__(self, options: ParseOptions) -> None:
+    def __init__(self, options: ParseOptions, *, on_file: Callable[[int], None]) -> None:
         self._options = options
+        self._on_file = on_file
         self._midi: MidiReader | None = None
         self._files_of_midi: list[int] = []
         self._others: list[FoundPieces] = []
@@ -123,10 +124,17 @@ class _Reading:
             if _suffix(name) in MIDI_SUFFIXES:
                 self._read_midi(number, data)
             else:
-                found = self._found(name, data)
-                self._check_room(len(found))
-                self._others.append(found)
-                self._files_of_others += [number] * len(found)
+                for part in self._parts(number, name, data):
+                    self._read_other(number, name, part)
+        except DataError as error:
+            self._refusals.append((number, error.reason, error.detail))
+
+    def _read_other(self, number: int, name: str, part: bytes) -> None:
+        try:
+            found = self._found(name, part)
+            self._check_room(len(found))
+            self._others.append(found)
+            self._files_of_others += [number] * len(found)
         except DataError as error:
             self._refusals.append((number, error.reason, error.detail))
 
@@ -169,6 +177,15 @@ class _Reading:
                 self._files_of_midi.append(number)
             except DataError as error:
                 self._refusals.append((number, error.reason, error.detail))
+
+    def _parts(self, number: int, name: str, data: bytes) -> Iterator[bytes]:
+        """A file's parts that stand alone: a book of tunes is read tune by tune, each in its own time."""
+        if _suffix(name) != ".abc":
+            yield data
+            return
+        for tune in scores.abc_tunes(data):
+            self._on_file(number)
+            yield tune
 
     def _found(self, name: str, data: bytes) -> FoundPieces:
         if _suffix(name) in note_tables.SUFFIXES:

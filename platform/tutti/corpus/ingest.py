@@ -162,7 +162,7 @@ def check_refused(bad: Counter[str], *, files: int, max_share: float, example: s
         bad: files of which nothing was taken, by reason.
         files: of the whole run.
         max_share: of the recipe.
-        example: detail of one refusal, for people.
+        example: file and detail of one refusal, for people.
 
     Raises:
         InputError: with the table of reasons.
@@ -313,16 +313,23 @@ def _works(outcomes: Sequence[Outcome], *, settings: IngestSettings) -> _Decided
 
 
 def _clips(outcomes: Sequence[Outcome], *, settings: IngestSettings) -> _Decided:
-    """Files with the same sound are told by the ids of all their clips; all clips of a file lie in one split."""
+    """Files with the same sound are told by the ids of all their clips.
+
+    All clips of a file lie in one split, and so do files whose names differ in their ends alone: one recording is often
+    there in several formats, whose samples differ.
+    """
     index = pa.concat_tables([CLIP_INDEX.empty_table(), *(outcome.clips for outcome in outcomes)]).combine_chunks()
     ids = index["clip_id"].to_pylist()
-    # Two sources may give files of one URI; each file's clips begin earlier than those before them ended.
-    begins = np.flatnonzero(_is_first_clip(index))
+    uris = index["source_uri"].to_numpy(zero_copy_only=False)
+    begins = np.flatnonzero(np.append(True, uris[1:] != uris[:-1])[: len(uris)])
     lengths = np.diff(np.append(begins, len(ids)))
     sounds = [digest_of(ids[begin : begin + length]) for begin, length in zip(begins, lengths, strict=True)]
     first = begins[_first_of_equals(np.array(sounds))]
     taken_sounds = first == begins
-    splits = [split_of(sound, valid_share=settings.valid_share, test_share=settings.test_share) for sound in sounds]
+    splits = [
+        split_of(_stem(uri), valid_share=settings.valid_share, test_share=settings.test_share)
+        for uri in uris[begins].tolist()
+    ]
     kept = [(split, length) for split, length, taken in zip(splits, lengths, taken_sounds, strict=True) if taken]
     return _Decided(
         index=index,
@@ -332,10 +339,9 @@ def _clips(outcomes: Sequence[Outcome], *, settings: IngestSettings) -> _Decided
     )
 
 
-def _is_first_clip(index: pa.Table) -> NDArray[np.bool_]:
-    """Whether a clip is of another file than the row before it."""
-    uris, starts_s = index["source_uri"].to_numpy(zero_copy_only=False), index["start_s"].to_numpy()
-    return np.append(True, (uris[1:] != uris[:-1]) | (starts_s[1:] <= starts_s[:-1]))[: len(uris)]
+def _stem(uri: str) -> str:
+    folder, slash, name = uri.rpartition("/")
+    return folder + slash + (name.rpartition(".")[0] or name)
 
 
 def _duplicates(

@@ -41,7 +41,7 @@ class Sofar:
         files, works: done and taken so far.
         refused: refusals by reason.
         bad: files of which nothing was taken, by reason.
-        example: detail of one refusal; empty without any.
+        example: file and detail of one refusal; empty without any.
     """
 
     files: int
@@ -95,7 +95,7 @@ def read_parcels(
                 clips += outcome.clips.num_rows
                 refused.update(refusal["reason"] for refusal in outcome.refusals)
                 bad += outcome.bad
-                example = example or next((refusal["detail"] for refusal in outcome.refusals), "")
+                example = example or next(map("{source_uri}: {detail}".format_map, outcome.refusals), "")
             found = [f"{works} works" if works else "", f"{clips} clips" if clips else ""]
             task.update(
                 files, note=", ".join([*filter(None, found), *([f"{refused.total()} refused"] if refused else [])])

@@ -36,7 +36,7 @@ UNPACKING_FACTOR = 8
 
 _PART = pa.field("part", pa.string())
 _WORK_COLUMNS = ("work_id", "source_uri", "collection", "licence", "notes", "length_s", "fingerprint", "sketch")
-_CLIP_COLUMNS = ("clip_id", "source_uri", "source_sha256", "collection", "licence", "start_s", "length_s")
+_CLIP_COLUMNS = ("clip_id", "source_uri", "collection", "licence", "length_s")
 WORK_INDEX = pa.schema([_PART, *(WORK_DRAFTS.field(name) for name in _WORK_COLUMNS)])
 CLIP_INDEX = pa.schema([_PART, *(CLIP_DRAFTS.field(name) for name in _CLIP_COLUMNS)])
 _TOLD = b"told"

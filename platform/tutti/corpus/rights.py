@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from tutti.errors import RecipeError
 
 UNKNOWN = "unknown"
+MAX_HINTS = 3
 MUSIC21 = "LicenseRef-music21-corpus"
 
 _REFERENCE = re.compile(r"LicenseRef-[A-Za-z0-9][A-Za-z0-9.-]*")
@@ -41,10 +42,24 @@ def check(licence: str) -> str:
     """
     if licence == UNKNOWN or licence in IDENTIFIERS or _REFERENCE.fullmatch(licence):
         return licence
-    by_lower = {name.lower(): name for name in (*IDENTIFIERS, UNKNOWN)}
-    near = difflib.get_close_matches(licence.lower(), sorted(by_lower), n=1)
-    hint = f"did you mean {by_lower[near[0]]}? Else write" if near else "write an SPDX identifier such as CC-BY-4.0, or"
-    raise RecipeError(f"licence {licence!r} is not known", remedy=f"{hint} LicenseRef- and a name for other terms")
+    near = _near(licence)
+    hint = f"did you mean {' or '.join(near)}? Else write" if near else "write an SPDX identifier such as CC-BY-4.0, or"
+    name = "a name of letters, digits, '.' and '-'"
+    raise RecipeError(f"licence {licence!r} is not known", remedy=f"{hint} LicenseRef- and {name} for other terms")
+
+
+def _near(licence: str) -> list[str]:
+    """Identifiers that begin alike but for signs and case, else the one that is written nearly so."""
+
+    def plain(name: str) -> str:
+        return "".join(sign for sign in name.lower() if sign.isalnum())
+
+    by_plain = {plain(name): name for name in sorted((*IDENTIFIERS, UNKNOWN))}
+    begun = [
+        name for written, name in by_plain.items() if len(plain(licence)) > 1 and written.startswith(plain(licence))
+    ]
+    close = difflib.get_close_matches(plain(licence), list(by_plain), n=1, cutoff=0.75)
+    return begun[:MAX_HINTS] or [by_plain[name] for name in close]
 
 
 def allowed(licence: str, *, named: Iterable[str]) -> bool:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import gc
 import math
+import re
 import warnings
 import zipfile
 from bisect import bisect_right
@@ -44,6 +45,7 @@ SUFFIXES = (".musicxml", ".mxl", ".xml", ".abc", ".krn")
 
 _FORMATS = {".musicxml": "musicxml", ".mxl": "musicxml", ".xml": "musicxml", ".abc": "abc", ".krn": "humdrum"}
 
+_ABC_TUNE = re.compile(r"^X:", re.MULTILINE)
 
 # music21 keeps a time as a float where that is exact and as a fraction elsewhere.
 Quarters = Fraction | float
@@ -92,7 +94,11 @@ def read_scores(path: Path, *, tempo_without_mark_qpm: float) -> list[Score]:
         warnings.simplefilter("ignore")
         try:
             _check_archive(path)
-            parsed = converter.parse(path, format=_FORMATS[suffix], forceSource=True, storePickle=False)
+            if suffix == ".abc":
+                # By its text: music21 leaves an ABC file open that it cannot read.
+                parsed = converter.parseData(path.read_text(encoding="utf-8"), format="abc")
+            else:
+                parsed = converter.parse(path, format=_FORMATS[suffix], forceSource=True, storePickle=False)
             return [
                 from_music21(piece, tempo_without_mark_qpm=tempo_without_mark_qpm, name=path.stem)
                 for piece in _pieces(parsed)
@@ -102,6 +108,20 @@ def read_scores(path: Path, *, tempo_without_mark_qpm: float) -> list[Score]:
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise DataError("unreadable", f"{type(error).__name__}: {reason}") from None
+
+
+def abc_tunes(data: bytes) -> list[bytes]:
+    """The tunes of an ABC file, each with what stands before the first, as UTF-8; one where no ``X:`` tells them apart.
+
+    Source: the ABC standard 2.1, section 2.2 (https://abcnotation.com/wiki/abc:standard:v2.1). Older files are Latin-1.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    starts = [found.start() for found in _ABC_TUNE.finditer(text)] or [0]
+    head = text[: starts[0]]
+    return [(head + text[start:end]).encode() for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
 
 
 def from_music21(stream: Any, *, tempo_without_mark_qpm: float, name: str | None = None) -> Score:
