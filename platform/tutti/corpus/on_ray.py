@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
+import ray
 import ray.data
 
 from tutti.corpus.drafting import Analysis, Parsing
@@ -27,8 +28,10 @@ from tutti.lineage import FileEntry
 from tutti.storage import Folder
 from tutti.telemetry import Reporter
 
-MAX_PARCELS_PER_TASK = 4
-TASKS_AT_LEAST = 64
+# Ray Data takes a fifth of a second to give a worker its next task: tasks are long enough for that not to matter, a
+# second or so, and many enough for all cores to end together.
+MAX_PARCELS_PER_TASK = 16
+TASKS_PER_CORE = 8
 
 Parcel = tuple[Item, ...]
 
@@ -76,7 +79,8 @@ def read_parcels(
     Raises:
         IntegrityError: a parcel was lost or doubled on its way.
     """
-    per_task = max(1, min(MAX_PARCELS_PER_TASK, len(parcels) // TASKS_AT_LEAST))
+    tasks = TASKS_PER_CORE * max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    per_task = max(1, min(MAX_PARCELS_PER_TASK, len(parcels) // tasks))
     rows = [
         {"index": start, "parcels": pickle.dumps(list(parcels[start : start + per_task]))}
         for start in range(0, len(parcels), per_task)

@@ -12,7 +12,6 @@ import numpy as np
 
 from tutti.corpus.clips import HEARD, Cutting, Heard, hear_many
 from tutti.corpus.isolation import Answer, Columns, File, Lost, SharedReader
-from tutti.features.sound import describe
 
 _READER = SharedReader(work="tutti.features.hearing:hear_in_child")
 # The longest file that is taken by default, half an hour, takes 13 s of one core.
@@ -37,6 +36,8 @@ def hear_in_child(
     files: Sequence[File], options: Mapping[str, Any], on_file: Callable[[int], None]
 ) -> tuple[dict[str, Any], Columns]:
     """Work of an :class:`~tutti.corpus.isolation.IsolatedReader`: files to clips, their FLAC laid end to end."""
+    from tutti.features.sound import describe  # slow to load, and only the child hears
+
     heard = hear_many(files, cutting=Cutting(**options), describe=describe, on_file=on_file)
     facts = {
         "clips": [{name: clip[name] for name in _FIGURES} for clip in heard.clips],
