@@ -1,8 +1,8 @@
 """From files to the works table, beside what peers take to parse or tokenise: ``python -m benchmarks.ingest``.
 
 One core: the process and the one that parses for it are bound to one core; the seconds are wall time, reading the files
-and writing Parquet included. Peers do less on the same files in the same run: pretty_midi only parses, MidiTok's REMI
-parses (by symusic) and tokenises.
+and writing Parquet included; then the same in two processes on two cores. Peers do less on the same files in the same
+run: pretty_midi only parses, MidiTok's REMI parses (by symusic) and tokenises.
 
 Scaling: ``tutti ingest``'s own run on Ray, with its start taken out, of a folder of 20,000 files with everything bound
 to one core and then to two; the memory of its driver and of its largest worker; and how long the command takes on the
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -21,10 +22,12 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pretty_midi
@@ -102,21 +105,33 @@ def one_core(bench: Bench, files: list[bytes], *, place: Path) -> None:
         {name: ours, "pretty_midi: parse": parse, "MidiTok REMI: parse, tokenise": tokens},
         unit="notes/s",
     )
-    bench.name("ingest_notes_s_core", bench.figures["notes a second of one core"][name].median)
+    one = bench.figures["notes a second of one core"][name].median
+    bench.name("ingest_notes_s_core", one)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        both = timed(
+            lambda: ingest_here(source, root=place / "root", each=pool.map), rounds=bench.rounds, amount=all_notes
+        )
+    bench.rates("notes a second of two cores", {f"{name}, in two processes": both}, unit="notes/s")
+    bench.name("ingest_scaling", float(np.median(both)) / one)
 
 
-def ingest_here(source: Path, *, root: Path) -> None:
-    """What ``tutti ingest`` does, without Ray."""
+def ingest_here(source: Path, *, root: Path, each: Callable[..., Iterable[Any]] = map) -> None:
+    """What ``tutti ingest`` does, without Ray.
+
+    Args:
+        source: folder of files.
+        root: results root, made anew.
+        each: ``map``, or that of a pool of processes.
+    """
     shutil.rmtree(root, ignore_errors=True)
     settings = ingest.IngestSettings()
     items = resolve(str(source), licence="CC0-1.0")
     folder = Folder(str(root))
     parts = ingest.parts_folder(folder, settings)
-    made = ingest.plan(
-        [read_parcel(parcel, parsing=settings.parsing, analysis=ANALYSIS, folder=parts) for parcel in parcels(items)],
-        settings=settings,
-    )
-    shards = [ingest.write_shard(shard, parts=parts, folder=folder / "works") for shard in made.shards]
+    read = partial(read_parcel, parsing=settings.parsing, analysis=ANALYSIS, folder=parts)
+    made = ingest.plan(each(read, parcels(items)), settings=settings)
+    write = partial(ingest.write_shard, parts=parts, folder=folder / "works")
+    shards = list(each(write, made.shards))
     ingest.publish(
         made,
         files=shards,
@@ -143,7 +158,7 @@ def many_files(bench: Bench, files: list[bytes], *, place: Path) -> None:
         held = {"driver": driver_bytes / 2**20, "largest worker with its child": worker_bytes / 2**20}
         bench.count(f"memory, {name}", held, unit="MiB")
     first, *others = rates.values()
-    bench.name("ingest_scaling", others[0] / first)
+    bench.name("ingest_scaling_ray", others[0] / first)
     bench.name("ingest_scaling_nodes", others[1] / first)
     bench.name("ingest_driver_mib", bench.figures[f"memory, {name}"]["driver"].median)
     bench.name("ingest_worker_mib", bench.figures[f"memory, {name}"]["largest worker with its child"].median)
