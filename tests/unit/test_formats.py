@@ -197,7 +197,7 @@ def test_more_bars_than_a_piece_may_have_are_refused() -> None:
     parsed = parse_many(files, options=ParseOptions(tempo_without_mark_qpm=80.0), on_file=lambda _: None)
     assert parsed.file_of_piece.tolist() == [0]
     assert [refusal[:2] for refusal in parsed.refusals] == [(1, "bad_time")]
-    assert "bars are more than the limit of 100000" in parsed.refusals[0][2]
+    assert "bars are more than the limit of 200000" in parsed.refusals[0][2]
 
 
 BOOK = """%abc-2.1
