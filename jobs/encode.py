@@ -18,10 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.embedded import start_embedded_ray
+from jobs.receipts import RECEIPTS
+from jobs.receipts import found as found_receipt
 from tutti import lineage, telemetry
 from tutti.corpus import rights
 from tutti.corpus.splits import SPLITS
-from tutti.errors import MissingError, RecipeError, UserError
+from tutti.errors import RecipeError, UserError
 from tutti.features.encoding import ENCODE_VERSION, encode_works
 from tutti.features.vocabulary import EVENTS, MAX_COLLECTIONS
 from tutti.lineage import Dataset, FileEntry
@@ -29,7 +31,6 @@ from tutti.storage import Folder
 from tutti.tables import WORKS, from_parquet, to_parquet
 from tutti.telemetry import Reporter
 
-RECEIPTS = "receipts"
 SHARDS_WAITING_PER_CORE = 2
 
 
@@ -148,7 +149,7 @@ def _encode_shard(
     name = path.replace("works-", "tokens-")
     receipt_path = f"{RECEIPTS}/{name}.json"
     (source,) = (entry for entry in works.files if entry.path == path)
-    found = _receipt(folder, receipt_path, source=source)
+    found = found_receipt(folder, receipt_path, source=source)
     if found is not None:
         return found
     table = from_parquet(works.read(path), WORKS)
@@ -167,18 +168,6 @@ def _encode_shard(
     }
     folder.write(receipt_path, json.dumps(receipt).encode())
     return receipt
-
-
-def _receipt(folder: Folder, path: str, *, source: FileEntry) -> dict[str, Any] | None:
-    """What an earlier run wrote of the same works, where it is there as it wrote it."""
-    try:
-        receipt: dict[str, Any] = json.loads(folder.read(path))
-        if receipt["source_sha256"] != source.sha256:
-            return None
-        entry = FileEntry(**receipt["file"])
-        return receipt if folder.size_bytes(entry.path) == entry.size_bytes else None
-    except MissingError:
-        return None
 
 
 def _facts(receipts: list[dict[str, Any]], *, works: Dataset, collections: tuple[str, ...]) -> dict[str, Any]:

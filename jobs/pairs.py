@@ -18,11 +18,13 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from cluster.embedded import start_embedded_ray
+from jobs.receipts import RECEIPTS
+from jobs.receipts import found as found_receipt
 from tutti import lineage
 from tutti.config import Settings
 from tutti.corpus.clips import Cutting
 from tutti.corpus.splits import SPLITS
-from tutti.errors import DataError, MissingError, UserError
+from tutti.errors import DataError, UserError
 from tutti.lineage import Dataset, FileEntry
 from tutti.progress import recorded
 from tutti.render.pairs import clips_of_work
@@ -36,7 +38,6 @@ KIND = "clips"
 STAGE = "render"
 # Moves whenever the same works would give other sound.
 RENDER_VERSION = 1
-RECEIPTS = "receipts"
 # A minute of stereo is some 5 MiB of FLAC: what a task holds, and what one Parquet file has.
 WORKS_PER_TASK = 16
 TASKS_WAITING_PER_CORE = 2
@@ -134,7 +135,7 @@ def _render(
     """Clips of a stretch of works, written; the receipt."""
     receipt_path = f"{RECEIPTS}/{number:05d}.json"
     (source,) = (entry for entry in works.files if entry.path == path)
-    found = _receipt(folder, receipt_path, source=source)
+    found = found_receipt(folder, receipt_path, source=source)
     if found is not None:
         return found
     rows = from_parquet(works.read(path), WORKS).slice(start, WORKS_PER_TASK).to_pylist()
@@ -160,17 +161,6 @@ def _render(
     }
     folder.write(receipt_path, json.dumps(receipt).encode())
     return receipt
-
-
-def _receipt(folder: Folder, path: str, *, source: FileEntry) -> dict[str, Any] | None:
-    """What an earlier run wrote of the same works, where it is there as it wrote it."""
-    try:
-        receipt: dict[str, Any] = json.loads(folder.read(path))
-        file = receipt["file"]
-        is_there = file is None or folder.size_bytes(file["path"]) == file["size_bytes"]
-    except MissingError:
-        return None
-    return receipt if is_there and receipt["source_sha256"] == source.sha256 else None
 
 
 def _published(
