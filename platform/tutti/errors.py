@@ -56,7 +56,22 @@ class MissingError(UserError):
 
 
 class PlaceError(UserError):
-    """A folder, disk, port or server cannot be used."""
+    """A folder, disk, port or server cannot be used.
+
+    Args:
+        passes: whether it may be usable later without anybody's help: it is away, not forbidden or full.
+    """
+
+    def __init__(self, what: str, *, remedy: str = "", passes: bool = False) -> None:
+        self.passes = passes
+        super().__init__(what, remedy=remedy)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_place, (type(self), self.what, self.remedy, self.passes))
+
+
+def _rebuild_place(kind: type[PlaceError], what: str, remedy: str, passes: bool) -> PlaceError:
+    return kind(what, remedy=remedy, passes=passes)
 
 
 class DataError(TuttiError):

@@ -13,6 +13,7 @@ import io
 import os
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from tutti.s3 import S3, Stored
 T = TypeVar("T")
 
 READ_AHEAD_BYTES = 2**22
+# Pauses between attempts that wait for a place to come back: short enough that half a minute's outage costs no more.
+FIRST_PATIENT_PAUSE_S, LONGEST_PATIENT_PAUSE_S = 1.0, 15.0
 _REMEDIES = {
     "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
@@ -199,6 +202,45 @@ class Folder:
             raise _translated(error, verb=verb, full=full, is_local=self.is_local) from error
 
 
+def patiently(
+    action: Callable[[], T],
+    *,
+    patience_s: float,
+    told: Callable[[str], None] | None = None,
+    stopped: threading.Event | None = None,
+) -> T:
+    """What ``action`` gives, however often its place was away in between.
+
+    :mod:`tutti.s3` asks again for less than a minute, which is long for who typed a wrong address; this is for work
+    that would be lost otherwise.
+
+    Args:
+        action: may be called several times.
+        patience_s: no attempt begins later than this after the first failure.
+        told: what failed and when it is tried again, one line each time.
+        stopped: set by who no longer wants it; a pause ends at once and the last error is raised.
+
+    Raises:
+        PlaceError: one that does not pass, at once; one that passes, once patience has run out.
+    """
+    failed_s, pause_s = None, FIRST_PATIENT_PAUSE_S
+    while True:
+        try:
+            return action()
+        except PlaceError as error:
+            now_s = time.monotonic()
+            failed_s = now_s if failed_s is None else failed_s
+            left_s = failed_s + patience_s - now_s
+            if not error.passes or left_s <= 0:
+                raise
+            pause_s = min(pause_s, left_s)
+            if told:
+                told(f"{error.what}; trying again in {pause_s:.0f} s, giving up in {left_s:.0f} s")
+            if (stopped or threading.Event()).wait(pause_s):
+                raise
+        pause_s = min(2 * pause_s, LONGEST_PATIENT_PAUSE_S)
+
+
 class _Reader(io.RawIOBase):
     """An object that is read where it is asked for."""
 
@@ -336,4 +378,4 @@ def _translated(error: BaseException, *, verb: str, full: str, is_local: bool) -
     if "Credential" in type(error).__name__:
         remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     reason = ": ".join(filter(None, (code, s3.message_of(error)))) or type(error).__name__
-    return PlaceError(f"cannot {verb} {full} ({reason})", remedy=_REMEDIES.get(code, remedy))
+    return PlaceError(f"cannot {verb} {full} ({reason})", remedy=_REMEDIES.get(code, remedy), passes=s3.passes(error))

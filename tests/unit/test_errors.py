@@ -49,3 +49,11 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
     assert not issubclass(DataError, UserError)
     assert not issubclass(IntegrityError, UserError)
     assert all(issubclass(kind, TuttiError) for kind in (*USERS, DataError, IntegrityError))
+
+
+@pytest.mark.parametrize("passes", [False, True])
+def test_a_place_says_across_processes_whether_it_may_come_back(passes: bool) -> None:
+    error = PlaceError("cannot read s3://a/b", remedy="check the server", passes=passes)
+    twin = pickle.loads(pickle.dumps(error))
+    assert (twin.passes, str(twin)) == (passes, "cannot read s3://a/b: check the server")
+    assert not PlaceError("no space left").passes
