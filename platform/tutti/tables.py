@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tutti.errors import IntegrityError
 
-VERSIONS = {"works": 2, "clips": 1, "refusals": 1, "tokens": 1, "takes": 1}
+VERSIONS = {"works": 2, "clips": 1, "refusals": 1, "tokens": 1, "sequences": 1, "blocks": 1, "takes": 1}
 
 REFUSAL_REASONS = {
     "unreadable": "the bytes are not of the format that they claim",
@@ -180,6 +180,27 @@ TOKENS = _schema(
     ),
 )
 
+SEQUENCES = _schema(
+    "sequences",
+    (
+        _column("tokens", pa.binary(), "pieces laid end to end, each from Start: token ids in 16 bits, low byte first"),
+        _column("lengths", pa.list_(pa.int32()), "tokens of each piece"),
+        _column("pieces", pa.list_(pa.int64()), "number of each piece among all, by which augmentation draws"),
+        _column("source", _TEXT, "name of the source collection of all pieces"),
+    ),
+)
+
+BLOCKS = _schema(
+    "blocks",
+    (
+        _column("path", _TEXT, "file, below the dataset's folder"),
+        _column("sequences", pa.int32(), "sequences that the stretch holds; 0 for what ends a file and describes it"),
+        _column("start_bytes", pa.int64(), "where the stretch begins in its file", unit="bytes"),
+        _column("size_bytes", pa.int64(), "its length", unit="bytes"),
+        _column("sha256", pa.binary(32), "hash of its bytes"),
+    ),
+)
+
 TAKES = _schema(
     "takes",
     (
@@ -227,7 +248,15 @@ TAKES = _schema(
     ),
 )
 
-SCHEMAS = {"works": WORKS, "clips": CLIPS, "refusals": REFUSALS, "tokens": TOKENS, "takes": TAKES}
+SCHEMAS = {
+    "works": WORKS,
+    "clips": CLIPS,
+    "refusals": REFUSALS,
+    "tokens": TOKENS,
+    "sequences": SEQUENCES,
+    "blocks": BLOCKS,
+    "takes": TAKES,
+}
 
 
 def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

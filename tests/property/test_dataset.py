@@ -1,68 +1,66 @@
-"""Laws of order, packing and the loader: permutations, equal batches on any number of ranks, nothing lost."""
+"""Laws of packing and the loader: nothing lost, equal batches on any number of ranks, after any resume."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
 
-from tutti.dataset import order, packing
-from tutti.dataset.loader import Loader
-from tutti.dataset.shards import Pieces
+from tests.tokens import PITCHES, tokens_dataset
+from tutti.dataset import blocks, packing, shards
+from tutti.dataset.loader import Batch, Loader
+from tutti.dataset.packed import Packed
+from tutti.errors import IntegrityError, RecipeError, UserError
 from tutti.features.augment import Augmentation
-from tutti.features.vocabulary import BAR, END, EVENTS, PAD, START
+from tutti.features.events import bar_windows
+from tutti.features.vocabulary import BAR, END, PAD, START
+from tutti.lineage import Dataset
+from tutti.storage import Folder
+from tutti.tables import SEQUENCES, from_parquet
 
-_seeds = st.integers(0, 2**62)
-FROZEN_BATCHES = "51bf1c2a6e0ae5ce"
-FROZEN = [6, 0, 2, 8, 4, 7, 9, 3, 5, 1]
-
-
-@given(st.integers(1, 3000), _seeds, st.integers(0, 50))
-def test_each_epoch_is_a_permutation(num_samples: int, seed: int, epoch: int) -> None:
-    samples = order.permuted(np.arange(num_samples), seed=seed, epoch=epoch, num_samples=num_samples)
-    assert_array_equal(np.sort(samples), np.arange(num_samples))
-
-
-@given(st.integers(50, 3000), _seeds)
-def test_epochs_and_seeds_differ(num_samples: int, seed: int) -> None:
-    def epoch_of(number: int, root: int) -> list[int]:
-        return order.permuted(np.arange(num_samples), seed=root, epoch=number, num_samples=num_samples).tolist()
-
-    assert epoch_of(0, seed) != epoch_of(1, seed)
-    assert epoch_of(0, seed) != epoch_of(0, seed + 1)
+SEQUENCE_TOKENS = 96
+AUGMENTATION = Augmentation(most_semitones=5, control_dropout=0.3)
+FROZEN_BATCHES = "e4fc2613948074b1"
+_COLUMNS = ("inputs_BT", "targets_BT", "segments_BT")
 
 
-def test_permutation_is_frozen() -> None:
-    assert order.permuted(np.arange(10), seed=7, epoch=3, num_samples=10).tolist() == FROZEN
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few works make many blocks, the last of them short, and several files."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 2 * SEQUENCE_TOKENS * 5)
+    monkeypatch.setattr(blocks, "FILE_BLOCKS", 3)
 
 
-def test_positions_of_a_shuffle_are_spread_evenly() -> None:
-    hits = np.zeros((16, 16))
-    for epoch in range(4000):
-        hits[np.arange(16), order.permuted(np.arange(16), seed=1, epoch=epoch, num_samples=16)] += 1
-    assert np.abs(hits / 250 - 1).max() < 0.35
+def packed(num_works: int = 60, **told: Any) -> Dataset:
+    tokens = tokens_dataset(num_works, **told)
+    return packing.pack(
+        tokens, root=Folder(tokens.folder.uri), name="drawn", sequence_tokens=SEQUENCE_TOKENS, bucket_bytes=6000
+    )
 
 
-@given(st.integers(1, 200), st.integers(0, 400), st.integers(1, 6), _seeds)
-def test_global_batch_is_the_same_on_1_2_4_ranks(num_samples: int, step: int, quarter: int, seed: int) -> None:
-    epochs, samples = order.global_batch(step, seed=seed, num_samples=num_samples, batch_size=4 * quarter)
-    assert len(epochs) == 4 * quarter
-    for num_ranks in (1, 2, 4):
-        shares = [order.slice_of_rank(samples, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
-        assert_array_equal(np.concatenate(shares), samples)
+@contextmanager
+def loader_of(sequences: Dataset, **told: Any) -> Iterator[Loader]:
+    settings = {"split": "train", "batch_sequences": 8, "seed": 3, "augmentation": AUGMENTATION, "shuffle_blocks": 2}
+    with closing(Loader(sequences, sequence_tokens=SEQUENCE_TOKENS, **{**settings, **told})) as loader:
+        yield loader
 
 
-def test_batch_that_cannot_be_divided_is_refused() -> None:
-    with pytest.raises(ValueError, match="6 cannot be divided among 4"):
-        order.slice_of_rank(np.arange(6), rank=0, num_ranks=4)
+def same(batch: Batch, other: Batch) -> None:
+    for column in _COLUMNS:
+        assert_array_equal(getattr(batch, column), getattr(other, column))
+        assert getattr(batch, column).dtype == getattr(other, column).dtype
 
 
 @given(st.lists(st.integers(1, 64), max_size=200))
-def test_packing_conserves_pieces_and_fits(lengths: list[int]) -> None:
+def test_a_plan_conserves_pieces_and_fits(lengths: list[int]) -> None:
     plan = packing.plan(np.array(lengths, dtype=np.int64), sequence_tokens=64)
     assert sorted(plan.pieces.tolist()) == list(range(len(lengths)))
     used = [sum(lengths[piece] for piece in plan.of(sequence).tolist()) for sequence in range(len(plan))]
@@ -75,80 +73,227 @@ def test_piece_longer_than_a_sequence_is_refused() -> None:
         packing.plan(np.array([3, 65]), sequence_tokens=64)
 
 
-def _pieces(num_pieces: int, seed: int = 0) -> Pieces:
-    random = np.random.default_rng(seed)
-    pitch, meter = EVENTS.span("Pitch"), EVENTS["Meter_4/4"]
-    head = [
-        START,
-        EVENTS["Collection_any"],
-        EVENTS["Key_C major"],
-        EVENTS["Instruments_piano"],
-        EVENTS["Instruments_bass"],
-    ]
-    parts = [
-        np.array(
-            [*head, BAR, meter, *random.integers(pitch.start + 12, pitch.stop - 12, random.integers(0, 120)), END],
-            np.uint16,
-        )
-        for _ in range(num_pieces)
-    ]
-    return Pieces.of(parts, notes=1)
+def pieces_on_storage(sequences: Dataset, *, split: str, source: str) -> dict[int, NDArray[np.uint16]]:
+    """Pieces by number, as any reader of Parquet finds them."""
+    found = {}
+    for path in sequences.paths(".parquet"):
+        if path.startswith(f"sequences-{split}-"):
+            for row in from_parquet(sequences.read(path), SEQUENCES).to_pylist():
+                tokens = np.frombuffer(row["tokens"], "<u2")
+                assert len(tokens) == sum(row["lengths"]) <= SEQUENCE_TOKENS + len(row["lengths"])
+                parts = np.split(tokens, np.cumsum(row["lengths"])[:-1])
+                if row["source"] == source:
+                    assert not found.keys() & set(row["pieces"])
+                    found.update(zip(row["pieces"], parts, strict=True))
+    return found
 
 
-def _loader(pieces: Pieces, *, batch_sequences: int = 4) -> Loader:
-    return Loader(
-        pieces,
-        sequence_tokens=96,
-        batch_sequences=batch_sequences,
-        seed=3,
-        augmentation=Augmentation(most_semitones=5, control_dropout=0.3),
-    )
+@settings(max_examples=8)
+@given(st.integers(1, 60), st.sampled_from([("bach",), ("bach", "folk/songs: 1")]), st.integers(0, 9))
+def test_packing_conserves_pieces(num_works: int, collections: tuple[str, ...], seed: int) -> None:
+    told: dict[str, Any] = {"collections": collections, "splits": ("train", "valid"), "seed": seed}
+    sequences, tokens = packed(num_works, **told), tokens_dataset(num_works, **told)
+    numbers = list[int]()
+    for split in sequences.facts["sequences"]:
+        works, wanted = shards.read(tokens, split=split), list[bytes]()
+        for number in range(len(works)):
+            wanted += [part.tobytes() for part in bar_windows(works[number], max_tokens=SEQUENCE_TOKENS + 1)]
+        found = list[bytes]()
+        for slot, source in enumerate(collections):
+            held = pieces_on_storage(sequences, split=split, source=source)
+            heads = {int(piece[1]) for piece in held.values()}
+            assert len(heads) <= 1, f"{source} ({slot}) holds pieces of {heads}"
+            found += [piece.tobytes() for piece in held.values()]
+            numbers += held
+        assert sorted(found) == sorted(wanted)
+        assert sequences.facts["split_notes"][split] == works.notes
+    assert sorted(numbers) == list(range(len(numbers)))
 
 
-@settings(max_examples=25)
-@given(st.integers(3, 30), st.integers(0, 60))
-def test_loader_gives_the_same_global_batch_on_any_ranks(num_pieces: int, step: int) -> None:
-    loader = _loader(_pieces(num_pieces))
-    whole = loader.batch(step, rank=0, num_ranks=1)
-    assert loader.num_targets(step) == whole.num_targets
-    for num_ranks in (2, 4):
-        shares = [loader.batch(step, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
-        for name in ("inputs_BT", "targets_BT", "segments_BT"):
-            assert_array_equal(np.concatenate([getattr(share, name) for share in shares]), getattr(whole, name))
+def test_packing_again_finds_what_was_packed_and_makes_the_same_bytes() -> None:
+    first, tokens = packed(), tokens_dataset(60)
+    root = Folder("memory://elsewhere")
+    told: dict[str, Any] = {"name": "drawn", "sequence_tokens": SEQUENCE_TOKENS, "bucket_bytes": 6000}
+    again = packing.pack(tokens, root=root, **told)
+    assert (again.files, again.address) == (first.files, first.address)
+    assert packing.pack(tokens, root=root, **told) == again
+    assert packing.pack(tokens, root=root, **{**told, "sequence_tokens": 95}).address != again.address
+
+
+def test_sequences_are_nearly_full() -> None:
+    for group in packed(300).facts["sequences"]["train"].values():
+        assert group["inputs"] / (group["sequences"] * SEQUENCE_TOKENS) > 0.95
+
+
+def laid_by_hand(parts: list[NDArray[np.uint16]]) -> list[NDArray[np.int64]]:
+    rows = [np.full(SEQUENCE_TOKENS, value, dtype=np.int64) for value in (PAD, PAD, -1)]
+    at = 0
+    for number, tokens in enumerate(parts):
+        end = at + len(tokens) - 1
+        rows[0][at:end] = tokens[:-1]
+        rows[1][at:end] = np.where((tokens[1:] >= BAR) | (tokens[1:] == END), tokens[1:], PAD)
+        rows[2][at:end] = number
+        at = end
+    return rows
+
+
+def test_batches_are_what_storage_holds() -> None:
+    sequences = packed()
+    rows = list[list[NDArray[np.uint16]]]()
+    for path in sequences.paths(".parquet"):
+        if path.startswith("sequences-"):
+            for row in from_parquet(sequences.read(path), SEQUENCES).to_pylist():
+                rows.append(np.split(np.frombuffer(row["tokens"], "<u2"), np.cumsum(row["lengths"])[:-1]))
+    with loader_of(sequences, augmentation=None) as plain, loader_of(sequences) as augmenting:
+        assert plain.num_sequences == len(rows)
+        for number in range(len(rows) // 8 + 1):
+            batch = plain.batch(number)
+            for at, sequence in enumerate(plain.order(number)[2].tolist()):
+                for column, wanted in zip(_COLUMNS, laid_by_hand(rows[sequence]), strict=True):
+                    assert_array_equal(getattr(batch, column)[at], wanted)
+        unchanged = [each.in_order(rank=0, num_ranks=1, rows=7) for each in (plain, augmenting)]
+        for batch, other in zip(*unchanged, strict=True):
+            same(batch, other)
+
+
+@pytest.mark.parametrize("augmentation", [None, AUGMENTATION, Augmentation(most_semitones=2, splice_rate=0.5)])
+def test_a_global_batch_is_the_same_on_1_2_4_8_ranks(augmentation: Augmentation | None) -> None:
+    with loader_of(packed(), augmentation=augmentation) as loader:
+        for number in (0, 1, 7, 1000):
+            whole = loader.batch(number)
+            for num_ranks in (2, 4, 8):
+                share = 8 // num_ranks
+                parts = [loader.batch(number, first=at, stop=at + share) for at in range(0, 8, share)]
+                joined = Batch(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS))
+                same(joined, whole)
+                same(whole.rows(share, 2 * share), parts[1])
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4, 8])
+def test_order_files_are_the_same_bytes_on_any_ranks_and_after_any_resume(num_ranks: int) -> None:
+    """Each rank goes on where it was killed; the ranks that come after are another number."""
+    sequences = packed(collections=("bach", "folk"))
+    told: dict[str, Any] = {"mixture": {"bach": 0.3, "folk": 0.7}}
+
+    def order_file(numbers: range, loader: Loader) -> bytes:
+        return b"".join(np.stack(loader.order(number)).astype("<i8").tobytes() for number in numbers)
+
+    with loader_of(sequences, **told) as loader:
+        straight = order_file(range(40), loader)
+        reference = [loader.batch(number) for number in range(40)]
+    for stop in (1, 17, 39):
+        recorded = b""
+        for numbers, ranks in ((range(stop), num_ranks), (range(stop, 40), 2)):
+            share = 8 // ranks
+            with loader_of(sequences, **told) as loader:
+                recorded += order_file(numbers, loader)
+                for rank in range(ranks):
+                    rows = {"first": rank * share, "stop": (rank + 1) * share}
+                    with closing(loader.stream(numbers, **rows)) as batches:
+                        for number, batch in zip(numbers, batches, strict=True):
+                            same(batch, reference[number].rows(rank * share, (rank + 1) * share))
+        assert recorded == straight
 
 
 def test_batches_are_frozen() -> None:
-    state, loader = hashlib.sha256(), _loader(_pieces(20))
-    for step in range(12):
-        batch = loader.batch(step, rank=0, num_ranks=1)
-        for column in (batch.inputs_BT, batch.targets_BT, batch.segments_BT):
-            state.update(column.astype("<i8").tobytes())
+    state = hashlib.sha256()
+    with loader_of(packed()) as loader:
+        for number in range(12):
+            batch = loader.batch(number)
+            for column in _COLUMNS:
+                state.update(getattr(batch, column).astype("<i8").tobytes())
     assert state.hexdigest()[:16] == FROZEN_BATCHES
 
 
-def test_resuming_at_any_step_equals_never_stopping() -> None:
-    through = _loader(_pieces(20))
-    straight = [through.batch(step, rank=1, num_ranks=2).inputs_BT for step in range(12)]
-    for step in (0, 5, 11):
-        assert_array_equal(_loader(_pieces(20)).batch(step, rank=1, num_ranks=2).inputs_BT, straight[step])
+@settings(max_examples=15)
+@given(st.lists(st.integers(0, 500), max_size=40), st.integers(0, 7), st.integers(1, 8))
+def test_a_stream_gives_what_each_number_gives(numbers: list[int], first: int, rows: int) -> None:
+    stop = min(first + rows, 8)
+    with loader_of(packed(40)) as loader:
+        streamed = list(loader.stream(numbers, first=first, stop=stop))
+        assert len(streamed) == len(numbers)
+        for number, batch in zip(numbers, streamed, strict=True):
+            same(batch, loader.batch(number, first=first, stop=stop))
 
 
-@given(st.integers(1, 30), st.sampled_from([1, 2, 3]))
-def test_validation_reads_every_event_once(num_pieces: int, num_ranks: int) -> None:
-    pieces = _pieces(num_pieces)
-    loader = _loader(pieces)
-    targets = [b.targets_BT for rank in range(num_ranks) for b in loader.in_order(rank=rank, num_ranks=num_ranks)]
-    seen = np.concatenate([part.ravel() for part in targets])
-    pitches = EVENTS.span("Pitch")
-    played = pieces.tokens[(pieces.tokens >= pitches.start) & (pieces.tokens < pitches.stop)]
-    read = seen[(seen >= pitches.start) & (seen < pitches.stop)]
-    assert_array_equal(np.sort(read), np.sort(played))
-    assert (seen == END).sum() == num_pieces
+@settings(max_examples=10)
+@given(st.integers(1, 30), st.sampled_from([1, 2, 3]), st.integers(1, 9))
+def test_validation_reads_every_event_once(num_works: int, num_ranks: int, rows: int) -> None:
+    works = shards.read(tokens_dataset(num_works, most_notes=60), split="train")
+    with loader_of(packed(num_works, most_notes=60)) as loader:
+        batches = [list(loader.in_order(rank=rank, num_ranks=num_ranks, rows=rows)) for rank in range(num_ranks)]
+    assert len({len(of_rank) for of_rank in batches}) == 1
+    assert all(batch.inputs_BT.shape == (rows, SEQUENCE_TOKENS) for of_rank in batches for batch in of_rank)
+    seen = np.concatenate([batch.targets_BT.ravel() for of_rank in batches for batch in of_rank])
+    played = works.tokens[np.isin(works.tokens, PITCHES)]
+    assert_array_equal(np.sort(seen[np.isin(seen, PITCHES)]), np.sort(played))
+    assert (seen == END).sum() == num_works
 
 
 def test_targets_follow_inputs_within_a_piece_and_never_name_a_control() -> None:
-    batch = _loader(_pieces(12)).batch(0, rank=0, num_ranks=1)
+    with loader_of(packed()) as loader:
+        batch = loader.batch(0)
     learnt = batch.targets_BT != PAD
+    assert batch.num_targets == learnt.sum()
     assert not np.isin(batch.targets_BT[learnt], np.arange(START, BAR)[np.arange(START, BAR) != END]).any()
     inside = learnt[:, :-1] & (batch.segments_BT[:, :-1] == batch.segments_BT[:, 1:])
     assert_array_equal(batch.targets_BT[:, :-1][inside], batch.inputs_BT[:, 1:][inside])
+
+
+def test_a_mixture_draws_its_shares() -> None:
+    with loader_of(packed(collections=("bach", "folk")), mixture={"folk": 3.0, "bach": 1.0}) as loader:
+        drawn = np.concatenate([loader.order(number)[0] for number in range(100)])
+        assert loader.sources == ("bach", "folk")
+        assert np.bincount(drawn).tolist() == [200, 600]
+
+
+def test_each_epoch_augments_anew_and_draws_by_piece() -> None:
+    sequences = packed(4)
+    with loader_of(sequences, batch_sequences=1) as loader:
+        size = loader.num_sequences
+        seen = {number: loader.batch(number) for number in range(4 * size)}
+        of_sequence = [[n for n in seen if loader.order(n)[2][0] == sequence] for sequence in range(size)]
+    assert all(len(numbers) == 4 for numbers in of_sequence)
+    assert any(
+        not np.array_equal(seen[numbers[0]].inputs_BT, seen[other].inputs_BT)
+        for numbers in of_sequence
+        for other in numbers[1:]
+    )
+
+
+def test_what_cannot_be_loaded_is_told() -> None:
+    sequences = packed(3)
+    with (
+        pytest.raises(UserError, match=r"the test split of memory://.* is empty: ingest more works"),
+        loader_of(sequences, split="test"),
+    ):
+        pass
+    with pytest.raises(RecipeError, match="was packed to 96 tokens, not 128: pack again"):
+        Loader(sequences, split="train", sequence_tokens=128, batch_sequences=8, seed=0)
+    with (
+        pytest.raises(RecipeError, match="names 'jazz', which is no source: name one of bach"),
+        loader_of(sequences, mixture={"jazz": 1.0}),
+    ):
+        pass
+    other = {**sequences.facts, "vocabulary": "0" * 16}
+    stranger = Dataset(sequences.folder, "sequences", "x", "y", {}, other, sequences.files)
+    with pytest.raises(IntegrityError, match="speaks vocabulary 0000"), loader_of(stranger):
+        pass
+
+
+@given(st.lists(st.lists(st.integers(2, 9), min_size=1, max_size=4), min_size=1, max_size=9), st.data())
+def test_packed_sequences_survive_their_table(counts: list[list[int]], data: st.DataObject) -> None:
+    lengths = np.array([length for row in counts for length in row], dtype=np.int32)
+    tokens = np.arange(lengths.sum(), dtype=np.uint16) + 60000
+    pieces = np.arange(len(lengths)) + 2**40
+    whole = Packed.of(tokens, lengths=lengths, pieces=pieces, counts=np.array([len(row) for row in counts]))
+    start = data.draw(st.integers(0, len(counts) - 1))
+    stop = data.draw(st.integers(start + 1, len(counts)))
+    part = whole.rows(start, stop)
+    for table in (part.to_table(source="a"), whole.to_table(source="a").slice(start, stop - start)):
+        found = Packed.from_table(table)
+        for name in ("tokens", "lengths", "pieces", "piece_starts", "token_starts"):
+            assert_array_equal(getattr(found, name), getattr(part, name))
+    joined = Packed.joined([whole.rows(0, start), part, whole.rows(stop, len(counts))])
+    assert_array_equal(joined.tokens, whole.tokens)
+    assert_array_equal(joined.token_starts, whole.token_starts)

@@ -1,28 +1,44 @@
-"""Batches as a function of the step: a loader's whole state is an integer.
+"""Batches as a function of their number: a loader's whole state is an integer.
 
-Legend: B sequences of a rank's share, T tokens of a sequence.
+Blocks of packed sequences are read by ranges, several at once, into a cache that is bounded in bytes; those of the next
+window are read while the batches of this one are used.
+
+Legend: B sequences of a rank's share, T tokens of a sequence, S sequences and P pieces that are put together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tutti.dataset import order, packing
-from tutti.dataset.shards import Pieces
+from tutti.dataset.blocks import Blocks
+from tutti.dataset.cache import Cache
+from tutti.dataset.order import SHUFFLE_BLOCKS, Index, Order
+from tutti.dataset.packed import Packed
+from tutti.errors import IntegrityError, RecipeError, UserError
 from tutti.features.augment import Augmentation, augmented
 from tutti.features.sequences import Sequences
-from tutti.features.vocabulary import BAR, END, PAD
+from tutti.features.vocabulary import BAR, END, EVENTS, PAD
+from tutti.lineage import Dataset
 
+CACHE_BYTES = 2**28
+"""Two windows of blocks and some: the one in use and the next."""
+READERS = 8
+PATIENCE_S = 600.0
+# Batches whose order is found at once, and that are put together before they are asked for.
+_PLANNED, _READY = 32, 8
 _NO_SEQUENCE = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One rank's share of a global batch.
+    """One rank's share of a global batch, in the narrowest types that hold it: what is copied least is fastest.
 
     Args:
         inputs_BT: tokens that are read.
@@ -31,96 +47,248 @@ class Batch:
         segments_BT: number of the piece within its sequence, from 0; -1 at padding. Attention stays within one.
     """
 
-    inputs_BT: NDArray[np.int64]
-    targets_BT: NDArray[np.int64]
-    segments_BT: NDArray[np.int64]
+    inputs_BT: NDArray[np.uint16]
+    targets_BT: NDArray[np.uint16]
+    segments_BT: NDArray[np.int16]
 
     @property
     def num_targets(self) -> int:
         """How many tokens are to be learnt."""
-        return int((self.targets_BT != PAD).sum())
+        return int(np.count_nonzero(self.targets_BT != PAD))
 
     def rows(self, start: int, stop: int) -> Batch:
         """Sequences ``start`` to ``stop`` (exclusive)."""
         return Batch(self.inputs_BT[start:stop], self.targets_BT[start:stop], self.segments_BT[start:stop])
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Which sequences a share is made of; shape (B,) each. A sequence of -1 is padding."""
+
+    source: Index
+    epoch: Index
+    sequence: Index
+
+
 class Loader:
-    """Global batches of packed pieces.
+    """Global batches of packed sequences.
 
     Args:
-        pieces: one split.
-        sequence_tokens: T.
+        sequences: a dataset that :func:`tutti.dataset.packing.pack` made.
+        split: which of its splits.
+        sequence_tokens: T; what the dataset was packed to.
         batch_sequences: sequences of a global batch, over all ranks.
         seed: root of the order and of the augmentation's draws.
+        augmentation: what may change in a piece each time it is seen.
+        mixture: shares of the source collections by name; without one, every sequence comes once an epoch.
+        cache_bytes: most memory of blocks that are held; what is being read (:data:`READERS` blocks of 1 MiB) comes on
+            top. Less than two windows of :data:`tutti.dataset.order.SHUFFLE_BLOCKS` has blocks read again and again.
+        patience_s: how long storage that is away is waited for.
+        shuffle_blocks: blocks that are shuffled at once; another number is another order.
+
+    Raises:
+        UserError: the split is empty, or was packed to another length.
+        RecipeError: a mixture of sources that are not there.
+        IntegrityError: the dataset speaks another vocabulary, or its index is damaged.
     """
 
     def __init__(
         self,
-        pieces: Pieces,
+        sequences: Dataset,
         *,
+        split: str,
         sequence_tokens: int,
         batch_sequences: int,
         seed: int,
         augmentation: Augmentation | None = None,
+        mixture: Mapping[str, float] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        patience_s: float = PATIENCE_S,
+        shuffle_blocks: int = SHUFFLE_BLOCKS,
     ) -> None:
-        self.sequence_tokens = sequence_tokens
-        self.batch_sequences = batch_sequences
-        self._pieces = pieces.windows(max_tokens=sequence_tokens + 1)
-        self._plan = packing.plan(np.maximum(self._pieces.lengths - 1, 1), sequence_tokens=sequence_tokens)
+        facts, where = sequences.facts, sequences.folder.uri
+        if split not in facts["sequences"]:
+            raise UserError(f"the {split} split of {where} is empty", remedy="ingest more works")
+        if facts["sequence_tokens"] != sequence_tokens:
+            raise RecipeError(
+                f"{where} was packed to {facts['sequence_tokens']} tokens, not {sequence_tokens}", remedy="pack again"
+            )
+        if facts["vocabulary"] != EVENTS.hash:
+            raise IntegrityError(f"{where} speaks vocabulary {facts['vocabulary']}, not {EVENTS.hash}: encode again")
+        self.sequence_tokens, self.batch_sequences = sequence_tokens, batch_sequences
+        self.notes = int(facts["split_notes"][split])
         self._seed = seed
-        self._augmentation = augmentation or Augmentation()
+        self._augmentation = None if augmentation in (None, Augmentation()) else augmentation
+        self._blocks = Blocks(sequences, split=split, with_pieces=self._augmentation is not None, patience_s=patience_s)
+        self.sources = tuple(source.name for source in self._blocks.sources)
+        self._order = Order(self._blocks.sources, seed=seed, mixture=mixture, shuffle_blocks=shuffle_blocks)
+        self.cache = Cache[tuple[int, int], Packed](self._read, most_bytes=cache_bytes, readers=READERS)
+        self._block_sequences = self._blocks.sources[0].block_sequences
+        self._reads_ahead = self._blocks.held_at_once(self._order.window_blocks) <= cache_bytes
 
     @property
     def num_sequences(self) -> int:
-        """Packed sequences of one epoch."""
-        return len(self._plan)
+        """Packed sequences of the split."""
+        return sum(source.sequences for source in self._blocks.sources)
 
-    def batch(self, step: int, *, rank: int, num_ranks: int) -> Batch:
-        """The share of ``rank`` in the global batch at ``step``."""
-        epochs, sequences = order.global_batch(
-            step, seed=self._seed, num_samples=self.num_sequences, batch_size=self.batch_sequences
-        )
-        share = order.slice_of_rank(np.arange(self.batch_sequences), rank=rank, num_ranks=num_ranks)
-        return self._assembled([(int(epochs[row]), int(sequences[row])) for row in share], self._augmentation)
+    def order(self, number: int) -> tuple[Index, Index, Index]:
+        """Source, its epoch, and its sequence of every row of a global batch; each of shape (batch_sequences,)."""
+        return self._order.at(self._positions(number, first=0, stop=self.batch_sequences))
 
-    def num_targets(self, step: int) -> int:
-        """Tokens to be learnt in the whole global batch at ``step``: every rank can know it without asking."""
-        return self.batch(step, rank=0, num_ranks=1).num_targets
+    def batch(self, number: int, *, first: int = 0, stop: int | None = None) -> Batch:
+        """Rows ``first`` to ``stop`` (exclusive; None is all) of the global batch at ``number``.
 
-    def in_order(self, *, rank: int, num_ranks: int) -> Iterator[Batch]:
+        Raises:
+            IntegrityError: a block is not what was written.
+            PlaceError: a block cannot be read, or storage was away for too long.
+        """
+        stop = self.batch_sequences if stop is None else stop
+        rows = _Rows(*self._order.at(self._positions(number, first=first, stop=stop)))
+        self.cache.request(self._needed(rows))
+        return self._assembled(rows, augmentation=self._augmentation)
+
+    def stream(self, numbers: Iterable[int], *, first: int, stop: int) -> Iterator[Batch]:
+        """What :meth:`batch` gives for each number, put together by a thread before it is asked for.
+
+        Closing the iterator ends the thread.
+        """
+        left, planned, ready = iter(numbers), deque[_Rows](), deque[Future[Batch]]()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        try:
+            while True:
+                while len(ready) < _READY and (planned or self._plan(left, planned, first=first, stop=stop)):
+                    ready.append(pool.submit(self._assembled, planned.popleft(), augmentation=self._augmentation))
+                if not ready:
+                    return
+                yield ready.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def in_order(self, *, rank: int, num_ranks: int, rows: int) -> Iterator[Batch]:
         """Every sequence once, without augmentation, divided among ranks: what a validation reads.
 
-        Every rank gets as many batches of as many rows, the last ones filled up with padding: sharded models need all
+        Every rank gets as many batches of ``rows`` rows, the last ones filled up with padding: sharded models need all
         ranks in every forward pass.
         """
-        share = -(-self.num_sequences // num_ranks)
-        mine = list(range(rank, self.num_sequences, num_ranks))
-        mine += [_NO_SEQUENCE] * (share - len(mine))
-        size = max(self.batch_sequences // num_ranks, 1)
-        for start in range(0, share, size):
-            yield self._assembled([(0, sequence) for sequence in mine[start : start + size]], Augmentation())
+        sizes = [source.sequences for source in self._blocks.sources]
+        source = np.repeat(np.arange(len(sizes)), sizes)
+        sequence = np.concatenate([np.arange(size) for size in sizes])
+        for start in range(0, self.num_sequences, rows * num_ranks):
+            mine = slice(start + rank * rows, start + (rank + 1) * rows)
+            missing = rows - len(sequence[mine])
+            padded = np.append(sequence[mine], np.full(missing, _NO_SEQUENCE))
+            yield self._assembled(_Rows(np.append(source[mine], np.zeros(missing, int)), padded * 0, padded))
 
-    def _assembled(self, samples: list[tuple[int, int]], augmentation: Augmentation) -> Batch:
-        shape = (len(samples), self.sequence_tokens)
-        inputs, targets = np.full(shape, PAD, dtype=np.int64), np.full(shape, PAD, dtype=np.int64)
-        segments = np.full(shape, -1, dtype=np.int64)
-        held = [[] if sequence == _NO_SEQUENCE else self._plan.of(sequence).tolist() for _, sequence in samples]
-        pieces = augmented(
-            Sequences.of([self._pieces[piece] for row in held for piece in row]),
-            augmentation,
+    def close(self) -> None:
+        """End the threads; batches that are being read fail."""
+        self._blocks.stopped.set()
+        self.cache.close()
+
+    def _positions(self, number: int, *, first: int, stop: int) -> Index:
+        begin = number * self.batch_sequences
+        return np.arange(begin + first, begin + stop, dtype=np.int64)
+
+    def _plan(self, numbers: Iterator[int], planned: deque[_Rows], *, first: int, stop: int) -> bool:
+        """Find the order of some batches and have their blocks read; False where there are no more."""
+        some = list(islice(numbers, _PLANNED))
+        if not some:
+            return False
+        positions = np.concatenate([self._positions(number, first=first, stop=stop) for number in some])
+        source, epoch, sequence = self._order.at(positions)
+        every = _Rows(source, epoch, sequence)
+        self.cache.request(self._needed(every))
+        if self._reads_ahead:
+            self.cache.request(self._order.coming(some[-1] * self.batch_sequences))
+        for start in range(0, len(positions), stop - first):
+            row = slice(start, start + stop - first)
+            planned.append(_Rows(source[row], epoch[row], sequence[row]))
+        return True
+
+    def _needed(self, rows: _Rows) -> list[tuple[int, int]]:
+        """Blocks in the order in which they are needed."""
+        blocks = rows.sequence // self._block_sequences
+        return list(dict.fromkeys(zip(rows.source.tolist(), blocks.tolist(), strict=True)))
+
+    def _read(self, key: tuple[int, int]) -> Packed:
+        packed = self._blocks.read(*key)
+        return packed if self._augmentation else packed.without_lasts()
+
+    def _assembled(self, rows: _Rows, augmentation: Augmentation | None = None) -> Batch:
+        """The rows, put together from their blocks."""
+        blocks, within = np.divmod(rows.sequence, self._block_sequences)
+        parts, real = [], rows.sequence != _NO_SEQUENCE
+        for source, block, row in zip(
+            rows.source[real].tolist(), blocks[real].tolist(), within[real].tolist(), strict=True
+        ):
+            parts.append((self.cache.get((source, block)), row))
+        held = _gathered(parts, with_lasts=self._augmentation is None)
+        if augmentation:
+            held = self._augmented(held, rows)
+        if self._augmentation:
+            held = held.without_lasts()
+        return _laid(held, num_rows=len(real), sequence_tokens=self.sequence_tokens)
+
+    def _augmented(self, held: Packed, rows: _Rows) -> Packed:
+        starts = np.concatenate(([0], np.cumsum(held.lengths, dtype=np.int64)))
+        changed = augmented(
+            Sequences(held.tokens, starts),
+            self._augmentation or Augmentation(),
             seed=self._seed,
-            epochs=np.array([epoch for (epoch, _), row in zip(samples, held, strict=True) for _ in row], np.int64),
-            samples=np.array([piece for row in held for piece in row], np.int64),
+            epochs=np.repeat(rows.epoch, held.counts),
+            samples=held.pieces,
         )
-        next_piece = iter(range(len(pieces)))
-        for row, members in enumerate(held):
-            at = 0
-            for number in range(len(members)):
-                tokens = pieces[next(next_piece)]
-                end = at + len(tokens) - 1
-                inputs[row, at:end] = tokens[:-1]
-                targets[row, at:end] = np.where((tokens[1:] >= BAR) | (tokens[1:] == END), tokens[1:], PAD)
-                segments[row, at:end] = number
-                at = end
-        return Batch(inputs_BT=inputs, targets_BT=targets, segments_BT=segments)
+        return Packed.of(changed.tokens, lengths=changed.lengths, pieces=held.pieces, counts=held.counts)
+
+
+def _gathered(parts: list[tuple[Packed, int]], *, with_lasts: bool) -> Packed:
+    """Single sequences of several blocks, one after the other."""
+    tokens, lengths, others, counts = [], [], [], []
+    for block, row in parts:
+        begin, end = block.piece_starts[row], block.piece_starts[row + 1]
+        tokens.append(block.tokens[block.token_starts[row] : block.token_starts[row + 1]])
+        lengths.append(block.lengths[begin:end])
+        others.append((block.lasts if with_lasts else block.pieces)[begin:end])
+        counts.append(end - begin)
+    none = np.empty(0, dtype=np.int64)
+    packed = Packed.of(
+        np.concatenate([*tokens, none[:0].astype(np.uint16)]),
+        lengths=np.concatenate([*lengths, none.astype(np.int32)]),
+        pieces=none if with_lasts or not others else np.concatenate(others),
+        counts=np.array(counts, dtype=np.int64),
+    )
+    if not with_lasts:
+        return packed
+    lasts = np.concatenate([*others, none.astype(np.uint16)])
+    return Packed(packed.tokens, packed.lengths, none, packed.piece_starts, packed.token_starts, lasts)
+
+
+def _laid(held: Packed, *, num_rows: int, sequence_tokens: int) -> Batch:
+    """Sequences whose last tokens were set apart, as rows; rows beyond them are padding."""
+    shape = (num_rows, sequence_tokens)
+    inputs = np.full(shape, PAD, dtype=np.uint16)
+    used = np.diff(held.token_starts)
+    full = len(used) == num_rows and bool((used == sequence_tokens).all())
+    if full:
+        inputs[:] = held.tokens.reshape(shape)
+    else:
+        for row, (start, stop) in enumerate(
+            zip(held.token_starts[:-1].tolist(), held.token_starts[1:].tolist(), strict=True)
+        ):
+            inputs[row, : stop - start] = held.tokens[start:stop]
+    # Where each piece ends in the rows, flat: its row's begin, and all of its row up to its end.
+    ends = np.cumsum(held.lengths, dtype=np.int64)
+    row_of_piece = np.repeat(np.arange(len(held)), held.counts)
+    at = row_of_piece * sequence_tokens + ends - held.token_starts[row_of_piece]
+    targets = np.full(shape, PAD, dtype=np.uint16)
+    targets[:, :-1] = inputs[:, 1:]
+    targets.reshape(-1)[at - 1] = held.lasts
+    targets *= (targets >= BAR) | (targets == END)
+    number = np.arange(len(ends)) - held.piece_starts[row_of_piece]
+    if full:
+        return Batch(inputs, targets, np.repeat(number.astype(np.int16), held.lengths).reshape(shape))
+    # Rows are filled up with a piece of number -1.
+    filled = np.insert(number, held.piece_starts[1:], -1)
+    lengths = np.insert(held.lengths, held.piece_starts[1:], sequence_tokens - used)
+    segments = np.full(shape, -1, dtype=np.int16)
+    segments.reshape(-1)[: len(held) * sequence_tokens] = np.repeat(filled.astype(np.int16), lengths)
+    return Batch(inputs, targets, segments)

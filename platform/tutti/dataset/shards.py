@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tutti.errors import IntegrityError, UserError
-from tutti.features.events import bar_windows
 from tutti.features.vocabulary import EVENTS
 from tutti.lineage import Dataset
 from tutti.tables import TOKENS, from_parquet
@@ -41,11 +40,6 @@ class Pieces:
         """Tokens of each piece; shape (pieces,)."""
         return np.diff(self.starts)
 
-    def windows(self, *, max_tokens: int) -> Pieces:
-        """The same music in pieces of at most ``max_tokens``, cut at bar lines."""
-        parts = [window for piece in range(len(self)) for window in bar_windows(self[piece], max_tokens=max_tokens)]
-        return Pieces.of(parts, notes=self.notes)
-
     @classmethod
     def of(cls, parts: list[NDArray[np.uint16]], *, notes: int) -> Pieces:
         """Pieces from separate sequences."""
@@ -56,6 +50,19 @@ class Pieces:
         )
 
 
+def read_shard(dataset: Dataset, path: str) -> pa.Table:
+    """One shard's rows of the table ``tokens``, verified.
+
+    Raises:
+        IntegrityError: it differs from the manifest or speaks another vocabulary.
+    """
+    table = from_parquet(dataset.read(path), TOKENS)
+    spoken = set(table.column("vocabulary").unique().to_pylist()) - {EVENTS.hash}
+    if spoken:
+        raise IntegrityError(f"{path} speaks vocabulary {spoken.pop()}, this version {EVENTS.hash}: encode again")
+    return table
+
+
 def read(dataset: Dataset, *, split: str) -> Pieces:
     """All pieces of one split, in the order of the shards; every shard is verified.
 
@@ -63,14 +70,8 @@ def read(dataset: Dataset, *, split: str) -> Pieces:
         IntegrityError: a shard differs from the manifest or speaks another vocabulary.
         UserError: the split is empty.
     """
-    shards = []
-    for path in dataset.paths(".parquet"):
-        table = from_parquet(dataset.read(path), TOKENS)
-        spoken = set(table.column("vocabulary").to_pylist()) - {EVENTS.hash}
-        if spoken:
-            raise IntegrityError(f"{path} speaks vocabulary {spoken.pop()}, this version {EVENTS.hash}: encode again")
-        shards.append(table.filter(pc.equal(table.column("split"), split)))
-    table = pa.concat_tables(shards)
+    shards = (read_shard(dataset, path) for path in dataset.paths(".parquet"))
+    table = pa.concat_tables([shard.filter(pc.equal(shard.column("split"), split)) for shard in shards])
     if not table.num_rows:
         raise UserError(f"the {split} split of {dataset.folder.uri} is empty", remedy="ingest more works")
     column = table.column("tokens").combine_chunks()
