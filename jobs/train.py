@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 import click
 import numpy as np
 import torch
+import yaml
 
 from cluster.embedded import start_embedded_ray
 from jobs import encode, ingest
 from jobs import recipe as recipes
 from jobs.recipe import Recipe
 from tutti import lineage, telemetry
-from tutti.dataset import shards
+from tutti.dataset import packing, shards
 from tutti.features.augment import transpose
 from tutti.features.vocabulary import BAR, END, EVENTS
 from tutti.generation.engine import Engine
 from tutti.generation.request import Request
 from tutti.lineage import Dataset
 from tutti.metrics.ngram import CountModel
+from tutti.models.bundle import Bundle
 from tutti.models.decoder import DecoderConfiguration
 from tutti.models.flavours import configuration_of
 from tutti.registry.runs import SAMPLE_FLAC, SAMPLE_MIDI, SAMPLE_PICTURE, MlflowTracking
@@ -33,15 +38,38 @@ from tutti.render.export import finish
 from tutti.storage import Folder
 from tutti.telemetry import Reporter, Task
 from tutti.training import on_ray
+from tutti.training.faults import Fault, parse
+from tutti.training.ledger import Ledger
 from tutti.training.loop import Trainer
-from tutti.training.plan import Plan, Progress
+from tutti.training.plan import Attempt, NoSignals, Outcome, Plan, Progress
+from tutti.training.ranks import Ranks
 from tutti.training.recipe import ModelRecipe
 from tutti.training.tracker import Tracking
 
-TRAIN_VERSION = 1
+TRAIN_VERSION = 2
 """Moves whenever the same recipe and tokens would give another model."""
+_TERMINATED = 143
 _DATA_FACTS = ("works", "notes", "tokens", "splits", "licences", "collections", "programs")
 SAMPLE = Request(length=20.0, seed=0)
+
+
+@dataclass(frozen=True)
+class SoundSampler:
+    """One piece of a model that is still learning, always of the same request, as MIDI, sound and picture.
+
+    Args:
+        name: of the model, for titles.
+    """
+
+    name: str
+
+    def files(self, bundle: Bundle, *, step: int) -> dict[str, bytes]:
+        """The piece's files by path below the run's record."""
+        with tempfile.TemporaryDirectory(prefix="tutti-sample-") as folder:
+            bundle.save(Path(folder))
+            piece = Engine.load(Path(folder)).generate([SAMPLE])[0]
+        finished = finish(piece.score, formats=("midi", "flac", "png"), title=f"{self.name}: step {step}")
+        return {f"samples/step-{step:08d}.{suffix}": data for suffix, data in finished.files.items()}
 
 
 @dataclass(frozen=True)
@@ -54,20 +82,28 @@ class Trained:
     version: ModelVersion
 
 
-def run(recipe: Recipe, *, root: Folder, registry: Registry, reporter: Reporter) -> Trained:
-    """Ingest, encode, train and register, each only where it was not done before.
+def run(
+    recipe: Recipe, *, root: Folder, registry: Registry, reporter: Reporter, faults: tuple[Fault, ...] = ()
+) -> Trained:
+    """Ingest, encode, pack, train and register, each only where it was not done before.
+
+    Args:
+        faults: what is to go wrong on purpose while it trains.
 
     Raises:
         UserError: a recipe that cannot be followed; nothing half-made stays that a later run would trust.
     """
     works = ingest.run(recipe.corpus, name=recipe.name, root=root, reporter=reporter)
     tokens = encode.run(works, licences=recipe.licences, root=root, reporter=reporter)
-    plan = _plan(recipe, works=works, tokens=tokens, root=root)
+    sequences = packing.pack(
+        tokens, root=root, name=recipe.name, sequence_tokens=recipe.training.sequence_tokens, reporter=reporter
+    )
+    plan = _plan(recipe, works=works, tokens=tokens, sequences=sequences, root=root)
     tracking = _tracking(plan, registry)
     dataset = lineage.find(plan.run)
     if dataset is None:
         registry.backend.prepare()
-        _train(plan, tracking=tracking, reporter=reporter)
+        _train(plan, tokens=tokens, tracking=tracking, reporter=reporter, faults=faults)
         dataset = lineage.load(plan.run)
     else:
         reporter.line(f"training {recipe.name}: found finished · {describe(dataset)}")
@@ -84,11 +120,11 @@ def describe(run_dataset: Dataset) -> str:
     )
 
 
-def _plan(recipe: Recipe, *, works: Dataset, tokens: Dataset, root: Folder) -> Plan:
+def _plan(recipe: Recipe, *, works: Dataset, tokens: Dataset, sequences: Dataset, root: Folder) -> Plan:
     inputs = {
-        "tokens": tokens.address,
+        "sequences": sequences.address,
         "model": recipe.model.model_dump(mode="json"),
-        "training": recipe.training.model_dump(mode="json"),
+        "training": recipe.training.identity(),
         "version": TRAIN_VERSION,
     }
     place = lineage.place(root, kind="runs", name=recipe.name, inputs=inputs)
@@ -96,7 +132,7 @@ def _plan(recipe: Recipe, *, works: Dataset, tokens: Dataset, root: Folder) -> P
         name=recipe.name,
         model=recipe.model,
         training=recipe.training,
-        tokens=tokens.folder,
+        sequences=sequences.folder,
         run=place,
         inputs=inputs,
         collections=tuple(tokens.facts["collections"]),
@@ -105,36 +141,71 @@ def _plan(recipe: Recipe, *, works: Dataset, tokens: Dataset, root: Folder) -> P
             "tokens_address": tokens.folder.uri,
             **{name: tokens.facts[name] for name in _DATA_FACTS},
         },
+        recipe_text=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        fingerprint=recipe.digest(),
     )
 
 
-def _train(plan: Plan, *, tracking: Tracking, reporter: Reporter) -> None:
-    plan = replace(plan, baselines=count_baselines(lineage.load(plan.tokens), plan))
+def _train(plan: Plan, *, tokens: Dataset, tracking: Tracking, reporter: Reporter, faults: tuple[Fault, ...]) -> None:
+    plan = replace(plan, baselines=count_baselines(tokens, plan))
     size = _size(plan.model)
     reporter.line(
         f"training {plan.name}: {plan.model.family} {plan.model.flavour} of {size.parameters / 1e6:.2f} M parameters · "
         f"{plan.training.steps} steps · {plan.training.workers} workers · {plan.training.strategy}"
     )
-    if plan.training.strategy == "plain" and plan.training.workers == 1:
-        _train_here(plan, tracking=tracking, reporter=reporter)
+    sampler = SoundSampler(plan.name)
+    if plan.training.strategy == "plain" and plan.training.workers.max == 1 and not faults:
+        _train_here(plan, tracking=tracking, reporter=reporter, sampler=sampler)
     else:
         start_embedded_ray()
-        on_ray.run(plan, tracking=tracking, reporter=reporter)
+        on_ray.run(plan, tracking=tracking, reporter=reporter, faults=faults, sampler=sampler)
     reporter.line(f"training {plan.name}: {describe(lineage.load(plan.run))}")
 
 
-def _train_here(plan: Plan, *, tracking: Tracking, reporter: Reporter) -> None:
+def _train_here(plan: Plan, *, tracking: Tracking, reporter: Reporter, sampler: SoundSampler) -> None:
     torch.set_num_threads(plan.training.threads_per_worker)
     device = torch.device("cuda" if plan.training.gpus_per_worker else "cpu")
+    attempt = Attempt(name=uuid.uuid4().hex[:8], began_unix_s=time.time(), ledger=Ledger.read(plan.run))
     with reporter.task("train", total=plan.training.steps, unit="steps") as task:
-        Trainer(plan, rank=0, num_ranks=1, device=device, tracker=tracking.open(), watch=_watch(task)).run()
+        signals = _Here(task, reporter, name=plan.name)
+        trainer = Trainer(
+            plan, attempt, ranks=Ranks(device=device), tracker=tracking.open(), signals=signals, sampler=sampler
+        )
+        with signals.pausing_on_sigterm():
+            outcome = trainer.run()
+    if outcome == Outcome.PAUSED:
+        raise click.exceptions.Exit(_TERMINATED)
 
 
-def _watch(task: Task) -> Any:
-    def show(progress: Progress) -> None:
-        task.update(progress.step, note=on_ray.describe(progress))
+class _Here(NoSignals):
+    """Signals of a training in this very process."""
 
-    return show
+    def __init__(self, task: Task, reporter: Reporter, *, name: str) -> None:
+        self._task, self._reporter, self._name = task, reporter, name
+        self._pause = False
+
+    def report(self, progress: Progress) -> None:
+        self._task.update(progress.step, note=on_ray.describe(progress))
+
+    def say(self, line: str) -> None:
+        self._reporter.line(f"training {self._name}: {line}")
+
+    def pause_is_asked(self) -> bool:
+        return self._pause
+
+    @contextmanager
+    def pausing_on_sigterm(self) -> Iterator[None]:
+        """Save and stop when the process is asked to end."""
+
+        def ask(_: int, __: FrameType | None) -> None:
+            self._pause = True
+            self.say("saving and stopping; the same command goes on")
+
+        before = signal.signal(signal.SIGTERM, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def count_baselines(tokens: Dataset, plan: Plan) -> dict[str, float]:
@@ -194,7 +265,22 @@ def _bundle_folder(dataset: Dataset) -> Iterator[Path]:
 @click.option("--root", default="results", show_default=True, metavar="FOLDER", help="Results.")
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", metavar="URL", help="An MLflow server.")
 @click.option("--dry-run", is_flag=True, help="Check the recipe, say what would be done, and write nothing.")
-def command(recipe: str, overrides: tuple[str, ...], root: str, tracking_uri: str | None, dry_run: bool) -> None:
+@click.option(
+    "--simulate-fault",
+    "fault_texts",
+    multiple=True,
+    metavar="KIND@step=N",
+    help="Let a worker die (rank_killed) or hang, a node go, memory run out, a loss be no number, storage be down, on "
+    "purpose, to see that the run recovers; repeatable.",
+)
+def command(
+    recipe: str,
+    overrides: tuple[str, ...],
+    root: str,
+    tracking_uri: str | None,
+    dry_run: bool,
+    fault_texts: tuple[str, ...],
+) -> None:
     """Train a model from a recipe: ingest, encode, train, register.
 
     RECIPE is a YAML file, or the name of one that Tutti carries (demo).
@@ -202,7 +288,9 @@ def command(recipe: str, overrides: tuple[str, ...], root: str, tracking_uri: st
     \b
     Example:
         tutti train demo --set training.steps=500 --set model.flavour=small
+        tutti train demo --simulate-fault rank_killed@step=120 --simulate-fault storage_down@step=60,seconds=30
     """
+    faults = tuple(parse(text) for text in fault_texts)
     read = recipes.read(recipe, overrides=overrides)
     if dry_run:
         explain(read)
@@ -210,7 +298,7 @@ def command(recipe: str, overrides: tuple[str, ...], root: str, tracking_uri: st
     place = Folder(root)
     place.check_writable()
     registry = Registry.embedded(place, tracking_uri=tracking_uri)
-    trained = run(read, root=place, registry=registry, reporter=telemetry.reporter())
+    trained = run(read, root=place, registry=registry, reporter=telemetry.reporter(), faults=faults)
     click.echo(f"model: {trained.version} (run: {trained.run.folder.uri})")
     click.echo(f"make it the one that is served: tutti models promote {trained.version.name}/{trained.version.version}")
 

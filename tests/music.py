@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tutti import lineage
 from tutti.corpus.drafting import settled
 from tutti.corpus.score import Notes, Score
 from tutti.corpus.score_batch import ScoreBatch
 from tutti.corpus.works import Origin, drafts
+from tutti.dataset import packing
 from tutti.features.descriptors import describe
 from tutti.features.encoding import encode_works
+from tutti.features.vocabulary import EVENTS
 from tutti.lineage import Dataset
 from tutti.storage import Folder
 from tutti.tables import TOKENS, to_parquet
@@ -73,6 +76,15 @@ def tokens_dataset(folder: Folder, *, num_works: int = 40, bars: int = 4) -> Dat
         for number, part in enumerate((table.slice(0, half), table.slice(half)))
     ]
     assert table.schema.equals(TOKENS, check_metadata=False)
-    return lineage.publish(
-        folder, kind="tokens", name="walks", inputs={}, files=files, facts={"collections": ["walks"]}
-    )
+    facts = {
+        "collections": ["walks"],
+        "vocabulary": EVENTS.hash,
+        "tokens": pc.sum(pc.list_value_length(table.column("tokens"))).as_py(),
+    }
+    return lineage.publish(folder, kind="tokens", name="walks", inputs={}, files=files, facts=facts)
+
+
+def sequences_dataset(root: Folder, *, sequence_tokens: int = 128, num_works: int = 40, bars: int = 4) -> Dataset:
+    """Walks, packed as `tutti train` packs them."""
+    tokens = tokens_dataset(root / "tokens", num_works=num_works, bars=bars)
+    return packing.pack(tokens, root=root, name="walks", sequence_tokens=sequence_tokens)

@@ -44,6 +44,7 @@ _S3_VARIABLES = (
     "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
 )  # fmt: skip
 _MAKING = threading.Lock()
+_cut_off_until_s = 0.0
 # What a process that was killed while writing leaves behind.
 _STAGED = re.compile(r"(?:.*/)?\.[^/]+\.[0-9a-f]{32}\.part")
 
@@ -194,12 +195,20 @@ class Folder:
 
     def _try(self, verb: str, path: str, action: Callable[[str], T]) -> T:
         full = self._full(path)
+        if _cut_off_until_s > time.monotonic():
+            raise PlaceError(f"cannot {verb} {full} (cut off on purpose)", remedy="wait", passes=True)
         try:
             return action(full)
         except Exception as error:
             if not (isinstance(error, OSError) or s3.is_of_client(error)):
                 raise
             raise _translated(error, verb=verb, full=full, is_local=self.is_local) from error
+
+
+def cut_off(seconds: float) -> None:
+    """Let every place be away for this process for some seconds, as an outage would: to try what happens then."""
+    global _cut_off_until_s
+    _cut_off_until_s = time.monotonic() + seconds
 
 
 def patiently(

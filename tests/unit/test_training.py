@@ -3,79 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
-from dataclasses import replace
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.music import tokens_dataset
+from tests.music import sequences_dataset
+from tests.trainings import StoppedError, Watch, assert_same_bits, plan_of, recipe_of, train, weights_of
 from tutti import lineage
 from tutti.config import build
-from tutti.errors import RecipeError, UserError
+from tutti.errors import IntegrityError, RecipeError, UserError
 from tutti.models import bundle as bundles
 from tutti.storage import Folder
 from tutti.training import checkpoint
-from tutti.training.loop import Trainer
-from tutti.training.plan import Plan, Progress
-from tutti.training.recipe import ModelRecipe, TrainingRecipe
+from tutti.training.faults import parse
+from tutti.training.ledger import Bill
+from tutti.training.plan import Outcome
+from tutti.training.recipe import TrainingRecipe
 from tutti.training.schedule import learning_rate
 from tutti.training.tracker import NoTracker
 
 
-class StoppedError(Exception):
-    """Stands for a kill: raised between two steps."""
-
-
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+def sequences(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     torch.set_num_threads(1)
-    folder = Folder(str(tmp_path_factory.mktemp("tokens")))
-    tokens_dataset(folder)
-    return folder
+    return sequences_dataset(Folder(str(tmp_path_factory.mktemp("data")))).folder
 
 
-def _recipe(**changes: object) -> TrainingRecipe:
-    settings = {
-        "steps": 8, "sequence_tokens": 128, "batch_sequences": 4, "micro_batch_sequences": 2, "workers": 1,
-        "strategy": "plain", "checkpoint_every_steps": 3, "validate_every_steps": 4, "warmup_steps": 2, "seed": 1,
-    }  # fmt: skip
-    return TrainingRecipe(**{**settings, **changes})  # type: ignore[arg-type]
-
-
-def _plan(tokens: Folder, run: Path, **changes: object) -> Plan:
-    return Plan(
-        name="walks",
-        model=ModelRecipe(flavour="nano", dropout=0.1),
-        training=_recipe(**changes),
-        tokens=tokens,
-        run=Folder(str(run)),
-        inputs={"tokens": tokens.uri},
-        collections=("walks",),
-        baselines={"unigram": 4.0},
-    )
-
-
-def _train(plan: Plan, *, stop_at: int | None = None) -> list[Progress]:
-    seen: list[Progress] = []
-
-    def watch(progress: Progress) -> None:
-        seen.append(progress)
-        if progress.step == stop_at:
-            raise StoppedError
-
-    Trainer(plan, rank=0, num_ranks=1, device=torch.device("cpu"), tracker=NoTracker(), watch=watch).run()
-    return seen
-
-
-def _weights(run: Path) -> dict[str, torch.Tensor]:
-    return dict(bundles.load(run / "bundle").weights)
-
-
-def test_a_run_learns_and_publishes_its_bundle(tokens: Folder, tmp_path: Path) -> None:
-    _train(_plan(tokens, tmp_path, steps=60, learning_rate=1e-2, control_dropout=0.0, most_semitones=0))
+def test_a_run_learns_and_publishes_its_bundle(sequences: Folder, tmp_path: Path) -> None:
+    train(plan_of(sequences, tmp_path, steps=60, learning_rate=1e-2, control_dropout=0.0, most_semitones=0))
     dataset = lineage.load(Folder(str(tmp_path)))
     measures = dataset.facts["measures"]
     assert measures["valid_nll_nats_per_token"] < measures["before_valid_nll_nats_per_token"] / 3
@@ -85,51 +45,146 @@ def test_a_run_learns_and_publishes_its_bundle(tokens: Folder, tmp_path: Path) -
     assert not (tmp_path / "checkpoints").exists()
 
 
-@pytest.mark.parametrize(("stop_at", "resumes_at"), [(2, 1), (4, 4), (7, 7)])
+@pytest.mark.parametrize(("stop_at", "resumes_at"), [(2, 1), (5, 4), (8, 7)])
 def test_killed_and_resumed_equals_never_stopped_to_the_bit(
-    tokens: Folder, tmp_path: Path, stop_at: int, resumes_at: int
+    sequences: Folder, tmp_path: Path, stop_at: int, resumes_at: int
 ) -> None:
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
-    losses = [progress.loss for progress in _train(_plan(tokens, straight))]
+    straight, broken = (plan_of(sequences, tmp_path / name) for name in ("straight", "broken"))
+    _, undisturbed = train(straight)
     with pytest.raises(StoppedError):
-        _train(_plan(tokens, broken), stop_at=stop_at)
-    resumed = _train(_plan(tokens, broken))
-    assert resumed[0].step == resumes_at
-    assert [progress.loss for progress in resumed] == losses[resumed[0].step - 1 :]
-    for name, weight in _weights(straight).items():
-        assert torch.equal(weight, _weights(broken)[name]), name
+        train(broken, watch=Watch(stop_at=stop_at))
+    _, resumed = train(broken)
+    assert min(resumed.losses) == resumes_at
+    assert resumed.losses == {step: loss for step, loss in undisturbed.losses.items() if step >= resumes_at}
+    assert_same_bits(weights_of(straight.run), weights_of(broken.run))
 
 
-def test_a_checkpoint_without_manifest_is_none(tokens: Folder, tmp_path: Path) -> None:
-    plan = _plan(tokens, tmp_path)
+def test_asked_to_pause_it_saves_at_once_and_goes_on_there(sequences: Folder, tmp_path: Path) -> None:
+    straight, paused = (plan_of(sequences, tmp_path / name) for name in ("straight", "paused"))
+    train(straight)
+    outcome, _ = train(paused, watch=Watch(pause_at=5))
+    assert outcome == Outcome.PAUSED
+    assert checkpoint.steps(paused.run) == [3, 5]
+    outcome, watch = train(paused)
+    assert outcome == Outcome.FINISHED
+    assert min(watch.losses) == 6
+    assert_same_bits(weights_of(straight.run), weights_of(paused.run))
+
+
+def test_a_checkpoint_without_manifest_is_none_and_its_files_are_collected(sequences: Folder, tmp_path: Path) -> None:
+    plan = plan_of(sequences, tmp_path)
     with pytest.raises(StoppedError):
-        _train(plan, stop_at=7)
+        train(plan, watch=Watch(stop_at=8))
     assert checkpoint.latest(plan.run).step == 6  # type: ignore[union-attr]
-    (tmp_path / "checkpoints" / "step-00000006" / "manifest.json").unlink()
+    damaged = next((tmp_path / "checkpoints").glob("step-00000006-*"))
+    (damaged / "manifest.json").unlink()
     assert checkpoint.latest(plan.run).step == 3  # type: ignore[union-attr]
-    assert _train(plan)[0].step == 4
-
-
-def test_only_the_newest_checkpoints_stay(tokens: Folder, tmp_path: Path) -> None:
-    plan = _plan(tokens, tmp_path, checkpoint_every_steps=1, keep_checkpoints=2)
     with pytest.raises(StoppedError):
-        _train(plan, stop_at=7)
-    assert sorted(checkpoint.steps(plan.run)) == [5, 6]
+        train(plan, watch=Watch(stop_at=4))
+    assert not damaged.exists()
 
 
-def test_micro_batches_change_nothing_but_rounding(tokens: Folder, tmp_path: Path) -> None:
+def test_the_policy_decides_which_checkpoints_stay(sequences: Folder, tmp_path: Path) -> None:
+    plan = plan_of(
+        sequences, tmp_path, steps=13, checkpoint_every_steps=2, keep_checkpoints=1, keep_checkpoints_every_steps=4
+    )
+    with pytest.raises(StoppedError):
+        train(plan, watch=Watch(stop_at=12))
+    assert checkpoint.steps(plan.run) == [4, 8, 10]
+    train(plan)
+    assert checkpoint.steps(plan.run) == [4, 8, 12]
+
+
+def test_the_best_checkpoint_becomes_the_model_where_the_recipe_says_so(sequences: Folder, tmp_path: Path) -> None:
+    # A rate that grows out of hand after the sixth step: what was learnt before is better than the end.
+    changes = {
+        "steps": 14, "checkpoint_every_steps": 2, "validate_every_steps": 2, "keep_best_checkpoints": 1,
+        "learning_rate": 30.0, "warmup_steps": 100, "clip_norm": 0.0,
+    }  # fmt: skip
+    runs = {kind: plan_of(sequences, tmp_path / kind, publish=kind, **changes) for kind in ("last", "best")}
+    for plan in runs.values():
+        train(plan)
+    facts = {kind: lineage.load(plan.run).facts for kind, plan in runs.items()}
+    step = facts["best"]["training"]["published_step"]
+    assert step < 14
+    assert facts["last"]["training"]["published_step"] == 14
+    nll = {kind: each["measures"]["valid_nll_nats_per_token"] for kind, each in facts.items()}
+    assert nll["best"] < nll["last"]
+    curve = dict(json.loads((tmp_path / "best" / "history.json").read_bytes())["valid"])
+    assert nll["best"] == pytest.approx(curve[step], abs=1e-9)
+    assert curve[step] == min(curve[kept] for kept in range(2, 14, 2))
+
+
+def test_a_batch_without_a_finite_loss_is_skipped_and_nothing_else_moves(sequences: Folder, tmp_path: Path) -> None:
+    plan = plan_of(sequences, tmp_path / "poisoned", record_order=True)
+    _, watch = train(plan, faults=[parse("nan_loss@step=5")])
+    assert any("batch 5; rolling back and skipping the batch" in line for line in watch.lines)
+    facts = lineage.load(plan.run).facts
+    assert facts["recovery"]["skipped_batches"] == [5]
+    rows = np.loadtxt(tmp_path / "poisoned" / "order.csv", delimiter=",", skiprows=1, dtype=int)
+    assert dict(rows[:, :2].tolist()) == {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 7, 7: 8}
+    # Started anew, it knows of the batch from the run's folder and never meets it.
+    (tmp_path / "poisoned" / "manifest.json").unlink()
+    _, again = train(plan, faults=[parse("nan_loss@step=5")])
+    assert not any("rolling back" in line for line in again.lines)
+
+
+def test_the_order_is_written_the_same_whatever_happened(sequences: Folder, tmp_path: Path) -> None:
+    straight, broken = (plan_of(sequences, tmp_path / name, record_order=True) for name in ("straight", "broken"))
+    train(straight)
+    for step in (2, 5, 7):
+        with pytest.raises(StoppedError):
+            train(broken, watch=Watch(stop_at=step))
+    train(broken)
+    assert (tmp_path / "straight" / "order.csv").read_bytes() == (tmp_path / "broken" / "order.csv").read_bytes()
+
+
+def test_storage_that_is_away_while_it_trains_costs_a_delay(sequences: Folder, tmp_path: Path) -> None:
+    straight, away = (plan_of(sequences, tmp_path / name) for name in ("straight", "away"))
+    train(straight)
+    _, watch = train(away, faults=[parse("storage_down@step=2,seconds=3")])
+    assert any("trying again" in line for line in watch.lines)
+    assert_same_bits(weights_of(straight.run), weights_of(away.run))
+
+
+def test_the_bill_tells_every_second_once(sequences: Folder, tmp_path: Path) -> None:
+    plan = plan_of(sequences, tmp_path, prices={"currency": "CHF", "worker_hour": {"cpu": 36.0}})
+    began_s = time.time()
+    train(plan)
+    seconds = time.time() - began_s
+    bill = Bill.read(plan.run)
+    assert bill is not None
+    assert bill.ledger.worker_seconds() == pytest.approx(seconds, abs=1.0)
+    assert bill.price == pytest.approx(bill.ledger.worker_seconds() * 0.01)
+    facts = lineage.load(plan.run).facts
+    assert facts["cost"]["currency"] == "CHF"
+    assert facts["cost"]["tokens_per_unit"] == pytest.approx(facts["training"]["tokens"] / bill.price, rel=1e-2)
+
+
+@pytest.mark.parametrize("change", [{"activation_checkpointing": True}, {"precision": "bf16"}])
+def test_how_it_is_computed_changes_only_rounding(sequences: Folder, tmp_path: Path, change: dict[str, object]) -> None:
+    losses = []
+    for name, changes in (("as_is", {}), ("changed", change)):
+        _, watch = train(plan_of(sequences, tmp_path / name, steps=4, **changes))  # type: ignore[arg-type]
+        losses.append([watch.losses[step] for step in range(1, 5)])
+    rounding = 2e-2 if change.get("precision") == "bf16" else 1e-6
+    assert losses[1] == pytest.approx(losses[0], rel=rounding)
+    assert (losses[1] != losses[0]) == (change.get("precision") == "bf16")
+
+
+def test_micro_batches_change_nothing_but_rounding(sequences: Folder, tmp_path: Path) -> None:
     for size in (1, 4):
-        plan = _plan(tokens, tmp_path / str(size), steps=4, micro_batch_sequences=size)
+        plan = plan_of(sequences, tmp_path / str(size), steps=4, micro_batch_sequences=size, dropout=0.0)
         # Dropout draws by the shape of a forward pass, so only models without it can be compared.
-        _train(replace(plan, model=ModelRecipe(flavour="nano", dropout=0.0)))
-    whole = _weights(tmp_path / "4")
-    for name, weight in _weights(tmp_path / "1").items():
+        train(plan)
+    whole = weights_of(tmp_path / "4")
+    for name, weight in weights_of(tmp_path / "1").items():
         torch.testing.assert_close(weight, whole[name], rtol=1e-3, atol=1e-5)
 
 
-def test_a_loss_that_explodes_stops_with_one_line(tokens: Folder, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+: lower training.learning_rate"):
-        _train(_plan(tokens, tmp_path, learning_rate=1e30, warmup_steps=0, clip_norm=0.0, steps=20))
+def test_a_loss_that_explodes_stops_with_one_line(sequences: Folder, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+ and 3 batches were skipped already: lower"):
+        train(plan_of(sequences, tmp_path, learning_rate=1e30, warmup_steps=0, clip_norm=0.0, steps=20))
 
 
 class Ending(NoTracker):
@@ -144,18 +199,17 @@ class Ending(NoTracker):
 
 @pytest.mark.parametrize(("learning_rate", "failed"), [(1e30, True), (1e-3, False)])
 def test_the_record_of_a_run_is_closed_however_it_ends(
-    tokens: Folder, tmp_path: Path, learning_rate: float, failed: bool
+    sequences: Folder, tmp_path: Path, learning_rate: float, failed: bool
 ) -> None:
-    plan = _plan(tokens, tmp_path, learning_rate=learning_rate, warmup_steps=0, clip_norm=0.0)
+    plan = plan_of(sequences, tmp_path, learning_rate=learning_rate, warmup_steps=0, clip_norm=0.0)
     tracker = Ending()
-    trainer = Trainer(plan, rank=0, num_ranks=1, device=torch.device("cpu"), tracker=tracker, watch=lambda _: None)
     with pytest.raises(UserError) if failed else contextlib.nullcontext():
-        trainer.run()
+        train(plan, tracker=tracker)
     assert tracker.failed is failed
 
 
 def test_learning_rate_rises_and_falls() -> None:
-    recipe = _recipe(steps=100, warmup_steps=10, learning_rate=1.0, final_learning_rate_share=0.1)
+    recipe = recipe_of(steps=100, warmup_steps=10, learning_rate=1.0, final_learning_rate_share=0.1)
     rates = [learning_rate(step, recipe) for step in range(100)]
     assert rates[9] == rates[10] == max(rates) == 1.0
     assert np.all(np.diff(rates[:10]) > 0)
@@ -178,12 +232,12 @@ def test_recipes_that_cannot_be_are_refused_in_one_line(settings: dict[str, obje
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_shards_are_noticed(tokens: Folder, tmp_path: Path) -> None:
+def test_damaged_shards_are_noticed(sequences: Folder, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(tokens.local_path, copy)
-    shard = next(copy.glob("tokens-*.parquet"))
+    shutil.copytree(sequences.local_path, copy)
+    shard = next(path for path in copy.rglob("*.parquet") if "train" in str(path))
     data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 0xFF
+    data[len(data) // 3] ^= 0xFF
     shard.write_bytes(bytes(data))
-    with pytest.raises(Exception, match="differs from its manifest"):
-        _train(_plan(Folder(str(copy)), tmp_path / "run"))
+    with pytest.raises(IntegrityError, match="differs from its manifest"):
+        train(plan_of(Folder(str(copy)), tmp_path / "run"))

@@ -9,7 +9,7 @@ Legend: B sequences of a rank's share, T tokens of a sequence, S sequences and P
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -147,7 +147,7 @@ class Loader:
         self.cache.request(self._needed(rows))
         return self._assembled(rows, augmentation=self._augmentation)
 
-    def stream(self, numbers: Iterable[int], *, first: int, stop: int) -> Iterator[Batch]:
+    def stream(self, numbers: Iterable[int], *, first: int, stop: int) -> Generator[Batch]:
         """What :meth:`batch` gives for each number, put together by a thread before it is asked for.
 
         Closing the iterator ends the thread.

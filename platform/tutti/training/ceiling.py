@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -18,10 +19,11 @@ _BUDGET_S = 0.7
 _ROUNDS = 8
 
 
+@cache
 def matmul_flops_per_s(*, device: torch.device, dtype: torch.dtype, threads: int) -> float:
     """The best rate of square matrix products, in floating-point operations a second (a product of side n is 2 n³).
 
-    Takes less than a second on a processor. The process's number of threads is what it was before, afterwards.
+    Takes less than a second on a processor, and is measured once in a process. The process's number of threads is what it was before, afterwards.
 
     Args:
         device: where to multiply.

@@ -1,92 +1,146 @@
-"""Checkpoints that are complete or absent.
+"""Checkpoints that are complete or absent: where they are, which stay, how one is read.
 
-Every rank writes its files to a local staging folder and puts them on storage; when all have, rank 0 publishes the
-manifest. A folder without a manifest is no checkpoint, whoever died while writing it.
+One lies in ``checkpoints/step-00000120-<attempt>/`` below its run. A folder without a manifest is no checkpoint,
+whoever died while writing it; folders are of one attempt, so what a dead or a stopped worker wrote is never taken for a
+living one's. :mod:`tutti.training.uploader` writes them.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tutti.lineage import MANIFEST, Dataset, FileEntry, find, publish, write_file
+from tutti.lineage import MANIFEST, Dataset, find
 from tutti.storage import Folder
 
-_HISTORY = "history.json"
+HISTORY = "history.json"
+_NAME = re.compile(r"step-(\d{8})-([0-9a-f]+)")
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that was found: its step, its facts, the curves until then."""
+    """A checkpoint that was found.
+
+    Args:
+        step: optimizer steps done.
+        dataset: its files.
+        history: the curves until then.
+    """
 
     step: int
     dataset: Dataset
     history: dict[str, Any]
 
+    @property
+    def valid_nll(self) -> float | None:
+        """NLL on the valid split when it was written, nats per token; None where that was not measured."""
+        value = self.dataset.facts.get("valid_nll")
+        return None if value is None else float(value)
 
-def save(
-    run: Folder,
-    *,
-    step: int,
-    write: Callable[[Path], None],
-    gather: Callable[[list[FileEntry]], list[FileEntry] | None],
-    history: dict[str, Any],
-    facts: dict[str, Any],
-) -> None:
-    """Save the state after ``step`` steps; every rank calls.
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What of a checkpoint decides whether it stays."""
+
+    step: int
+    valid_nll: float | None = None
+
+
+def staying(found: Iterable[Kept], *, last: int, best: int, every_steps: int) -> set[int]:
+    """Steps whose checkpoints stay: the ``last`` ones, the ``best`` by valid NLL, multiples of ``every_steps``.
 
     Args:
-        write: puts this rank's files into a folder.
-        gather: waits for every rank; gives rank 0 the files of all, the others None.
+        every_steps: 0: no multiples.
     """
-    folder = _folder(run, step)
-    with tempfile.TemporaryDirectory(prefix="tutti-checkpoint-") as staging:
-        write(Path(staging))
-        files = sorted(path for path in Path(staging).rglob("*") if path.is_file())
-        entries = [write_file(folder, path.relative_to(staging).as_posix(), path.read_bytes()) for path in files]
-    gathered = gather(entries)
-    if gathered is None:
-        return
-    gathered.append(write_file(folder, _HISTORY, json.dumps(history).encode()))
-    publish(folder, kind="checkpoints", name=f"step {step}", inputs={}, files=gathered, facts={"step": step, **facts})
+    by_step = sorted(found, key=lambda kept: kept.step)
+    judged = sorted((kept.valid_nll, kept.step) for kept in by_step if kept.valid_nll is not None)
+    newest = by_step[max(len(by_step) - last, 0) :]
+    stay = {kept.step for kept in newest} | {step for _, step in judged[:best]}
+    return stay | {kept.step for kept in by_step if every_steps and kept.step % every_steps == 0}
+
+
+def place(run: Folder, *, step: int, attempt: str) -> Folder:
+    """Where the checkpoint of a step is written by an attempt."""
+    return run / "checkpoints" / f"step-{step:08d}-{attempt}"
 
 
 def latest(run: Folder) -> Saved | None:
     """The newest complete checkpoint of a run."""
-    for step in sorted(steps(run), reverse=True):
-        dataset = find(_folder(run, step))
+    return _first_readable(run, sorted(_folders(run), reverse=True))
+
+
+def best(run: Folder) -> Saved | None:
+    """The complete checkpoint of lowest valid NLL; None where none was judged."""
+    judged = [saved for step in steps(run) if (saved := at(run, step=step)) and saved.valid_nll is not None]
+    return min(judged, key=lambda saved: (saved.valid_nll or 0.0, saved.step), default=None)
+
+
+def at(run: Folder, *, step: int) -> Saved | None:
+    """The complete checkpoint of one step."""
+    return _first_readable(run, [each for each in _folders(run) if each[0] == step])
+
+
+def _first_readable(run: Folder, folders: list[tuple[int, str]]) -> Saved | None:
+    for step, name in folders:
+        dataset = find(run / "checkpoints" / name)
         if dataset is not None:
-            return Saved(step=step, dataset=dataset, history=json.loads(dataset.read(_HISTORY)))
+            return Saved(step=step, dataset=dataset, history=json.loads(dataset.read(HISTORY)))
     return None
 
 
-def fetch(saved: Saved, folder: Path) -> None:
-    """Copy a checkpoint's files below a local folder, verified."""
-    for entry in saved.dataset.files:
-        target = folder / entry.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(saved.dataset.read(entry.path))
-
-
-def prune(run: Folder, *, keep: int) -> None:
-    """Remove all but the newest ``keep`` complete checkpoints, and what never became one before them."""
-    complete = [step for step in sorted(steps(run)) if _folder(run, step).exists(MANIFEST)]
-    for step in sorted(steps(run)):
-        if complete and step < complete[-keep:][0]:
-            # The manifest goes first: what is half removed must not look complete.
-            _folder(run, step).delete(MANIFEST)
-            _folder(run, step).delete()
-
-
 def steps(run: Folder) -> list[int]:
-    """Steps with a folder, complete or not."""
-    names = (run / "checkpoints").children()
-    return [int(name.removeprefix("step-")) for name in names if name.startswith("step-")]
+    """Steps with a complete checkpoint, rising."""
+    return sorted({step for step, name in _folders(run) if (run / "checkpoints" / name).exists(MANIFEST)})
 
 
-def _folder(run: Folder, step: int) -> Folder:
-    return run / "checkpoints" / f"step-{step:08d}"
+def fetch(saved: Saved, folder: Path, *, wanted: Callable[[str], bool]) -> None:
+    """Copy those of a checkpoint's files whose path is ``wanted`` below a local folder, verified."""
+    for path in filter(wanted, saved.dataset.paths()):
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(saved.dataset.read(path))
+
+
+def prune(run: Folder, *, last: int, best: int, every_steps: int) -> None:
+    """Remove the complete checkpoints that the policy does not keep."""
+    complete = [(step, name) for step, name in _folders(run) if (run / "checkpoints" / name).exists(MANIFEST)]
+    found = {step: Kept(step, _valid_nll(run / "checkpoints" / name) if best else None) for step, name in complete}
+    stay = staying(found.values(), last=last, best=best, every_steps=every_steps)
+    for step, name in complete:
+        if step not in stay:
+            _remove(run / "checkpoints" / name)
+
+
+def collect_orphans(run: Folder, *, attempt: str) -> int:
+    """Remove what earlier attempts left without a manifest; how many folders those were.
+
+    Nobody else may be writing: a run has one attempt at a time.
+    """
+    orphans = [
+        name
+        for _, name in _folders(run)
+        if not name.endswith(f"-{attempt}") and not (run / "checkpoints" / name).exists(MANIFEST)
+    ]
+    for name in orphans:
+        (run / "checkpoints" / name).delete()
+    return len(orphans)
+
+
+def _remove(folder: Folder) -> None:
+    # The manifest goes first: what is half removed must not look complete.
+    folder.delete(MANIFEST)
+    folder.delete()
+
+
+def _valid_nll(folder: Folder) -> float | None:
+    value = json.loads(folder.read(MANIFEST))["facts"].get("valid_nll")
+    return None if value is None else float(value)
+
+
+def _folders(run: Folder) -> list[tuple[int, str]]:
+    found = (_NAME.fullmatch(name) for name in (run / "checkpoints").children())
+    return sorted((int(match[1]), match[0]) for match in found if match)

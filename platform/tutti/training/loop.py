@@ -1,289 +1,451 @@
 """The training loop: what one rank does from the first step to the bundle.
 
 It knows neither Ray nor DeepSpeed nor MLflow: a strategy steps, a tracker records, the process group (if there is one)
-is torch's.
+is torch's. Everything that is drawn is drawn from the seed and the step, so a state is a checkpoint and an integer.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import distributed
 
 from tutti import lineage, seeding
-from tutti.dataset import shards
-from tutti.dataset.loader import Loader
+from tutti.dataset.loader import Batch, Loader
 from tutti.errors import UserError
-from tutti.features.vocabulary import EVENTS
-from tutti.lineage import FileEntry
-from tutti.models.bundle import Bundle
-from tutti.models.flavours import build, configuration_of
-from tutti.training import checkpoint, strategy
+from tutti.training import checkpoint, publishing, skipping
+from tutti.training.accounts import Accounts, facts_of
+from tutti.training.ceiling import matmul_flops_per_s
+from tutti.training.faults import Faults
+from tutti.training.ledger import Activity, kind_of
 from tutti.training.objectives import summed_nll, to_tensors
-from tutti.training.picture import loss_curve_png
-from tutti.training.plan import Plan, Progress
+from tutti.training.plan import Attempt, Outcome, Plan, Progress, Signals
+from tutti.training.publishing import Result
+from tutti.training.ranks import Ranks
+from tutti.training.recovery import Action, Failure, Limits, Past, Room, decide
 from tutti.training.schedule import learning_rate
-from tutti.training.tracker import Tracker
+from tutti.training.speed import Speedometer, peak_memory_bytes
+from tutti.training.state import State
+from tutti.training.tracker import NoSampler, Sampler, Tracker
+from tutti.training.uploader import Policy, Uploader
+from tutti.training.validation import Judgement, judged
 
-Watcher = Callable[[Progress], None]
+_MOST_POINTS = 20_000
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class NotFiniteError(Exception):
+    """The loss or the gradient of a step is no number."""
+
+    def __init__(self, *, step: int, number: int, loss: float) -> None:
+        super().__init__(f"the loss is {loss} at step {step}, batch {number}")
+        self.step, self.number, self.loss = step, number, loss
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """What all ranks know after a step.
+
+    Args:
+        loss: mean NLL over the global batch, nats per token.
+        norm: global gradient norm before clipping.
+        following_targets: tokens to be learnt in the next global batch.
+        pause: whether some rank was asked to pause.
+        busy: whether some rank's checkpoint is still on its way.
+    """
+
+    loss: float
+    norm: float
+    following_targets: int
+    pause: bool
+    busy: bool
 
 
 class Trainer:
-    """One rank of one training.
+    """One rank of one attempt of a training.
 
     Args:
         plan: what to do.
-        rank, num_ranks: this process among all.
-        device: where the model lives.
-        tracker: the run's record; rank 0 alone writes to it.
-        watch: told of every step, on rank 0.
+        attempt: which start of the workers this is.
+        ranks: this process among all.
+        tracker: the run's record; the first rank alone writes to it.
+        signals: how far it is, and whether it shall pause.
+        sampler: what is made of the model on the way.
     """
 
     def __init__(
-        self, plan: Plan, *, rank: int, num_ranks: int, device: torch.device, tracker: Tracker, watch: Watcher
+        self,
+        plan: Plan,
+        attempt: Attempt,
+        *,
+        ranks: Ranks,
+        tracker: Tracker,
+        signals: Signals,
+        sampler: Sampler | None = None,
     ) -> None:
-        self._plan = plan
-        self._recipe = plan.training
-        self._rank, self._num_ranks, self._device = rank, num_ranks, device
-        self._tracker, self._watch = tracker, watch
-        tokens = lineage.load(plan.tokens)
-        self._splits = {split: shards.read(tokens, split=split) for split in ("train", "valid", "test")}
-        self._loaders = {split: self._loader(split) for split in self._splits}
-        self._configuration = configuration_of(
-            plan.model.family,
-            plan.model.flavour,
-            vocabulary_size=len(EVENTS),
-            max_tokens=max(4096, self._recipe.sequence_tokens),
-            dropout=plan.model.dropout,
+        self._plan, self._recipe, self._attempt = plan, plan.training, attempt
+        self._ranks, self._tracker, self._signals = ranks, tracker, signals
+        self._sampler = sampler or NoSampler()
+        recipe = self._recipe
+        self._accounts = Accounts(
+            plan.run, attempt, kind=kind_of(gpus_per_worker=recipe.gpus_per_worker), workers=ranks.num_ranks,
+            prices=recipe.prices,
+        )  # fmt: skip
+        self._faults = Faults(
+            attempt.faults, run=plan.run, rank=ranks.rank, preempt=signals.ask_pause, cut_tracker=tracker.cut_off
         )
-        torch.manual_seed(seeding.derive(self._recipe.seed, "weights"))
-        self._strategy = strategy.build(build(plan.model.family, self._configuration), self._recipe, device=device)
-        self._history: dict[str, list[list[float]]] = {"train": [], "valid": []}
-        self._seconds_before = 0.0
-        self._learnt_tokens = 0
+        self._state = State(plan, attempt=attempt.name, ranks=ranks, told=signals.say)
+        sequences = self._state.patiently(lambda: lineage.load(plan.sequences))
+        self._loaders = {split: self._loader(sequences, split) for split in ("train", "valid", "test")}
+        self._speed = Speedometer(
+            flops_per_token=self._state.configuration.training_flops_per_token(recipe.sequence_tokens),
+            ceiling_flops_per_s=ranks.summed([self._ceiling()])[0],
+        )
+        self._uploader = Uploader(
+            plan.run, attempt.name, ranks.rank, ranks.num_ranks,
+            Policy(recipe.keep_checkpoints, recipe.keep_best_checkpoints, recipe.keep_checkpoints_every_steps),
+            recipe.storage_patience_s, signals.say, self._accounts.published,
+        )  # fmt: skip
+        self._order: list[list[int]] = []
+        self._due = False
 
-    def run(self) -> None:
-        """Train from the newest checkpoint (or the start) to the end, and publish the run."""
+    def run(self) -> Outcome:
+        """Train from the newest checkpoint (or the start) to the end, and publish the run; or until a pause is asked.
+
+        Raises:
+            UserError: the loss stayed infinite, or storage stayed away.
+        """
         try:
-            self._run()
+            outcome = self._run()
         except Exception:
             # The run is found again by its key if the training goes on; until then it must not look alive.
             self._tracker.finish(failed=True)
             raise
+        finally:
+            self._uploader.stop()
+            for loader in self._loaders.values():
+                loader.close()
+        return outcome
 
-    def _run(self) -> None:
-        first = self._resume()
-        if self._rank == 0:
-            self._tracker.start(parameters=self._parameters(), tags={"tutti.run": self._plan.run.uri})
+    def _run(self) -> Outcome:
+        if self._ranks.is_first:
+            self._state.patiently(lambda: checkpoint.collect_orphans(self._plan.run, attempt=self._attempt.name))
+        step = self._take_up()
+        if self._ranks.is_first:
+            self._tracker.start(parameters=self._parameters(), tags=self._tags())
+            self._tracker.artifact("recipe.yaml", self._plan.recipe_text.encode())
+            self._report(step, loss=math.nan)
+        while True:
+            try:
+                outcome = self._learn(step)
+                break
+            except NotFiniteError as error:
+                step = self._roll_back(error)
+        if outcome == Outcome.FINISHED:
+            self._publish()
+        elif self._ranks.is_first:
+            self._tracker.finish()
+        return outcome
+
+    def _take_up(self) -> int:
+        self._order, self._due = [], False
+        step = self._state.take_up()
+        self._accounts.resumed(self._state.learnt_tokens)
+        return step
+
+    def _roll_back(self, error: NotFiniteError) -> int:
+        """Take up the newest checkpoint without the batch whose loss is no number; the step to go on with."""
+        recipe, workers = self._recipe, self._ranks.num_ranks
+        decision = decide(
+            Failure.NOT_FINITE,
+            past=Past(rollbacks=len(self._state.skipped)),
+            limits=Limits(recipe.max_failures, recipe.max_rollbacks, recipe.storage_patience_s),
+            room=Room(workers, workers, recipe.micro_batch),
+        )
+        if decision.action == Action.RAISE:
+            raise UserError(
+                f"the loss is {error.loss} at step {error.step} and {decision.reason}",
+                remedy="lower training.learning_rate or raise warmup_steps",
+            )
+        self._ranks.wait()
+        skipped = tuple(sorted({*self._state.skipped, error.number}))
+        if self._ranks.is_first:
+            self._signals.say(f"{error}; rolling back and skipping the batch")
+            self._state.patiently(lambda: skipping.write(self._plan.run, skipped))
+        self._settle()
+        self._state.begin()
+        step = self._take_up()
+        self._tracker.log({"rollbacks": float(len(skipped))}, step=error.step)
+        return step
+
+    # Steps
+
+    def _learn(self, first: int) -> Outcome:
+        recipe, ranks = self._recipe, self._ranks
         if first == 0:
             self._validate(0)
-        started_s, started_tokens = time.monotonic(), self._learnt_tokens
-        for step in range(first, self._recipe.steps):
-            loss, norm = self._step(step)
-            speed = (self._learnt_tokens - started_tokens) / (time.monotonic() - started_s)
-            self._record(step, loss=loss, norm=norm, speed=speed)
-            done = step + 1
-            if done % self._recipe.validate_every_steps == 0 or done == self._recipe.steps:
-                self._validate(done)
-            if done % self._recipe.checkpoint_every_steps == 0 and done < self._recipe.steps:
-                self._save(done, seconds=self._seconds_before + time.monotonic() - started_s)
-        self._publish(seconds=self._seconds_before + time.monotonic() - started_s)
+        rows = recipe.batch_sequences // ranks.num_ranks
+        numbers = [skipping.number_of(step, self._state.skipped) for step in range(first, recipe.steps)]
+        stream = self._loaders["train"].stream(numbers, first=ranks.rank * rows, stop=(ranks.rank + 1) * rows)
+        with closing(stream), self._accounts.watch.on(Activity.TRAIN):
+            share = next(stream, None)
+            targets = int(ranks.summed([share.num_targets if share else 0])[0])
+            for step, number in enumerate(numbers, start=first):
+                assert share is not None
+                self._faults.before(step)
+                self._speed.begin()
+                following = next(stream, None)
+                stepped = self._step(step, number, share, num_targets=targets, following=following)
+                self._speed.end(targets)
+                self._state.learnt_tokens += targets
+                self._record(step, number, stepped)
+                done = step + 1
+                self._between_steps(done, stepped)
+                if stepped.pause and done < recipe.steps:
+                    self._save(done, now=True)
+                    if ranks.is_first:
+                        self._report(done, loss=stepped.loss)
+                    return Outcome.PAUSED
+                share, targets = following, stepped.following_targets
+        return Outcome.FINISHED
 
-    def _loader(self, split: str) -> Loader:
-        return Loader(
-            self._splits[split],
-            sequence_tokens=self._recipe.sequence_tokens,
-            batch_sequences=self._recipe.batch_sequences,
-            seed=seeding.derive(self._recipe.seed, "data"),
-            augmentation=self._recipe.augmentation,
-        )
+    def _between_steps(self, done: int, stepped: Stepped) -> None:
+        recipe = self._recipe
+        if done % recipe.validate_every_steps == 0 or done == recipe.steps:
+            self._validate(done)
+        if recipe.sample_every_steps and done % recipe.sample_every_steps == 0 and done < recipe.steps:
+            self._sample(done)
+        self._due = self._due or done % recipe.checkpoint_every_steps == 0
+        # A checkpoint that is still on its way is never waited for: the next one is taken as soon as it has arrived.
+        if self._due and not stepped.busy and not stepped.pause and done < recipe.steps:
+            self._save(done)
+        self._uploader.check()
 
-    def _resume(self) -> int:
-        saved = checkpoint.latest(self._plan.run)
-        if saved is None:
-            return 0
-        facts = saved.dataset.facts
-        if facts["num_ranks"] != self._num_ranks and self._recipe.strategy == "deepspeed":
-            raise UserError(
-                f"checkpoint of step {saved.step} was written by {facts['num_ranks']} workers, not {self._num_ranks}",
-                remedy=f"set training.workers={facts['num_ranks']}",
-            )
-        with tempfile.TemporaryDirectory(prefix="tutti-resume-") as staging:
-            checkpoint.fetch(saved, Path(staging))
-            self._strategy.load(Path(staging))
-        self._history = saved.history
-        self._seconds_before, self._learnt_tokens = float(facts["seconds"]), int(facts["learnt_tokens"])
-        return saved.step
+    def _step(self, step: int, number: int, share: Batch, *, num_targets: int, following: Batch | None) -> Stepped:
+        """One optimizer step over the global batch."""
+        recipe, size = self._recipe, self._recipe.micro_batch
+        micro_batches = recipe.num_grains // self._ranks.num_ranks
+        poison = math.nan if self._faults.poisons(number) else 1.0
+        nats = torch.zeros((), dtype=torch.float64, device=self._ranks.device)
+        for place in range(micro_batches):
+            # Dropout's stream belongs to the step and the grain, so it does not move with the number of ranks.
+            grain = self._ranks.rank * micro_batches + place
+            torch.manual_seed(seeding.derive(recipe.seed, "dropout", step, grain))
+            inputs, targets, segments = to_tensors(share.rows(place * size, (place + 1) * size), self._ranks.device)
+            nll = summed_nll(self._state.strategy.forward(inputs, segments), targets) * poison
+            self._state.strategy.backward(nll / num_targets, last=place == micro_batches - 1)
+            nats += nll.detach()
+        norm = self._state.strategy.step(learning_rate(step, recipe))
+        told = self._ranks.summed([
+            float(nats),
+            following.num_targets if following else 0,
+            float(self._signals.pause_is_asked()),
+            float(self._uploader.is_busy),
+        ])  # fmt: skip
+        loss = told[0] / num_targets
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise NotFiniteError(step=step, number=number, loss=loss if not math.isfinite(loss) else norm)
+        return Stepped(loss, norm, int(told[1]), pause=told[2] > 0, busy=told[3] > 0)
 
-    def _step(self, step: int) -> tuple[float, float]:
-        """One optimizer step; mean NLL over the global batch and the gradient norm."""
-        # Dropout's stream belongs to the step and the rank, so that a resumed run draws what it would have drawn.
-        torch.manual_seed(seeding.derive(self._recipe.seed, "dropout", step, self._rank))
-        loader = self._loaders["train"]
-        share = loader.batch(step, rank=self._rank, num_ranks=self._num_ranks)
-        num_targets = loader.num_targets(step)
-        size = self._recipe.micro_batch
-        summed = 0.0
-        for number in range(self._recipe.micro_batches):
-            rows = share.rows(number * size, (number + 1) * size)
-            inputs, targets, segments = to_tensors(rows, self._device)
-            nll = summed_nll(self._strategy.forward(inputs, segments), targets)
-            self._strategy.backward(nll / num_targets, last=number == self._recipe.micro_batches - 1)
-            summed += float(nll.detach())
-        norm = self._strategy.step(learning_rate(step, self._recipe))
-        loss = self._summed([summed])[0] / num_targets
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss is {loss} at step {step}", remedy="lower training.learning_rate or raise warmup_steps"
-            )
-        self._learnt_tokens += num_targets
-        return loss, norm
-
-    def _record(self, step: int, *, loss: float, norm: float, speed: float) -> None:
-        if self._rank:
+    def _record(self, step: int, number: int, stepped: Stepped) -> None:
+        if self._recipe.record_order:
+            self._order += self._order_rows(step, number)
+        if not self._ranks.is_first:
             return
-        self._history["train"].append([step + 1, loss])
-        valid = self._history["valid"][-1][1] if self._history["valid"] else None
-        self._watch(Progress(step + 1, self._recipe.steps, loss, valid, speed))
+        points = self._state.history["train"]
+        points.append([step + 1, stepped.loss])
+        if len(points) > _MOST_POINTS:
+            del points[: len(points) // 2 : 2]
         figures = {
-            "train_nll_nats_per_token": loss,
+            "train_nll_nats_per_token": stepped.loss,
             "learning_rate": learning_rate(step, self._recipe),
-            "gradient_norm": norm,
-            "tokens_per_s": speed,
+            "gradient_norm": stepped.norm,
+            "tokens_per_s": self._speed.tokens_per_s,
+            "mfu": self._speed.model_flops_utilisation,
+            "memory_mib": peak_memory_bytes(self._ranks.device) / 2**20,
         }
         self._tracker.log(figures, step=step + 1)
+        self._report(step + 1, loss=stepped.loss)
 
-    def _nll(self, split: str) -> tuple[float, float]:
-        """Summed NLL in nats and number of tokens of a whole split; every rank calls."""
-        self._strategy.evaluating(True)
-        nats = targets_seen = 0.0
-        with torch.no_grad():
-            for batch in self._loaders[split].in_order(rank=self._rank, num_ranks=self._num_ranks):
-                inputs, targets, segments = to_tensors(batch, self._device)
-                nats += float(summed_nll(self._strategy.forward(inputs, segments), targets))
-                targets_seen += batch.num_targets
-        self._strategy.evaluating(False)
-        summed = self._summed([nats, targets_seen])
-        return summed[0], summed[1]
+    def _order_rows(self, step: int, number: int) -> list[list[int]]:
+        rows = self._recipe.batch_sequences // self._ranks.num_ranks
+        first = self._ranks.rank * rows
+        sources, epochs, sequences = self._loaders["train"].order(number)
+        return [
+            [step, number, row, int(sources[row]), int(epochs[row]), int(sequences[row])]
+            for row in range(first, first + rows)
+        ]
+
+    def _report(self, step: int, *, loss: float) -> None:
+        accounts = self._accounts
+        valid = self._state.history["valid"][-1][1] if self._state.history["valid"] else None
+        self._signals.report(
+            Progress(
+                step, self._recipe.steps, loss, valid, self._speed.tokens_per_s, accounts.published_step,
+                accounts.tokens, accounts.now(), accounts.kept, time.time(),
+            )
+        )  # fmt: skip
+
+    # Checkpoints, validation, samples
+
+    def _save(self, step: int, *, now: bool = False) -> None:
+        """Copy the state and send it off; with ``now`` wait until it has arrived on storage."""
+        with self._accounts.watch.on(Activity.CHECKPOINT):
+            if now:
+                self._settle()
+            self._gather_order()
+            valid = self._state.history["valid"]
+            facts = {
+                "num_ranks": self._ranks.num_ranks,
+                "learnt_tokens": self._state.learnt_tokens,
+                "valid_nll": valid[-1][1] if valid and valid[-1][0] == step else None,
+            }
+            self._accounts.taken(step, tokens=self._state.learnt_tokens)
+            files = self._state.strategy.snapshot()
+            self._uploader.submit(step=step, files=files, history=self._state.history, facts=facts)
+            self._due = False
+            if now:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Wait until no rank has a checkpoint on its way."""
+        with self._accounts.watch.on(Activity.WAIT):
+            while not self._ranks.wait_for(not self._uploader.is_busy):
+                pass
+            self._uploader.check()
+
+    def _gather_order(self) -> None:
+        if self._recipe.record_order:
+            parts = self._ranks.gathered(self._order)
+            self._state.history["order"] += [row for part in parts or () for row in part]
+            self._order = []
 
     def _validate(self, step: int) -> None:
-        nats, tokens = self._nll("valid")
-        self._history["valid"].append([step, nats / tokens])
-        if self._rank == 0:
-            figures = {
-                "valid_nll_nats_per_token": nats / tokens,
-                "valid_bits_per_note": nats / math.log(2) / self._splits["valid"].notes,
+        with self._accounts.watch.on(Activity.VALIDATE):
+            judgement = self._judged("valid")
+        self._state.history["valid"].append([step, judgement.nats_per_token])
+        if self._ranks.is_first:
+            self._tracker.log(judgement.measures("valid"), step=step)
+
+    def _sample(self, step: int) -> None:
+        with self._accounts.watch.on(Activity.SAMPLE):
+            weights = self._state.strategy.weights()
+            if self._ranks.is_first:
+                bundle = publishing.bundle_of(
+                    self._plan, weights=weights, configuration=self._state.configuration, facts={"step": step}
+                )
+                for path, data in self._sampler.files(bundle, step=step).items():
+                    self._tracker.artifact(path, data)
+                self._tracker.artifact("pictures/loss.png", publishing.picture_of(self._plan, self._state.history))
+
+    # The end
+
+    def _publish(self) -> None:
+        self._settle()
+        self._gather_order()
+        published_step = self._state.take_best() if self._recipe.publish == "best" else None
+        with self._accounts.watch.on(Activity.VALIDATE):
+            measures = self._measures()
+        weights = self._state.strategy.weights()
+        if self._ranks.is_first:
+            bill = self._state.patiently(lambda: self._accounts.close(tokens=self._state.learnt_tokens))
+            facts = {
+                "measures": measures,
+                "data": dict(self._plan.data),
+                "training": {**self._facts(), "published_step": published_step or self._recipe.steps},
+                "recovery": {
+                    "restarts": bill.ledger.restarts,
+                    "rollbacks": len(self._state.skipped),
+                    "skipped_batches": list(self._state.skipped),
+                    "seconds_lost": round(bill.ledger.lost_seconds, 1),
+                },
+                "cost": facts_of(bill),
             }
-            self._tracker.log(figures, step=step)
-
-    def _save(self, step: int, *, seconds: float) -> None:
-        facts = {"num_ranks": self._num_ranks, "seconds": seconds, "learnt_tokens": self._learnt_tokens}
-        checkpoint.save(
-            self._plan.run,
-            step=step,
-            write=self._strategy.save,
-            gather=self._gather,
-            history=self._history,
-            facts=facts,
-        )
-        if self._rank == 0:
-            checkpoint.prune(self._plan.run, keep=self._recipe.keep_checkpoints)
-        self._wait()
-
-    def _publish(self, *, seconds: float) -> None:
-        measures = self._measures()
-        weights = self._strategy.weights()
-        if self._rank == 0:
-            self._publish_run(weights, measures=measures, seconds=seconds)
+            self._tracker.log(bill.figures(), step=self._recipe.steps)
+            result = Result(weights, self._state.configuration, self._state.history, facts)
+            self._state.patiently(partial(publishing.publish, self._plan, result, tracker=self._tracker))
             self._tracker.finish()
-        self._wait()
+            self._report(self._recipe.steps, loss=self._state.history["train"][-1][1])
+            self._state.patiently(self._remove_ladders)
+        self._ranks.wait()
 
-    def _publish_run(self, weights: dict[str, torch.Tensor], *, measures: dict[str, float], seconds: float) -> None:
-        facts = {"measures": measures, "data": dict(self._plan.data), "training": self._facts(seconds)}
-        bundle = Bundle(
-            family=self._plan.model.family,
-            flavour=self._plan.model.flavour,
-            configuration=self._configuration.to_dict(),
-            weights=weights,
-            vocabulary=EVENTS.names,
-            collections=self._plan.collections,
-            facts={**facts, "parameters": self._configuration.parameters, "name": self._plan.name},
-        )
-        picture = loss_curve_png(
-            steps=[int(step) for step, _ in self._history["train"]],
-            train_loss=[loss for _, loss in self._history["train"]],
-            valid_steps=[int(step) for step, _ in self._history["valid"]],
-            valid_loss=[loss for _, loss in self._history["valid"]],
-            baselines=self._plan.baselines,
-            title=f"{self._plan.name}: {self._plan.model.family} {self._plan.model.flavour}",
-        )
-        self._tracker.artifact("pictures/loss.png", picture)
-        contents = {f"bundle/{name}": data for name, data in bundle.files().items()}
-        contents |= {"pictures/loss.png": picture, "history.json": json.dumps(self._history).encode()}
-        files = [lineage.write_file(self._plan.run, path, data) for path, data in contents.items()]
-        lineage.publish(
-            self._plan.run, kind="runs", name=self._plan.name, inputs=self._plan.inputs, files=files,
-            facts={**facts, "digest": bundle.digest(), "parameters": self._configuration.parameters},
-        )  # fmt: skip
-        # The bundle is published: what only served to get there may go.
-        (self._plan.run / "checkpoints").delete()
+    def _remove_ladders(self) -> None:
+        """The bundle is published: checkpoints that only served to get there may go."""
+        recipe, run = self._recipe, self._plan.run
+        best, every_steps = recipe.keep_best_checkpoints, recipe.keep_checkpoints_every_steps
+        checkpoint.prune(run, last=0, best=best, every_steps=every_steps)
+        if not checkpoint.steps(run):
+            (run / "checkpoints").delete()
+
+    def _judged(self, split: str) -> Judgement:
+        return judged(self._state.strategy, self._loaders[split], ranks=self._ranks, rows=self._recipe.micro_batch)
 
     def _measures(self) -> dict[str, float]:
-        measures = {"before_valid_nll_nats_per_token": self._history["valid"][0][1]}
+        measures = {"before_valid_nll_nats_per_token": self._state.history["valid"][0][1]}
         for split in ("valid", "test"):
-            nats, tokens = self._nll(split)
-            measures[f"{split}_nll_nats_per_token"] = nats / tokens
-            measures[f"{split}_bits_per_note"] = nats / math.log(2) / self._splits[split].notes
+            measures |= self._judged(split).measures(split)
         measures |= {f"{name}_nll_nats_per_token": value for name, value in self._plan.baselines.items()}
-        if self._rank == 0:
+        if self._ranks.is_first:
             self._tracker.log(measures, step=self._recipe.steps)
         return measures
 
-    def _facts(self, seconds: float) -> dict[str, Any]:
+    def _facts(self) -> dict[str, Any]:
         recipe = self._recipe
-        flops = self._configuration.training_flops_per_token(recipe.sequence_tokens)
+        spent_s = self._accounts.now().worker_seconds(activity=Activity.TRAIN) / self._ranks.num_ranks
         return {
             "recipe": recipe.model_dump(mode="json"),
-            "recipe_digest": recipe.digest(),
+            "recipe_digest": self._plan.fingerprint or recipe.digest(),
             "steps": recipe.steps,
             "sequence_tokens": recipe.sequence_tokens,
-            "tokens": self._learnt_tokens,
-            "seconds": round(seconds, 1),
-            "tokens_per_s": round(self._learnt_tokens / max(seconds, 1e-9), 1),
-            "training_flops": flops * self._learnt_tokens,
-            "workers": self._num_ranks,
+            "tokens": self._state.learnt_tokens,
+            "seconds": round(spent_s, 1),
+            "tokens_per_s": round(self._state.learnt_tokens / max(spent_s, 1e-9), 1),
+            "mfu": round(self._speed.model_flops_utilisation, 4),
+            "training_flops": self._speed.flops_per_token * self._state.learnt_tokens,
+            "workers": self._ranks.num_ranks,
             "strategy": recipe.strategy,
             "zero_stage": recipe.zero_stage if recipe.strategy == "deepspeed" else None,
         }
 
+    # Small things
+
+    def _loader(self, sequences: lineage.Dataset, split: str) -> Loader:
+        recipe = self._recipe
+        return Loader(
+            sequences,
+            split=split,
+            sequence_tokens=recipe.sequence_tokens,
+            batch_sequences=recipe.batch_sequences,
+            seed=seeding.derive(recipe.seed, "data"),
+            augmentation=recipe.augmentation,
+            mixture=recipe.mixture or None if split == "train" else None,
+            patience_s=recipe.storage_patience_s,
+        )
+
+    def _ceiling(self) -> float:
+        recipe = self._recipe
+        return matmul_flops_per_s(
+            device=self._ranks.device, dtype=_DTYPES[recipe.precision], threads=recipe.threads_per_worker
+        )
+
+    def _tags(self) -> dict[str, str]:
+        return {
+            "tutti.run": self._plan.run.uri,
+            "tutti.fingerprint": self._plan.fingerprint,
+            "tutti.skipped_batches": json.dumps(list(self._state.skipped)),
+        }
+
     def _parameters(self) -> dict[str, str | int | float]:
-        recipe = {f"training.{name}": value for name, value in self._recipe.model_dump().items()}
-        model = {f"model.{name}": value for name, value in asdict(self._configuration).items()}
+        recipe = {
+            f"training.{name}": value if isinstance(value, int | float | str) else json.dumps(value)
+            for name, value in self._recipe.model_dump(mode="json").items()
+        }
+        model = {f"model.{name}": value for name, value in asdict(self._state.configuration).items()}
         data = {f"data.{name}": json.dumps(value) for name, value in self._plan.data.items()}
-        return {**recipe, **model, **data, "model.parameters": self._configuration.parameters}
-
-    def _summed(self, values: list[float]) -> list[float]:
-        if self._num_ranks == 1:
-            return values
-        tensor = torch.tensor(values, dtype=torch.float64, device=self._device)
-        distributed.all_reduce(tensor)
-        return [float(value) for value in tensor.tolist()]
-
-    def _gather(self, entries: list[FileEntry]) -> list[FileEntry] | None:
-        if self._num_ranks == 1:
-            return entries
-        everyone: list[list[FileEntry]] = [[] for _ in range(self._num_ranks)]
-        distributed.all_gather_object(everyone, entries)
-        return [entry for part in everyone for entry in part] if self._rank == 0 else None
-
-    def _wait(self) -> None:
-        if self._num_ranks > 1:
-            distributed.barrier()
+        return {**recipe, **model, **data, "model.parameters": self._state.configuration.parameters}

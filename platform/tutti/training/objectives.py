@@ -21,8 +21,10 @@ def summed_nll(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
 
 
 def to_tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs, targets and segments on a device; each of shape (B, T)."""
+    """Inputs, targets and segments on a device, as int64; each of shape (B, T)."""
     inputs, targets, segments = (
-        torch.from_numpy(array).to(device) for array in (batch.inputs_BT, batch.targets_BT, batch.segments_BT)
+        # Narrow over the bus, wide where the model is.
+        torch.from_numpy(array).to(device).long()
+        for array in (batch.inputs_BT, batch.targets_BT, batch.segments_BT)
     )
     return inputs, targets, segments

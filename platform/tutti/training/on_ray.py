@@ -1,15 +1,25 @@
-"""The adapter to Ray Train: workers, restarts, and a board where a driver reads progress.
+"""The adapter to Ray Train: it starts workers, watches them, and obeys :mod:`tutti.training.recovery`.
 
-Ray's own checkpoints are not used: a run's state is what :mod:`tutti.training.checkpoint` published on storage, so a
-worker that Ray restarts, and a driver that a person restarts, find the same truth.
+One attempt is one ``TorchTrainer`` of a fixed number of workers. Ray's own checkpoints, restarts and elastic scaling
+are not used: a run's state is what :mod:`tutti.training.uploader` published on storage, so workers that are started
+again, on as many machines or fewer, and a driver that a person starts again, find the same truth.
+
+A **board** (an actor beside the driver) carries what both sides say: progress, heartbeats and lines one way, the wish
+to pause the other. A rank whose heartbeat stops is killed where it runs; a node that is to be taken away, and room for
+more workers than there are, make all ranks save and stop, and the next attempt takes what there is.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -17,99 +27,420 @@ import ray.train
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from tutti import lineage
+from tutti.errors import IntegrityError, PlaceError, UserError
 from tutti.telemetry import Reporter, Task
+from tutti.training.faults import Fault
+from tutti.training.ledger import Activity, Bill, Ledger, kind_of
 from tutti.training.loop import Trainer
-from tutti.training.plan import Plan, Progress
-from tutti.training.tracker import NoTracker, Tracking
+from tutti.training.plan import Attempt, Plan, Progress
+from tutti.training.ranks import Ranks
+from tutti.training.recovery import Action, Decision, Failure, Limits, Past, Room, Symptom, decide, recognised
+from tutti.training.tracker import NoTracker, Sampler, Tracking
 
-_POLL_S = 0.5
+_POLL_S, _BEAT_S = 0.5, 0.25
+_SETTLE_S, _GROW_AFTER_S = 10.0, 5.0
+
+
+@dataclass
+class _Heard:
+    """What the board knows of one attempt."""
+
+    progress: Progress | None = None
+    silent_s: dict[int, float] = field(default_factory=dict)
+    places: dict[int, tuple[str, int]] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    pause: str = ""
 
 
 @ray.remote(num_cpus=0)
 class _Board:
-    """The latest progress of a run."""
+    """What driver and ranks tell each other, of the newest attempt alone."""
 
     def __init__(self) -> None:
-        self._latest: Progress | None = None
+        self.begin("")
 
-    def post(self, progress: Progress) -> None:
-        self._latest = progress
+    def begin(self, attempt: str) -> None:
+        self._attempt = attempt
+        self._heard, self._beats = _Heard(), dict[int, float]()
 
-    def latest(self) -> Progress | None:
-        return self._latest
+    def beat(self, attempt: str, rank: int, place: tuple[str, int], progress: Progress | None, lines: list[str]) -> str:
+        """A rank lives; whether it shall pause."""
+        if attempt == self._attempt:
+            self._beats[rank] = time.monotonic()
+            self._heard.places[rank] = place
+            self._heard.progress = progress or self._heard.progress
+            self._heard.lines += lines
+        return self._heard.pause
+
+    def leave(self, attempt: str, rank: int) -> None:
+        if attempt == self._attempt:
+            self._beats.pop(rank, None)
+
+    def ask_pause(self, why: str) -> None:
+        self._heard.pause = self._heard.pause or why
+
+    def hear(self) -> _Heard:
+        now_s = time.monotonic()
+        lines, self._heard.lines = self._heard.lines, []
+        return replace(self._heard, silent_s={rank: now_s - at for rank, at in self._beats.items()}, lines=lines)
 
 
-def run(plan: Plan, *, tracking: Tracking, reporter: Reporter) -> None:
+def run(
+    plan: Plan,
+    *,
+    tracking: Tracking,
+    reporter: Reporter,
+    faults: tuple[Fault, ...] = (),
+    sampler: Sampler | None = None,
+) -> None:
     """Train on Ray; returns when the run is published.
 
+    Args:
+        faults: what is to go wrong on purpose.
+        sampler: what is made of the model on the way.
+
     Raises:
-        UserError: what a worker raised, as it was raised there.
+        UserError: what a worker raised, or what no restart mends.
     """
-    recipe = plan.training
-    board = _Board.remote()  # type: ignore[attr-defined]
-    with tempfile.TemporaryDirectory(prefix="tutti-ray-train-") as state:
-        trainer = TorchTrainer(
-            _train,
-            train_loop_config={"plan": plan, "tracking": tracking, "board": board},
-            torch_config=TorchConfig(backend="nccl" if recipe.gpus_per_worker else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=recipe.workers,
-                use_gpu=recipe.gpus_per_worker > 0,
-                resources_per_worker=_resources(recipe.threads_per_worker, recipe.gpus_per_worker),
-            ),
-            run_config=RunConfig(
-                # A used name would resume Ray's own, other state silently.
-                name=f"{plan.name}-{uuid.uuid4().hex[:8]}",
-                storage_path=state,
-                failure_config=FailureConfig(max_failures=recipe.max_failures),
-                worker_runtime_env={"env_vars": _environment(recipe.threads_per_worker, recipe.gpus_per_worker)},
-            ),
-        )
-        with reporter.task("train", total=recipe.steps, unit="steps") as task:
-            watching = threading.Event()
-            watcher = threading.Thread(target=_show, args=(board, task, watching), daemon=True)
-            watcher.start()
-            try:
-                trainer.fit()
-            finally:
-                watching.set()
-                watcher.join(timeout=5)
+    with reporter.task("train", total=plan.training.steps, unit="steps") as task:
+        _Driver(plan, tracking=tracking, reporter=reporter, task=task, faults=faults, sampler=sampler).run()
 
 
 def describe(progress: Progress) -> str:
     """Figures of a step in one short text."""
     valid = "" if progress.valid_nll is None else f" · valid {progress.valid_nll:.3f}"
-    return f"loss {progress.loss:.3f}{valid} · {progress.tokens_per_s:,.0f} tokens/s"
+    loss = "" if progress.loss != progress.loss else f"loss {progress.loss:.3f}{valid} · "
+    return f"{loss}{progress.tokens_per_s:,.0f} tokens/s"
+
+
+class _Driver:
+    """One run from its first attempt to its last."""
+
+    def __init__(
+        self, plan: Plan, *, tracking: Tracking, reporter: Reporter, task: Task, faults: tuple[Fault, ...],
+        sampler: Sampler | None,
+    ) -> None:  # fmt: skip
+        self._plan, self._reporter, self._task = plan, reporter, task
+        self._config = {"tracking": tracking, "sampler": sampler}
+        self._faults = faults
+        self._board = _Board.options(scheduling_strategy=_here()).remote()  # type: ignore[attr-defined]
+        self._ledger = Ledger.read(plan.run)
+        self._past = Past()
+        self._start_is = Activity.START
+
+    def run(self) -> None:
+        while True:
+            workers = self._await_room()
+            attempt = Attempt(
+                name=uuid.uuid4().hex[:8], began_unix_s=time.time(), ledger=self._ledger, start_is=self._start_is,
+                faults=self._faults,
+            )  # fmt: skip
+            error, watch = self._attempt(attempt, workers)
+            self._account(attempt, watch.heard.progress, workers, failed=error is not None)
+            if error is not None:
+                self._mend(error, watch, workers)
+            elif lineage.find(self._plan.run) is not None:
+                return
+            else:
+                self._reporter.line(f"training {self._plan.name}: saved and stopped ({watch.heard.pause}); going on")
+                self._start_is, self._past = Activity.START, Past()
+
+    def _attempt(self, attempt: Attempt, workers: int) -> tuple[BaseException | None, _Watch]:
+        recipe = self._plan.training
+        ray.get(self._board.begin.remote(attempt.name))
+        watch = _Watch(self._plan, self._board, workers=workers, task=self._task, say=self._say)
+        with tempfile.TemporaryDirectory(prefix="tutti-ray-train-") as state, watch.watching():
+            trainer = TorchTrainer(
+                _train,
+                train_loop_config={"plan": self._plan, "attempt": attempt, "board": self._board, **self._config},
+                torch_config=TorchConfig(backend="nccl" if recipe.gpus_per_worker else "gloo"),
+                scaling_config=ScalingConfig(
+                    num_workers=workers,
+                    use_gpu=recipe.gpus_per_worker > 0,
+                    resources_per_worker=_resources(self._plan),
+                ),
+                run_config=RunConfig(
+                    # A used name would resume Ray's own, other state silently.
+                    name=f"{self._plan.name}-{attempt.name}",
+                    storage_path=state,
+                    failure_config=FailureConfig(max_failures=0),
+                    worker_runtime_env={"env_vars": _environment(recipe.threads_per_worker, recipe.gpus_per_worker)},
+                ),
+            )
+            try:
+                trainer.fit()
+            except (ray.train.v2.api.exceptions.TrainingFailedError, ray.exceptions.RayError) as error:
+                return error, watch
+            return None, watch
+
+    def _account(self, attempt: Attempt, progress: Progress | None, workers: int, *, failed: bool) -> None:
+        """Charge what the attempt cost: after a failure, all since its last checkpoint is lost."""
+        recipe = self._plan.training
+        kind = kind_of(gpus_per_worker=recipe.gpus_per_worker)
+        spent, kept, since_s = attempt.ledger, attempt.ledger, attempt.began_unix_s
+        if progress is not None:
+            spent, kept, since_s = progress.spent, progress.kept, progress.unix_s
+        seconds = max(time.time() - since_s, 0.0)
+        spent = spent.charged(Activity.WAIT, kind=kind, workers=workers, seconds=seconds)
+        self._ledger = spent.lost_since(kept).restarted() if failed else spent
+        if failed:
+            tokens = progress.tokens if progress else 0
+            Bill(self._ledger, recipe.prices, tokens).write(self._plan.run)
+
+    def _mend(self, error: BaseException, watch: _Watch, workers: int) -> None:
+        """Do what the table says, or raise."""
+        recipe, heard = self._plan.training, watch.heard
+        if heard.progress and heard.progress.published_step >= 0:
+            self._past = Past()
+        failure = recognised(_symptoms(error, heard), hung=bool(watch.killed), notice=heard.pause == _NOTICE)
+        decision = self._decision(failure, workers)
+        if decision.action == Action.RAISE:
+            raise _told(error, str(failure), decision)
+        self._say(f"{failure}: {decision.action} {decision.reason}")
+        if decision.micro_batch != recipe.micro_batch:
+            smaller = recipe.model_copy(update={"micro_batch_sequences": decision.micro_batch})
+            self._plan = replace(self._plan, training=smaller)
+        self._past = replace(self._past, failures=self._past.failures + decision.counts)
+        self._start_is = Activity.LOST
+
+    def _decision(self, failure: Failure, workers: int) -> Decision:
+        """The table's word, asked again while it says to wait for room."""
+        recipe, began_s = self._plan.training, time.monotonic()
+        limits = Limits(recipe.max_failures, recipe.max_rollbacks, recipe.storage_patience_s)
+        while True:
+            # For storage the ranks themselves waited before they gave up.
+            away = failure == Failure.STORAGE_AWAY
+            waited_s = recipe.storage_patience_s if away else time.monotonic() - began_s
+            room = Room(workers, self._settled_room(workers), recipe.micro_batch)
+            decision = decide(failure, past=replace(self._past, waited_s=waited_s), limits=limits, room=room)
+            if decision.action != Action.RETRY:
+                return decision
+            self._say(f"{failure}: {decision.reason}")
+
+    def _await_room(self) -> int:
+        """As many workers as can be had; waits while not even the fewest can."""
+        recipe = self._plan.training
+        began_s, told = time.monotonic(), False
+        while not (workers := self._settled_room(max(recipe.possible_workers))):
+            if time.monotonic() - began_s > recipe.storage_patience_s:
+                raise PlaceError(
+                    f"the cluster has no room for {min(recipe.possible_workers)} workers of {_resources(self._plan)}",
+                    remedy="add nodes, or lower training.workers or threads_per_worker",
+                )
+            if not told:
+                self._say(f"waiting for room for {min(recipe.possible_workers)} workers")
+                told = True
+        return workers
+
+    def _settled_room(self, wanted: int) -> int:
+        """Most workers that fit now; what a dead attempt held comes back within moments, and so does word of a node."""
+        began_s = time.monotonic()
+        while (found := _possible(self._plan, free=0)) < wanted and time.monotonic() - began_s < _SETTLE_S:
+            time.sleep(0.2)
+        return found
+
+    def _say(self, line: str) -> None:
+        self._reporter.line(f"training {self._plan.name}: {line}")
+
+
+_NOTICE, _GROW = "a node will be taken away", "there is room for more workers"
+
+
+class _Watch:
+    """The eyes on one attempt: shows progress, kills what hangs, asks for a pause where that is due."""
+
+    def __init__(self, plan: Plan, board: Any, *, workers: int, task: Task, say: Callable[[str], None]) -> None:
+        self._plan, self._board, self._workers = plan, board, workers
+        self._task, self._say = task, say
+        self._stopped = threading.Event()
+        self._stepped_s = time.monotonic()
+        self._grows_since_s: float | None = None
+        self.heard = _Heard()
+        self.killed: set[int] = set()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._watch, daemon=True, name="training-watch")
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stopped.set()
+            thread.join()
+
+    def _watch(self) -> None:
+        last = False
+        while not last:
+            last = self._stopped.wait(_POLL_S)
+            heard: _Heard = ray.get(self._board.hear.remote())
+            self._show(heard)
+            self.heard = heard
+            if not last:
+                self._kill_hung(heard)
+                self._pause_where_due(heard)
+
+    def _show(self, heard: _Heard) -> None:
+        for line in heard.lines:
+            self._say(line)
+        before, now = self.heard.progress, heard.progress
+        if now is not None and (before is None or now.step != before.step):
+            self._stepped_s = time.monotonic()
+            self._task.update(now.step, note=describe(now))
+
+    def _kill_hung(self, heard: _Heard) -> None:
+        recipe = self._plan.training
+        stalled = time.monotonic() - self._stepped_s > recipe.stall_timeout_s
+        for rank, silent_s in heard.silent_s.items():
+            if rank in self.killed or not (silent_s > recipe.hang_timeout_s or stalled):
+                continue
+            node, pid = heard.places[rank]
+            self._say(f"worker {rank} {'does not step' if stalled else f'is silent for {silent_s:.0f} s'}: killing it")
+            where = NodeAffinitySchedulingStrategy(node, soft=False)
+            ray.remote(_kill).options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote(pid)
+            self.killed.add(rank)
+
+    def _pause_where_due(self, heard: _Heard) -> None:
+        if heard.pause or heard.progress is None:
+            return
+        if _draining() & {node for node, _ in heard.places.values()}:
+            self._board.ask_pause.remote(_NOTICE)
+        grows = self._workers < max(self._plan.training.possible_workers) and (
+            _possible(self._plan, free=self._workers) > self._workers
+        )
+        now_s = time.monotonic()
+        self._grows_since_s = (self._grows_since_s or now_s) if grows else None
+        if self._grows_since_s and now_s - self._grows_since_s >= _GROW_AFTER_S:
+            self._board.ask_pause.remote(_GROW)
+
+
+def _kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+class _Signals:
+    """A rank's side of the board: one thread speaks and listens, so that a step pays nothing."""
+
+    def __init__(self, board: Any, *, attempt: str, rank: int) -> None:
+        self._board, self._attempt, self._rank = board, attempt, rank
+        self._place = (ray.get_runtime_context().get_node_id(), os.getpid())
+        self._progress: Progress | None = None
+        self._lines: list[str] = []
+        self._pause = False
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._speak, daemon=True, name="training-signals")
+        self._thread.start()
+
+    def report(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def pause_is_asked(self) -> bool:
+        return self._pause
+
+    def ask_pause(self) -> None:
+        ray.get(self._board.ask_pause.remote(_NOTICE))
+
+    def say(self, line: str) -> None:
+        self._lines.append(line)
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+        ray.get(self._board.leave.remote(self._attempt, self._rank))
+
+    def _speak(self) -> None:
+        last = False
+        while not last:
+            last = self._stopped.wait(_BEAT_S)
+            lines, self._lines = self._lines, []
+            why = ray.get(self._board.beat.remote(self._attempt, self._rank, self._place, self._progress, lines))
+            self._pause = bool(why)
 
 
 def _train(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     plan: Plan = config["plan"]
+    attempt: Attempt = config["attempt"]
     torch.set_num_threads(plan.training.threads_per_worker)
     rank = context.get_world_rank()
-    board = config["board"]
-    Trainer(
-        plan,
-        rank=rank,
-        num_ranks=context.get_world_size(),
-        device=ray.train.torch.get_device(),
-        tracker=config["tracking"].open() if rank == 0 else NoTracker(),
-        watch=board.post.remote,
-    ).run()
+    signals = _Signals(config["board"], attempt=attempt.name, rank=rank)
+    try:
+        Trainer(
+            plan,
+            attempt,
+            ranks=Ranks(rank, context.get_world_size(), context.get_local_rank(), ray.train.torch.get_device()),
+            tracker=config["tracking"].open() if rank == 0 else NoTracker(),
+            signals=signals,
+            sampler=config["sampler"],
+        ).run()
+    finally:
+        signals.close()
 
 
-def _show(board: Any, task: Task, stopped: threading.Event) -> None:
-    shown = 0
-    while not stopped.is_set():
-        progress = ray.get(board.latest.remote())
-        if progress is not None and progress.step != shown:
-            shown = progress.step
-            task.update(progress.step, note=describe(progress))
-        time.sleep(_POLL_S)
+def _possible(plan: Plan, *, free: int) -> int:
+    """Most workers that the recipe can use and that fit, beside ``free`` that run now; 0: not even the fewest."""
+    wanted = _resources(plan)
+    draining = _draining()
+    room = free
+    for node, available in ray._private.state.available_resources_per_node().items():
+        if node not in draining:
+            room += int(min(available.get(name, 0.0) / amount for name, amount in wanted.items()))
+    return max((number for number in plan.training.possible_workers if number <= room), default=0)
 
 
-def _resources(threads: int, gpus: int) -> dict[str, float]:
+def _draining() -> set[str]:
+    """Nodes that will be taken away, by a notice of the cloud or of Kubernetes."""
+    return set(ray._private.state.state.get_draining_nodes())
+
+
+def _here() -> NodeAffinitySchedulingStrategy:
+    # A board on a node that is lost would take the run's memory of it along.
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+
+
+def _symptoms(error: BaseException, heard: _Heard) -> tuple[Symptom, ...]:
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    failures = getattr(error, "worker_failures", None) or {-1: getattr(error, "controller_failure", error)}
+    return tuple(
+        _symptom(_innermost(failure), node_is_there=rank not in heard.places or heard.places[rank][0] in alive)
+        for rank, failure in failures.items()
+    )
+
+
+def _symptom(error: BaseException, *, node_is_there: bool) -> Symptom:
+    return Symptom(
+        kind=type(error).__name__,
+        text=str(error),
+        died=isinstance(error, ray.exceptions.RayActorError | ray.exceptions.WorkerCrashedError),
+        node_is_there=node_is_there,
+        passes=getattr(error, "passes", False),
+        users=isinstance(error, UserError | IntegrityError),
+    )
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What happened, without what Ray Train wraps it in."""
+    for name in ("health_check_failure", "_base_exc", "cause"):
+        inner = getattr(error, name, None)
+        if isinstance(inner, BaseException):
+            return _innermost(inner)
+    return error
+
+
+def _told(error: BaseException, failure: str, decision: Decision) -> BaseException:
+    """What is raised: a mistake or a bug as it was raised there, else a line of what was tried."""
+    if failure in ("mistake", "bug", "storage_away"):
+        return error
+    return UserError(
+        f"the training ended by {failure.replace('_', ' ')}: {decision.reason}",
+        remedy="mend the cause; the same command goes on from the newest checkpoint",
+    )
+
+
+def _resources(plan: Plan) -> dict[str, float]:
+    threads, gpus = plan.training.threads_per_worker, plan.training.gpus_per_worker
     return {"CPU": threads, **({"GPU": gpus} if gpus else {})}
 
 

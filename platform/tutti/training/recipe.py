@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from tutti.config import Settings
 from tutti.features.augment import MAX_TRANSPOSITION_SEMITONES, Augmentation
 from tutti.models.flavours import DECODERS, FAMILIES
+from tutti.training.ledger import Prices
 
 
 class ModelRecipe(Settings):
@@ -28,6 +29,27 @@ class ModelRecipe(Settings):
         if self.flavour not in DECODERS:
             raise ValueError(f"flavour {self.flavour!r} is not known; choose {', '.join(DECODERS)}")
         return self
+
+
+class Workers(Settings):
+    """How many Ray Train workers there may be; a bare number means exactly that many."""
+
+    min: int = Field(default=2, ge=1, description="fewest workers that the training goes on with")
+    max: int = Field(default=2, ge=1, description="most workers that it uses when the cluster has room")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return {"min": value, "max": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Workers:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is more than max {self.max}")
+        return self
+
+    def __str__(self) -> str:
+        return str(self.max) if self.min == self.max else f"{self.min} to {self.max}"
 
 
 class TrainingRecipe(Settings):
@@ -64,29 +86,77 @@ class TrainingRecipe(Settings):
     )
     control_dropout: float = Field(default=0.15, ge=0, le=1, description="how often a control is hidden, no unit")
     seed: int = Field(default=0, ge=0, lt=2**63, description="root of weights, order, augmentation and dropout")
-    workers: int = Field(default=2, ge=1, description="Ray Train workers, one process each")
+    mixture: dict[str, float] = Field(
+        default={}, description="weight of each collection in what is read, by name; empty: as large as each is"
+    )
+    workers: Workers = Field(
+        default=Workers(), description="Ray Train workers, a process each: a number, or min and max"
+    )
     threads_per_worker: int = Field(default=1, ge=1, description="processor threads of one worker")
     gpus_per_worker: int = Field(default=0, ge=0, le=1, description="GPUs of one worker")
     strategy: Literal["deepspeed", "plain"] = Field(
         default="deepspeed", description="deepspeed: sharded by ZeRO; plain: torch alone, without Ray for one worker"
     )
     zero_stage: Literal[0, 1, 2, 3] = Field(default=1, description="DeepSpeed's ZeRO stage: what is sharded")
+    offload: Literal["none", "cpu"] = Field(
+        default="none", description="cpu: ZeRO keeps the optimizer's state in the processor's memory"
+    )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of forward and backward")
+    compile: bool = Field(default=False, description="whether torch.compile fuses the model's operations")
+    activation_checkpointing: bool = Field(
+        default=False, description="whether activations are computed again in backward: less memory, a third more work"
+    )
     checkpoint_every_steps: int = Field(default=50, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints that stay")
+    keep_best_checkpoints: int = Field(default=0, ge=0, description="checkpoints of lowest valid NLL that stay too")
+    keep_checkpoints_every_steps: int = Field(
+        default=0, ge=0, description="checkpoints at multiples of this many steps stay too; 0: none"
+    )
+    publish: Literal["last", "best"] = Field(
+        default="last", description="best: the checkpoint of lowest valid NLL becomes the model, if it is still kept"
+    )
     validate_every_steps: int = Field(default=50, ge=1, description="steps between passes over the valid split")
-    max_failures: int = Field(default=3, ge=0, description="times that lost workers are replaced before the run fails")
+    sample_every_steps: int = Field(default=0, ge=0, description="steps between rendered samples; 0: only at the end")
+    max_failures: int = Field(
+        default=3, ge=0, description="failures without a new checkpoint between them before the run fails"
+    )
+    max_rollbacks: int = Field(default=3, ge=0, description="batches of infinite loss that are skipped before it fails")
+    hang_timeout_s: float = Field(
+        default=30.0, gt=0, description="silence after which a worker counts as hung and is killed, seconds"
+    )
+    stall_timeout_s: float = Field(
+        default=1800.0, gt=0, description="time without a step after which all workers are replaced, seconds"
+    )
+    storage_patience_s: float = Field(
+        default=600.0, ge=0, description="how long storage, or room for the workers, is waited for, seconds"
+    )
+    prices: Prices = Field(default=Prices(), description="what a worker costs an hour, by kind")
+    record_order: bool = Field(default=False, description="whether the run keeps order.csv: which sequence came when")
 
     @model_validator(mode="after")
     def _divides(self) -> TrainingRecipe:
-        if self.batch_sequences % self.workers:
-            raise ValueError(f"batch_sequences {self.batch_sequences} cannot be divided among {self.workers} workers")
-        share = self.batch_sequences // self.workers
-        if share % self.micro_batch_sequences and self.micro_batch_sequences < share:
+        if self.batch_sequences % self.workers.max and self.workers.min == self.workers.max:
             raise ValueError(
-                f"micro_batch_sequences {self.micro_batch_sequences} does not divide the {share} sequences of a worker"
+                f"batch_sequences {self.batch_sequences} cannot be divided among {self.workers.max} workers"
             )
+        share = self.batch_sequences // self.workers.max
+        if self.batch_sequences % self.micro_batch:
+            raise ValueError(
+                f"micro_batch_sequences {self.micro_batch} does not divide the "
+                f"{self.batch_sequences} sequences of a batch"
+            )
+        if not self.possible_workers:
+            raise ValueError(
+                f"the {self.num_grains} micro-batches of a step cannot be divided among {self.workers} workers; "
+                f"let micro_batch_sequences divide {share or 1}"
+            )
+        if self.offload == "cpu" and (self.strategy != "deepspeed" or self.zero_stage == 0):
+            raise ValueError("offload cpu needs strategy deepspeed and a zero_stage of 1, 2 or 3")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the weights: the run's address is made of it, and who changes the rest goes on."""
+        return {name: value for name, value in self.model_dump(mode="json").items() if name not in LOGISTICS}
 
     @property
     def augmentation(self) -> Augmentation:
@@ -94,11 +164,24 @@ class TrainingRecipe(Settings):
         return Augmentation(**{field.name: getattr(self, field.name) for field in fields(Augmentation)})
 
     @property
-    def micro_batches(self) -> int:
-        """Forward passes of one worker for one step."""
-        return max(self.batch_sequences // self.workers // self.micro_batch_sequences, 1)
+    def micro_batch(self) -> int:
+        """Sequences of one forward pass, the same on any number of workers: dropout is drawn for each such grain."""
+        return max(min(self.micro_batch_sequences, self.batch_sequences // self.workers.max), 1)
 
     @property
-    def micro_batch(self) -> int:
-        """Sequences of one forward pass."""
-        return self.batch_sequences // self.workers // self.micro_batches
+    def num_grains(self) -> int:
+        """Micro-batches of one step, over all workers."""
+        return self.batch_sequences // self.micro_batch
+
+    @property
+    def possible_workers(self) -> tuple[int, ...]:
+        """Numbers of workers that a step's grains can be divided among equally, the fewest first."""
+        return tuple(n for n in range(self.workers.min, self.workers.max + 1) if self.num_grains % n == 0)
+
+
+LOGISTICS = frozenset({
+    "workers", "threads_per_worker", "gpus_per_worker", "checkpoint_every_steps", "keep_checkpoints",
+    "keep_best_checkpoints", "keep_checkpoints_every_steps", "sample_every_steps", "max_failures", "max_rollbacks",
+    "hang_timeout_s", "stall_timeout_s", "storage_patience_s", "record_order", "prices",
+})  # fmt: skip
+"""Settings that change who works, for how long and what is kept, and no weight beyond rounding."""

@@ -5,18 +5,24 @@ The loop sees one face. Sharding, averaging over ranks and clipping live here an
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import io
 import logging
+import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.utils.checkpoint import checkpoint as activation_checkpoint
 
 from tutti.training.recipe import TrainingRecipe
+from tutti.training.snapshot import host_copy
 
-_TAG = "state"
+_TAG, _UNIVERSAL_TAG = "state", "universal"
 _PLAIN_STATE = "state-plain.pt"
 
 
@@ -42,11 +48,20 @@ class Strategy(Protocol):
     def weights(self) -> dict[str, Tensor]:
         """All weights, whole, in fp32 on the processor; every rank calls."""
 
-    def save(self, folder: Path) -> None:
-        """Write this rank's files; names differ between ranks."""
+    def snapshot(self) -> dict[str, Any]:
+        """This rank's state in host memory, sharing nothing with the model, by path below a checkpoint."""
 
-    def load(self, folder: Path) -> None:
-        """Read back what all ranks saved."""
+    def wanted(self, path: str) -> bool:
+        """Whether this rank needs that file of a checkpoint that as many ranks wrote as there are."""
+
+    def must_convert(self, *, num_ranks: int) -> bool:
+        """Whether what ``num_ranks`` ranks wrote must be made readable first, by one rank of each machine."""
+
+    def convert(self, folder: Path) -> None:
+        """Make a whole checkpoint readable by any number of ranks, in place."""
+
+    def load(self, folder: Path, *, converted: bool) -> None:
+        """Read back what ranks saved; every rank calls."""
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -59,8 +74,9 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def _optimizer(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.AdamW:
+    # One pass over each weight instead of a dozen; ZeRO's flat partitions go through it alike.
     return torch.optim.AdamW(
-        _groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=(0.9, recipe.beta2), eps=1e-8
+        _groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=(0.9, recipe.beta2), eps=1e-8, fused=True
     )
 
 
@@ -78,6 +94,9 @@ class Plain:
         self._recipe = recipe
         self._device = device
         self._optimizer = _optimizer(model, recipe)
+        if recipe.compile:
+            # In place, so that names of weights and the module's own methods stay.
+            model.compile()
 
     def forward(self, tokens_BT: Tensor, segments_BT: Tensor) -> Tensor:
         """Logits; shape (B, T, V)."""
@@ -113,13 +132,24 @@ class Plain:
         """All weights in fp32 on the processor."""
         return {name: value.detach().float().cpu() for name, value in self._model.state_dict().items()}
 
-    def save(self, folder: Path) -> None:
-        """Every rank holds the same state; rank 0 writes it."""
-        if not distributed.is_initialized() or distributed.get_rank() == 0:
-            state = {"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()}
-            torch.save(state, folder / _PLAIN_STATE)
+    def snapshot(self) -> dict[str, Any]:
+        """Every rank holds the same state; the first gives it."""
+        if distributed.is_initialized() and distributed.get_rank() > 0:
+            return {}
+        return {_PLAIN_STATE: host_copy({"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()})}
 
-    def load(self, folder: Path) -> None:
+    def wanted(self, path: str) -> bool:
+        """The one file."""
+        return path == _PLAIN_STATE
+
+    def must_convert(self, *, num_ranks: int) -> bool:  # noqa: ARG002
+        """Never: the state says nothing of ranks."""
+        return False
+
+    def convert(self, folder: Path) -> None:
+        """Nothing to do."""
+
+    def load(self, folder: Path, *, converted: bool) -> None:  # noqa: ARG002
         """Read the state."""
         state = torch.load(folder / _PLAIN_STATE, map_location=self._device, weights_only=True)
         self._model.load_state_dict(state["model"])
@@ -129,7 +159,7 @@ class Plain:
 class DeepSpeed:
     """DeepSpeed's engine in a process group that is already made (by Ray Train)."""
 
-    def __init__(self, model: nn.Module, recipe: TrainingRecipe, *, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, recipe: TrainingRecipe, *, device: torch.device, num_ranks: int) -> None:
         import deepspeed
 
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -138,11 +168,15 @@ class DeepSpeed:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self._recipe = recipe
         self._device = device
+        self._num_ranks, self._rank = num_ranks, distributed.get_rank()
         deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)
         self._engine, *_ = deepspeed.initialize(
             model=model.to(device), optimizer=_optimizer(model, recipe), config=self._configuration()
         )
-        self._shares = recipe.workers * recipe.micro_batches
+        if recipe.compile:
+            self._engine.module.compile()
+        # DeepSpeed takes means over ranks and micro-batches where our shares are parts of a sum.
+        self._shares = recipe.num_grains
 
     def forward(self, tokens_BT: Tensor, segments_BT: Tensor) -> Tensor:
         """Logits; shape (B, T, V)."""
@@ -152,7 +186,6 @@ class DeepSpeed:
 
     def backward(self, share: Tensor, *, last: bool) -> None:
         """Add the gradients of a share of the loss."""
-        # DeepSpeed takes means over ranks and micro-batches; the shares are parts of a sum.
         self._engine.backward(share * self._shares)
         if not last:
             self._engine.step()
@@ -178,25 +211,71 @@ class DeepSpeed:
         with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
             return {name: value.detach().float().cpu().clone() for name, value in module.named_parameters()}
 
-    def save(self, folder: Path) -> None:
-        """Every rank writes its part."""
-        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+    def snapshot(self) -> dict[str, Any]:
+        """What DeepSpeed would write, caught on its way to disk."""
+        catcher = _catcher()
+        theirs, self._engine.checkpoint_engine = self._engine.checkpoint_engine, catcher
+        try:
+            with tempfile.TemporaryDirectory(prefix="tutti-snapshot-") as folder:
+                self._engine.save_checkpoint(folder, tag=_TAG, save_latest=False)
+                return {Path(path).relative_to(folder).as_posix(): state for path, state in catcher.caught.items()}
+        finally:
+            self._engine.checkpoint_engine = theirs
 
-    def load(self, folder: Path) -> None:
+    def wanted(self, path: str) -> bool:
+        """Its own part, and what all share."""
+        name = path.rpartition("/")[2]
+        return path.startswith(f"{_TAG}/") and name.startswith((f"zero_pp_rank_{self._rank}_", "mp_rank_"))
+
+    def must_convert(self, *, num_ranks: int) -> bool:
+        """Where ZeRO sharded the state among another number of ranks."""
+        return num_ranks != self._num_ranks and self._recipe.zero_stage > 0
+
+    def convert(self, folder: Path) -> None:
+        """Make a universal checkpoint by DeepSpeed's own converter, in this process and without a word."""
+        from deepspeed.checkpoint import ds_to_universal
+
+        options = argparse.Namespace(
+            input_folder=str(folder / _TAG), output_folder=str(folder / _UNIVERSAL_TAG), num_extract_workers=1,
+            num_merge_workers=1, keep_temp_folder=False, strict=True, inject_missing_state=True,
+        )  # fmt: skip
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            ds_to_universal.main(options)
+
+    def load(self, folder: Path, *, converted: bool) -> None:
         """Every rank reads its part."""
-        loaded, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        self._engine._config.load_universal_checkpoint = converted
+        loaded, _ = self._engine.load_checkpoint(str(folder), tag=_UNIVERSAL_TAG if converted else _TAG)
+        self._engine._config.load_universal_checkpoint = False
         if loaded is None:
             raise FileNotFoundError(f"DeepSpeed found no state in {folder}")
+        if converted:
+            self._mend_universal()
+
+    def _mend_universal(self) -> None:
+        """Put right what ZeRO 3 of DeepSpeed 0.19.8 mixes up: all groups get the first one's decay and share a counter.
+
+        Source: ``load_hp_checkpoint_state_from_checkpoint_dir_stage3`` in ``deepspeed/runtime/zero/stage3.py``.
+        """
+        optimizer = self._engine.optimizer.optimizer
+        for group, decay in zip(optimizer.param_groups, (self._recipe.weight_decay, 0.0), strict=True):
+            group["weight_decay"] = decay
+        for state in optimizer.state.values():
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].clone()
 
     def _configuration(self) -> Mapping[str, Any]:
         recipe = self._recipe
         return {
             "train_batch_size": recipe.batch_sequences,
             "train_micro_batch_size_per_gpu": recipe.micro_batch,
-            "gradient_accumulation_steps": recipe.micro_batches,
+            "gradient_accumulation_steps": recipe.num_grains // self._num_ranks,
             # DeepSpeed clips to 1.0 where this key is missing.
             "gradient_clipping": recipe.clip_norm,
-            "zero_optimization": {"stage": recipe.zero_stage},
+            "zero_optimization": {
+                "stage": recipe.zero_stage,
+                **({"offload_optimizer": {"device": "cpu"}} if recipe.offload == "cpu" else {}),
+            },
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 2**31,
@@ -204,7 +283,39 @@ class DeepSpeed:
         }
 
 
-def build(model: nn.Module, recipe: TrainingRecipe, *, device: torch.device) -> Strategy:
-    """The recipe's strategy around a model."""
-    kind = DeepSpeed if recipe.strategy == "deepspeed" else Plain
-    return kind(model, recipe, device=device)
+def _catcher() -> Any:
+    """A writer of DeepSpeed's checkpoints that keeps copies in host memory."""
+    from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+
+    class Catcher(TorchCheckpointEngine):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.caught: dict[str, Any] = {}
+
+        def save(self, state_dict: Any, path: str) -> None:
+            self.caught[path] = host_copy(state_dict)
+
+    return Catcher()
+
+
+def _recomputing(model: nn.Module) -> None:
+    """Let every block of the model's stacks forget its activations and compute them again in backward.
+
+    The functions are changed, not the modules, so names of weights stay. Dropout draws the same numbers again.
+    """
+    for stack in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
+        for block in stack:
+            block.forward = partial(activation_checkpoint, block.forward, use_reentrant=False)
+
+
+def build(model: nn.Module, recipe: TrainingRecipe, *, device: torch.device, num_ranks: int) -> Strategy:
+    """The recipe's strategy around a model.
+
+    Args:
+        num_ranks: workers of this attempt.
+    """
+    if recipe.activation_checkpointing:
+        _recomputing(model)
+    if recipe.strategy == "deepspeed":
+        return DeepSpeed(model, recipe, device=device, num_ranks=num_ranks)
+    return Plain(model, recipe, device=device)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from tutti.models.bundle import Bundle
+
 
 class Tracker(Protocol):
     """One run's record. Failing to record never stops a training."""
@@ -22,8 +24,26 @@ class Tracker(Protocol):
     def artifact(self, path: str, data: bytes) -> None:
         """Keep one file under the run, such as ``pictures/loss.png``."""
 
+    def cut_off(self, seconds: float) -> None:
+        """Let the record be out of reach for some seconds, as an outage would: to try what happens then."""
+
     def finish(self, *, failed: bool = False) -> None:
         """Close the run."""
+
+
+class Sampler(Protocol):
+    """What is made of a model while it learns: small, picklable."""
+
+    def files(self, bundle: Bundle, *, step: int) -> Mapping[str, bytes]:
+        """Files for the run's record by path, such as ``samples/step-00000120.mid``."""
+
+
+class NoSampler:
+    """Makes nothing."""
+
+    def files(self, bundle: Bundle, *, step: int) -> Mapping[str, bytes]:  # noqa: ARG002
+        """No files."""
+        return {}
 
 
 class NoTracker:
@@ -38,6 +58,9 @@ class NoTracker:
 
     def artifact(self, path: str, data: bytes) -> None:
         """Drop the file."""
+
+    def cut_off(self, seconds: float) -> None:
+        """Nothing is kept anyway."""
 
     def finish(self, *, failed: bool = False) -> None:
         """Close nothing."""

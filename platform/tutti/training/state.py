@@ -1,0 +1,127 @@
+"""What a training has come to: the model and its optimizer, the curves, and how they are taken up again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from tutti import seeding
+from tutti.errors import UserError
+from tutti.features.vocabulary import EVENTS
+from tutti.models.flavours import build, configuration_of
+from tutti.storage import patiently
+from tutti.training import checkpoint, skipping, strategy
+from tutti.training.checkpoint import Saved
+from tutti.training.plan import Plan
+from tutti.training.ranks import Ranks
+
+T = TypeVar("T")
+
+
+class State:
+    """One rank's part of what checkpoints hold, and the means to read one.
+
+    Args:
+        plan: what is trained.
+        attempt: names a folder that the ranks of one machine share for a moment.
+        ranks: this process among all.
+        told: a line for people while storage is away.
+    """
+
+    def __init__(self, plan: Plan, *, attempt: str, ranks: Ranks, told: Callable[[str], None]) -> None:
+        self._plan, self._attempt, self._ranks, self._told = plan, attempt, ranks, told
+        self.configuration = configuration_of(
+            plan.model.family,
+            plan.model.flavour,
+            vocabulary_size=len(EVENTS),
+            max_tokens=max(4096, plan.training.sequence_tokens),
+            dropout=plan.model.dropout,
+        )
+        self.begin()
+
+    def begin(self) -> None:
+        """Be as before the first step, whatever was."""
+        torch.manual_seed(seeding.derive(self._plan.training.seed, "weights"))
+        self.strategy = strategy.build(
+            build(self._plan.model.family, self.configuration), self._plan.training,
+            device=self._ranks.device, num_ranks=self._ranks.num_ranks,
+        )  # fmt: skip
+        self.history: dict[str, list[Any]] = {"train": [], "valid": [], "order": []}
+        self.learnt_tokens = 0
+        self.skipped: tuple[int, ...] = ()
+
+    def take_up(self) -> int:
+        """Take up the newest checkpoint; the step to go on with. Every rank calls.
+
+        Raises:
+            UserError: it vanished meanwhile.
+            PlaceError: storage stayed away.
+        """
+        self.skipped = self.patiently(lambda: skipping.read(self._plan.run))
+        # One rank looks, so that all take up the same: another may still see an older one.
+        found = self.patiently(lambda: checkpoint.latest(self._plan.run)) if self._ranks.is_first else None
+        step = self._ranks.told(-1 if found is None else found.step)
+        if step < 0:
+            return 0
+        saved = found or self._at(step)
+        self._load(saved)
+        self.history = {"order": [], **saved.history}
+        self.learnt_tokens = int(saved.dataset.facts["learnt_tokens"])
+        return step
+
+    def take_best(self) -> int | None:
+        """Take up the checkpoint of lowest valid NLL, if that is below the last; its step. Every rank calls."""
+        found = self.patiently(lambda: checkpoint.best(self._plan.run)) if self._ranks.is_first else None
+        last = self.history["valid"][-1][1]
+        step = self._ranks.told(found.step if found and found.valid_nll is not None and found.valid_nll < last else -1)
+        if step < 0:
+            return None
+        self._load(found or self._at(step))
+        return step
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """What ``action`` gives, once storage lets it."""
+        return patiently(action, patience_s=self._plan.training.storage_patience_s, told=self._told)
+
+    def _at(self, step: int) -> Saved:
+        saved = self.patiently(lambda: checkpoint.at(self._plan.run, step=step))
+        if saved is None:
+            raise UserError(f"the checkpoint of step {step} is gone", remedy="start the command again")
+        return saved
+
+    def _load(self, saved: Saved) -> None:
+        num_ranks = int(saved.dataset.facts["num_ranks"])
+        if not self.strategy.must_convert(num_ranks=num_ranks):
+            with tempfile.TemporaryDirectory(prefix="tutti-resume-") as own:
+                self._fetch(saved, Path(own), wanted=self.strategy.wanted)
+                self.strategy.load(Path(own), converted=False)
+            return
+        with self._shared_folder() as shared:
+            if self._ranks.rank_of_node == 0:
+                self._fetch(saved, shared, wanted=lambda _: True)
+                self.strategy.convert(shared)
+            self._ranks.wait()
+            self.strategy.load(shared, converted=True)
+            self._ranks.wait()
+
+    def _fetch(self, saved: Saved, folder: Path, *, wanted: Callable[[str], bool]) -> None:
+        self.patiently(lambda: checkpoint.fetch(saved, folder, wanted=wanted))
+
+    @contextmanager
+    def _shared_folder(self) -> Iterator[Path]:
+        """A folder that the ranks of one machine find by its name, which is this attempt's alone."""
+        folder = Path(tempfile.gettempdir()) / f"tutti-convert-{self._attempt}"
+        if self._ranks.rank_of_node:
+            yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix="tutti-convert-") as made:
+            folder.symlink_to(made)
+            try:
+                yield folder
+            finally:
+                folder.unlink()
