@@ -194,9 +194,11 @@ class DeepSpeed:
         """Update the weights; return the gradient norm before clipping."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
+        # Without ZeRO DeepSpeed keeps no norm, and each rank holds the whole averaged gradient.
+        gradients = [weight.grad for weight in self._engine.module.parameters() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients) if self._recipe.zero_stage == 0 else None
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        return float(self._engine.get_global_grad_norm() if norm is None else norm)
 
     def evaluating(self, on: bool) -> None:
         """Turn dropout off, or on again."""

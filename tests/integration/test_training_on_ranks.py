@@ -1,0 +1,73 @@
+"""DeepSpeed for real, several ranks: the weights of torch alone, and checkpoints that any number of ranks goes on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.music import sequences_dataset
+from tests.ranks import train_on
+from tests.trainings import assert_close, assert_same_bits, plan_of, train, weights_of
+from tutti.storage import Folder
+from tutti.training import checkpoint
+
+CHANGES = {"steps": 6, "batch_sequences": 8, "micro_batch_sequences": 2, "record_order": True}
+
+
+@pytest.fixture(scope="module")
+def sequences(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return sequences_dataset(Folder(str(tmp_path_factory.mktemp("data")))).folder
+
+
+@pytest.fixture(scope="module")
+def alone(sequences: Folder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run by torch alone, in this process, with dropout."""
+    torch.set_num_threads(1)
+    run = tmp_path_factory.mktemp("alone")
+    train(plan_of(sequences, run, **CHANGES))
+    return run
+
+
+@pytest.mark.parametrize("changes", [
+    {"strategy": "plain"},
+    {"zero_stage": 0},
+    {"zero_stage": 1, "offload": "cpu"},
+    {"zero_stage": 3, "activation_checkpointing": True},
+], ids=["plain", "zero0", "zero1-offload", "zero3-recomputing"])  # fmt: skip
+def test_two_ranks_reach_the_weights_of_one(
+    sequences: Folder, alone: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    plan = plan_of(sequences, tmp_path, workers=2, **{"strategy": "deepspeed", **CHANGES, **changes})
+    train_on(2, plan)
+    assert_close(weights_of(tmp_path), weights_of(alone))
+    assert (tmp_path / "order.csv").read_bytes() == (alone / "order.csv").read_bytes()
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_checkpoint_of_two_ranks_goes_on_with_one_and_with_four(
+    sequences: Folder, alone: Path, tmp_path: Path, stage: int
+) -> None:
+    plan = plan_of(
+        sequences, tmp_path, workers={"min": 1, "max": 4}, strategy="deepspeed", zero_stage=stage, **CHANGES
+    )
+    for num_ranks, pause_at in ((2, 2), (1, 3), (4, None)):
+        train_on(num_ranks, plan, pause_at=pause_at)
+        if pause_at:
+            saved = checkpoint.latest(plan.run)
+            assert saved is not None
+            assert (saved.step, saved.dataset.facts["num_ranks"]) == (pause_at, num_ranks)
+    assert_close(weights_of(tmp_path), weights_of(alone))
+    assert (tmp_path / "order.csv").read_bytes() == (alone / "order.csv").read_bytes()
+
+
+def test_the_same_ranks_go_on_to_the_bit(sequences: Folder, tmp_path: Path) -> None:
+    straight, paused = (
+        plan_of(sequences, tmp_path / name, workers=2, strategy="deepspeed", zero_stage=2, **CHANGES)
+        for name in ("straight", "paused")
+    )
+    train_on(2, straight)
+    train_on(2, paused, pause_at=3)
+    train_on(2, paused)
+    assert_same_bits(weights_of(straight.run), weights_of(paused.run))
