@@ -164,7 +164,7 @@ def _registered(
     known = registry.with_digest(recipe.name, dataset.facts["digest"])
     if known is not None:
         reporter.line(f"registry: found {known} · {known.digest[:12]}")
-        return known
+        return registry.set_gate(known, recipe.gate)
     with _bundle_folder(dataset) as folder:
         tracker = tracking.open()
         run_id = tracker.start(parameters={}, tags={})
@@ -173,7 +173,7 @@ def _registered(
         for path, suffix in ((SAMPLE_MIDI, "mid"), (SAMPLE_FLAC, "flac"), (SAMPLE_PICTURE, "png")):
             tracker.artifact(path, finished.files[suffix])
         tracker.finish()
-        version = registry.register(folder, name=recipe.name, run_id=run_id)
+        version = registry.register(folder, name=recipe.name, run_id=run_id, gate=recipe.gate)
     reporter.line(f"registry: {version} · {version.digest[:12]}")
     return version
 
