@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cluster import processes, services
+from cluster import processes
+from tests.mlflow_server import serving
 from tutti.registry.backend import Backend
 from tutti.registry.versions import Registry
 from tutti.storage import Folder
-
-SERVER_STARTS_WITHIN_S = 90.0
 
 
 @pytest.fixture(scope="session")
@@ -29,18 +27,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """URL of a tracking server, and the folder that holds ``mlflow.db`` and the files that clients send, ``sent``."""
     home = tmp_path_factory.mktemp("server")
-    database, sent = home / "mlflow.db", home / "sent"
-    shutil.copy(tables, database)
-    server = services.mlflow_server(port=processes.free_port(), database=database, artifacts=str(sent))
-    log = home / "log.txt"
-    process = processes.start(server.command, log=log, environment={**os.environ, **server.environment})
-    try:
-        assert processes.wait_for_answer(server.ready_url, process=process, timeout_s=SERVER_STARTS_WITHIN_S), (
-            log.read_text()
-        )
-        yield server.address, home
-    finally:
-        processes.stop(process, grace_s=server.grace_s)
+    shutil.copy(tables, home / "mlflow.db")
+    with serving(home, port=processes.free_port()) as address:
+        yield address, home
 
 
 @pytest.fixture

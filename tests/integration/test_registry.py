@@ -79,6 +79,13 @@ def test_a_run_goes_on_where_it_was_killed(place: tuple[Registry, Path], name: s
     assert [entry.path for entry in client.list_artifacts(run_id, "pictures")] == [LOSS_PICTURE]
 
 
+def test_who_needs_the_run_waits_for_it(embedded: Registry, name: str) -> None:
+    tracker = _tracking(embedded, name, start_limit_s=0.0).open()
+    tracker.start(parameters={}, tags={})
+    assert embedded.backend.client().get_run(tracker.run_id(limit_s=60.0)).data.tags[RUN_KEY] == "key1"
+    tracker.finish()
+
+
 def test_another_key_is_another_run(embedded: Registry, name: str) -> None:
     ids = set()
     for key in ("key1", "key2"):

@@ -2,7 +2,7 @@
 
 ``log`` costs the training loop a dictionary's copy; a SQLite write costs the thread 6 to 10 ms, at most once a second.
 A server that is away is tried again with growing pauses while the queue fills; a full queue drops figures and says how
-many. Nothing here ever stops a training.
+many. Nothing here ever stops a training, and a server that refuses its first call does not even delay one.
 
 What a run keeps, by convention::
 
@@ -10,6 +10,7 @@ What a run keeps, by convention::
     figures               curves by step
     pictures/loss.png     the loss picture (tutti.training.picture)
     samples/sample.mid    one piece of the finished model, with sample.flac and sample.png of the same piece
+    recipe.yaml, …        any other file, by its path
     bundle/<digest>-…/    the files of a registered version (tutti.registry.versions)
 
 Rank 0 owns the run. The tracker holds a thread, so it is made where it works: :class:`MlflowTracking` is plain values
@@ -65,7 +66,8 @@ class MlflowTracking:
         run_key: hash of inputs, settings and code version; a run with the same key is continued.
         artifacts: URI where the files of a new experiment go; None puts them beside the SQLite file, or where the
             server decides.
-        start_limit_s: how long ``start`` waits for the run to open before the training goes on without its id.
+        start_limit_s: how long ``start`` waits for the first answer before the training goes on without the run's id;
+            a refusal is an answer, so a server that is away costs no more than the greeting.
         finish_limit_s: how long ``finish`` waits for the queue.
     """
 
@@ -73,7 +75,7 @@ class MlflowTracking:
     experiment: str
     run_key: str
     artifacts: str | None = None
-    start_limit_s: float = 30.0
+    start_limit_s: float = 10.0
     finish_limit_s: float = 30.0
 
     def __post_init__(self) -> None:
@@ -99,6 +101,7 @@ class MlflowTracker:
         self._tracking = tracking
         self._backend = Backend(tracking.tracking_uri)
         self._record: RunRecord | None = None
+        self._answered = threading.Event()
         self._opened = threading.Event()
         self._finishing = threading.Event()
         self._abandoned = threading.Event()
@@ -111,17 +114,35 @@ class MlflowTracker:
         self._failed = False
 
     def start(self, *, parameters: Mapping[str, str | int | float], tags: Mapping[str, str]) -> str:
-        """Open the run of the key, or find it again; its id, or ``untracked`` where MLflow did not answer in time.
+        """Open the run of the key, or find it again; its id, or ``untracked`` where MLflow refuses or is slow.
 
-        The thread goes on trying, so figures of a late server are kept.
+        The thread goes on trying, so what is given meanwhile reaches a late server.
         """
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._carry, args=(dict(parameters), dict(tags)), name="mlflow-tracker", daemon=True
             )
             self._thread.start()
-        self._opened.wait(self._tracking.start_limit_s)
+        self._answered.wait(self._tracking.start_limit_s)
         return self._record.run_id if self._record else UNTRACKED
+
+    def run_id(self, *, limit_s: float) -> str:
+        """The id of the run that ``start`` opens, for who cannot go on without it.
+
+        Args:
+            limit_s: how long to wait for MLflow.
+
+        Raises:
+            PlaceError: MLflow did not open the run in that time.
+        """
+        self._opened.wait(limit_s)
+        if self._record is None:
+            raise PlaceError(
+                f"MLflow at {self._backend.shown} did not open the run of {self._tracking.experiment} within "
+                f"{limit_s:g} s",
+                remedy="start it and try again: what is finished is found",
+            )
+        return self._record.run_id
 
     def log(self, figures: Mapping[str, float], *, step: int) -> None:
         """Queue figures of one step; a full queue, or what is no number, drops them."""
@@ -167,14 +188,17 @@ class MlflowTracker:
 
     def _carry(self, parameters: Mapping[str, str | int | float], tags: Mapping[str, str]) -> None:
         def open_record() -> None:
-            self._record = RunRecord.open(
-                self._backend,
-                experiment=self._tracking.experiment,
-                run_key=self._tracking.run_key,
-                parameters=parameters,
-                tags=tags,
-                artifacts=self._tracking.artifacts,
-            )
+            try:
+                self._record = RunRecord.open(
+                    self._backend,
+                    experiment=self._tracking.experiment,
+                    run_key=self._tracking.run_key,
+                    parameters=parameters,
+                    tags=tags,
+                    artifacts=self._tracking.artifacts,
+                )
+            finally:
+                self._answered.set()
 
         self._attempt(open_record, "opening the run")
         self._opened.set()
