@@ -78,6 +78,7 @@ def test_no_requests_give_no_pieces(composer: Composer) -> None:
         pd.DataFrame({"seed": [7.0], "tempo": [90], "bars": [np.nan], "key": [None], "instruments": [[]]}),
         pd.DataFrame({"seed": pd.array([7], dtype="Int64"), "tempo": [90], "bars": pd.array([pd.NA], dtype="Int64")}),
         pd.DataFrame({"seed": [7], "tempo": [90], "mood": pd.Series([pd.NA], dtype="string")}),
+        pd.DataFrame({"seed": [7], "tempo": [90], "mood": pd.to_datetime([None])}),
     ],
 )
 def test_what_is_left_out_may_be_left_out_in_any_manner(given: Any) -> None:

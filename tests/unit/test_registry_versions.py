@@ -1,4 +1,6 @@
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,6 +75,11 @@ def test_a_registry_travels(tmp_path: Path) -> None:
     registry = Registry.embedded(Folder(str(tmp_path)))
     copy = pickle.loads(pickle.dumps(registry))
     assert (copy.backend, copy.cache) == (registry.backend, tmp_path / "mlflow" / "cache")
+
+
+def test_listing_brings_no_torch() -> None:
+    script = "import sys, jobs.models, tutti.registry.versions; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == 0
 
 
 def test_looking_makes_nothing(tmp_path: Path) -> None:
