@@ -25,8 +25,8 @@ from tutti.corpus.midi import write_midi
 from tutti.errors import InputError, IntegrityError
 from tutti.generation.engine import Engine, Piece
 from tutti.generation.request import Request
+from tutti.registry.mlmodel import DIGEST_KEY, MLMODEL
 
-MLMODEL = "MLmodel"
 ANSWER = pa.schema(
     [
         pa.field("midi", pa.binary(), metadata={"says": "the piece as a Standard MIDI file"}),
@@ -99,7 +99,7 @@ def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) 
     engine = Engine.load(
         folder, device=str(settings.get("device", "cpu")), max_batch=int(settings.get("max_batch", 32))
     )
-    registered = yaml.safe_load((folder / MLMODEL).read_text(encoding="utf-8"))["metadata"]["tutti.digest"]
+    registered = yaml.safe_load((folder / MLMODEL).read_text(encoding="utf-8"))["metadata"][DIGEST_KEY]
     if engine.digest != registered:
         raise IntegrityError(f"model folder {folder} has digest {engine.digest}, not {registered}: fetch it again")
     return Composer(engine)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tutti.models.bundle import Bundle
 
 MLMODEL, INPUT_EXAMPLE, REQUIREMENTS = "MLmodel", "input_example.json", "requirements.txt"
+DIGEST_KEY = "tutti.digest"
+"""Where the metadata of ``MLmodel`` hold the digest that the loaded model must have."""
 LOADER = "tutti.generation.pyfunc"
 """Module that MLflow imports; it holds ``_load_pyfunc``."""
 
@@ -81,7 +83,7 @@ def _mlmodel(bundle: Bundle, *, digest: str) -> dict[str, Any]:
             },
             "tutti": {"family": bundle.family, "flavour": bundle.flavour},
         },
-        "metadata": {"tutti.digest": digest},
+        "metadata": {DIGEST_KEY: digest},
         "saved_input_example_info": {"artifact_path": INPUT_EXAMPLE, "type": "json_object"},
         "signature": {
             "inputs": json.dumps([{**kind, "name": name, "required": False} for name, kind in INPUTS.items()]),
