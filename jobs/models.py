@@ -1,4 +1,4 @@
-"""``tutti models``: list registered versions, show a card, promote one, roll back."""
+"""``tutti models``: list registered versions, show a card, promote one, roll back, export one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from tutti.storage import Folder
 
 if TYPE_CHECKING:
+    from tutti.registry.gate import Finding
     from tutti.registry.versions import ModelVersion, Registry
 
 HEAD = ("NAME", "VERSION", "ALIAS", "CREATED", "PARAMETERS", "VALID NLL", "DIGEST")
@@ -20,7 +21,7 @@ DIGEST_CHARACTERS_SHOWN = 12
 
 @click.group(name="models")
 def command() -> None:
-    """List registered versions, promote one, roll back.
+    """List registered versions, promote one, roll back, export one.
 
     \b
     Example:
@@ -28,6 +29,7 @@ def command() -> None:
         tutti models show bach@production
         tutti models promote bach/3
         tutti models rollback bach
+        tutti models export bach@production --out bach
     """
 
 
@@ -74,7 +76,7 @@ def list_versions(name: str | None, root: str, tracking_uri: str | None, as_json
 @_with_place
 @click.argument("reference", metavar="NAME[@ALIAS|/VERSION]")
 def show(reference: str, root: str, tracking_uri: str | None) -> None:
-    """Print a version's model card; a bare name means production, or else the newest.
+    """Print a version's model card and what its gate finds; a bare name means production, or else the newest.
 
     \b
     Example:
@@ -83,23 +85,29 @@ def show(reference: str, root: str, tracking_uri: str | None) -> None:
     registry = _registry(root, tracking_uri)
     version = registry.resolve(reference)
     click.echo(registry.card(version))
+    for finding in registry.findings(version):
+        click.echo(_verdict(finding))
     click.echo(f"{_named(version)} at {version.source}")
 
 
 @command.command()
 @_with_place
-@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Say what its gate finds and what would be done.")
 @click.argument("reference", metavar="NAME/VERSION")
 def promote(reference: str, root: str, tracking_uri: str | None, dry_run: bool) -> None:
-    """Make a version the one in production, after reading its files back.
+    """Make a version the one in production, where it shows what its gate asks and its files are whole.
 
     \b
     Example:
         tutti models promote bach/3
+        tutti models promote bach/3 --dry-run
     """
     registry = _registry(root, tracking_uri)
     version = registry.resolve(reference)
     if dry_run:
+        for finding in registry.findings(version):
+            click.echo(_verdict(finding))
+        registry.check_promotable(version)
         click.echo(f"would make {version} production at {registry.backend.shown}")
         return
     registry.promote(version.name, version.version)
@@ -123,6 +131,31 @@ def rollback(name: str, root: str, tracking_uri: str | None, dry_run: bool) -> N
         return
     version = registry.rollback(name)
     click.echo(f"{version} is {name}@production again at {registry.backend.shown}")
+
+
+@command.command()
+@_with_place
+@click.option("--out", required=True, metavar="FOLDER", help="New or empty folder, also on S3.")
+@click.option("--dry-run", is_flag=True, help="Say what would be written.")
+@click.argument("reference", metavar="NAME[@ALIAS|/VERSION]")
+def export(reference: str, out: str, root: str, tracking_uri: str | None, dry_run: bool) -> None:
+    """Write a version's files, verified: weights as safetensors, settings, vocabulary, card, and what MLflow needs.
+
+    \b
+    Example:
+        tutti models export bach@production --out bach
+    """
+    registry = _registry(root, tracking_uri)
+    version = registry.resolve(reference)
+    names = sorted(version.checksums)
+    if dry_run:
+        click.echo(f"would write {', '.join(names)} of {version} to {Folder(out).uri}")
+        return
+    from tutti.registry import files
+
+    fetched = registry.fetch(version)
+    files.export({name: (fetched / name).read_bytes() for name in names}, into=Folder(out))
+    click.echo(f"{_named(version)}: {len(names)} files in {Folder(out).uri}")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -157,6 +190,10 @@ def _plain(version: ModelVersion) -> dict[str, Any]:
         "figures": version.figures,
         "source": version.source,
     }
+
+
+def _verdict(finding: Finding) -> str:
+    return f"{'passed ' if finding.holds else 'refused'} {finding}"
 
 
 def _named(version: ModelVersion) -> str:

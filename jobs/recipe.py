@@ -10,6 +10,7 @@ from pydantic import Field
 from jobs.ingest import IngestRecipe
 from tutti.config import Settings, parse
 from tutti.errors import MissingError
+from tutti.registry.gate import Gate
 from tutti.training.recipe import ModelRecipe, TrainingRecipe
 
 
@@ -23,6 +24,7 @@ class Recipe(Settings):
     )
     model: ModelRecipe = Field(default=ModelRecipe(), description="which network")
     training: TrainingRecipe = Field(default=TrainingRecipe(), description="how it learns")
+    gate: Gate = Field(default=Gate(), description="what a version must show to be promoted; asks nothing by itself")
 
 
 def read(name_or_path: str, *, overrides: tuple[str, ...] = ()) -> Recipe:

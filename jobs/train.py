@@ -51,6 +51,8 @@ TRAIN_VERSION = 2
 _TERMINATED = 143
 _DATA_FACTS = ("works", "notes", "tokens", "splits", "licences", "collections", "programs")
 SAMPLE = Request(length=20.0, seed=0)
+RUN_OPENS_WITHIN_S = 120.0
+"""How long a finished training waits for an MLflow that is away, to be registered."""
 
 
 @dataclass(frozen=True)
@@ -235,16 +237,17 @@ def _registered(
     known = registry.with_digest(recipe.name, dataset.facts["digest"])
     if known is not None:
         reporter.line(f"registry: found {known} · {known.digest[:12]}")
-        return known
+        return registry.set_gate(known, recipe.gate)
     with _bundle_folder(dataset) as folder:
         tracker = tracking.open()
-        run_id = tracker.start(parameters={}, tags={})
+        tracker.start(parameters={}, tags={})
         piece = Engine.load(folder).generate([SAMPLE])[0]
         finished = finish(piece.score, formats=("midi", "flac", "png"), title=f"{recipe.name}: sample")
         for path, suffix in ((SAMPLE_MIDI, "mid"), (SAMPLE_FLAC, "flac"), (SAMPLE_PICTURE, "png")):
             tracker.artifact(path, finished.files[suffix])
+        run_id = tracker.run_id(limit_s=RUN_OPENS_WITHIN_S)
         tracker.finish()
-        version = registry.register(folder, name=recipe.name, run_id=run_id)
+        version = registry.register(folder, name=recipe.name, run_id=run_id, gate=recipe.gate)
     reporter.line(f"registry: {version} · {version.digest[:12]}")
     return version
 

@@ -7,7 +7,8 @@
     │   ├── RecipeError      a recipe, order, setting or argument that breaks a rule
     │   ├── InputError       a file or request body that cannot be taken
     │   ├── MissingError     a model, dataset, file or take that is not there
-    │   └── PlaceError       a folder, disk, port or server that cannot be used
+    │   ├── PlaceError       a folder, disk, port or server that cannot be used
+    │   └── GateError        a model version that does not show what its recipe asks of it
     ├── DataError            one bad input of many: becomes a row in ``refusals``, never a crash
     └── IntegrityError       stored bytes differ from what their manifest promises
 
@@ -72,6 +73,10 @@ class PlaceError(UserError):
 
 def _rebuild_place(kind: type[PlaceError], what: str, remedy: str, passes: bool) -> PlaceError:
     return kind(what, remedy=remedy, passes=passes)
+
+
+class GateError(UserError):
+    """A model version does not show what its recipe asks of it."""
 
 
 class DataError(TuttiError):

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,68 +21,16 @@ import torch
 from click.testing import CliRunner
 from mlflow.tracking.client import MlflowClient
 
-from cluster import processes, services
+from cluster import processes
 from jobs.models import command as models
 from tutti.errors import IntegrityError, MissingError, PlaceError
 from tutti.models.bundle import CARD, WEIGHTS, Bundle
 from tutti.registry.backend import Backend
+from tutti.registry.mlmodel import MLMODEL
 from tutti.registry.run_record import RUN_KEY
 from tutti.registry.runs import LOSS_PICTURE, UNTRACKED, MlflowTracking
 from tutti.registry.versions import Registry
 from tutti.storage import Folder
-
-SERVER_STARTS_WITHIN_S = 90.0
-
-
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh SQLite file of MLflow, to be copied: making one takes seconds."""
-    backend = Backend(f"sqlite:///{tmp_path_factory.mktemp('tables')}/mlflow.db")
-    backend.prepare()
-    return backend.database
-
-
-@pytest.fixture(scope="module")
-def server(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """URL of a tracking server, and the folder that holds ``mlflow.db`` and the files that clients send, ``sent``."""
-    home = tmp_path_factory.mktemp("server")
-    database, sent = home / "mlflow.db", home / "sent"
-    shutil.copy(tables, database)
-    server = services.mlflow_server(port=processes.free_port(), database=database, artifacts=str(sent))
-    log = home / "log.txt"
-    process = processes.start(server.command, log=log, environment={**os.environ, **server.environment})
-    try:
-        assert processes.wait_for_answer(server.ready_url, process=process, timeout_s=SERVER_STARTS_WITHIN_S), (
-            log.read_text()
-        )
-        yield server.address, home
-    finally:
-        processes.stop(process, grace_s=server.grace_s)
-
-
-@pytest.fixture
-def embedded(tables: Path, tmp_path: Path) -> Registry:
-    """The registry of an empty results root."""
-    registry = Registry.embedded(Folder(str(tmp_path / "results")))
-    registry.backend.database.parent.mkdir(parents=True)
-    shutil.copy(tables, registry.backend.database)
-    return registry
-
-
-@pytest.fixture(params=["embedded", "server"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Registry, Path]:
-    """A registry, and the folder where its files lie."""
-    if request.param == "server":
-        url, home = request.getfixturevalue("server")
-        return Registry.embedded(Folder(str(tmp_path / "results")), tracking_uri=url), home / "sent"
-    registry: Registry = request.getfixturevalue("embedded")
-    return registry, registry.backend.database.parent / "artifacts"
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A model name that no other test on the same server uses."""
-    return "".join(sign if sign.isalnum() else "-" for sign in request.node.name)
 
 
 def _bundle(folder: Path, seed: int, **facts: Any) -> Path:
@@ -130,6 +77,13 @@ def test_a_run_goes_on_where_it_was_killed(place: tuple[Registry, Path], name: s
     assert run.data.params["text"].endswith("x…")
     assert {RUN_KEY: "key1", "data": "here", "now.workers": "4"}.items() <= run.data.tags.items()
     assert [entry.path for entry in client.list_artifacts(run_id, "pictures")] == [LOSS_PICTURE]
+
+
+def test_who_needs_the_run_waits_for_it(embedded: Registry, name: str) -> None:
+    tracker = _tracking(embedded, name, start_limit_s=0.0).open()
+    tracker.start(parameters={}, tags={})
+    assert embedded.backend.client().get_run(tracker.run_id(limit_s=60.0)).data.tags[RUN_KEY] == "key1"
+    tracker.finish()
 
 
 def test_another_key_is_another_run(embedded: Registry, name: str) -> None:
@@ -219,12 +173,7 @@ def test_fetched_files_are_verified_and_kept(place: tuple[Registry, Path], name:
     version = registry.register(_bundle(tmp_path / "a", 1), name=name)
     (weights,) = stored.rglob(f"{Path(version.source).name}/{WEIGHTS}")
     folder = registry.fetch(version)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "card.md",
-        "model.json",
-        "model.safetensors",
-        "vocabulary.json",
-    ]
+    assert {path.name for path in folder.iterdir()} == version.checksums.keys() > {CARD, WEIGHTS, MLMODEL}
     weights.unlink()
     assert registry.fetch(version) == folder, "from the cache"
     (folder / WEIGHTS).write_bytes(b"damage")

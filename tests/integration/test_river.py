@@ -27,6 +27,7 @@ licences: [CC0-1.0]
 model: {{flavour: nano}}
 training: {{steps: 8, sequence_tokens: 128, batch_sequences: 4, micro_batch_sequences: 4, workers: 1, strategy: plain,
            checkpoint_every_steps: 2, validate_every_steps: 4, warmup_steps: 2}}
+gate: {{measures: {{valid_nll_nats_per_token: {{at_most: 0.1}}}}}}
 """
 
 
@@ -71,6 +72,19 @@ def test_a_recipe_becomes_a_registered_version_once(
     assert capsys.readouterr().err.count("found") == 4
     assert time.monotonic() - started_s < 30
     assert len(registry.versions("walks")) == 1
+
+
+def test_what_a_recipe_asks_is_held_and_may_change_without_another_training(
+    trained: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    promote = ["models", "promote", "walks/1", "--root", str(trained)]
+    assert run(promote) == 2
+    assert "walks/1 does not show what its gate asks (valid_nll_nats_per_token at most 0.1: " in _line(capsys)
+    easier = ["--set", "gate.measures.valid_nll_nats_per_token.at_most=100"]
+    assert run(["train", str(place / "recipe.yaml"), "--root", str(trained), *easier]) == 0
+    assert capsys.readouterr().err.count("found") == 4
+    assert run(promote) == 0
+    assert capsys.readouterr().out.startswith("walks/1 is walks@production")
 
 
 def test_a_piece_is_made_and_made_again(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

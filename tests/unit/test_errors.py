@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tutti.errors import (
     DataError,
+    GateError,
     InputError,
     IntegrityError,
     MissingError,
@@ -20,7 +21,7 @@ from tutti.errors import (
     UserError,
 )
 
-USERS = (RecipeError, InputError, MissingError, PlaceError)
+USERS = (RecipeError, InputError, MissingError, PlaceError, GateError)
 
 
 @pytest.mark.parametrize("kind", USERS)

@@ -6,7 +6,8 @@ import torch
 
 from tutti.features.vocabulary import EVENTS
 from tutti.models.bundle import Bundle
-from tutti.registry.card import card
+from tutti.registry.card import SKIPPED_BATCHES_SHOWN, card
+from tutti.registry.gate import Bound, Gate
 
 FACTS: dict[str, Any] = {
     "parameters": 1_800_000,
@@ -69,6 +70,54 @@ def test_what_is_missing_is_said() -> None:
 def test_a_model_that_loses_to_counting_pairs_is_called_that(nll: float, warned: bool) -> None:
     text = _with("measures", valid_nll_nats_per_token=nll)
     assert ("does not beat a table of token pairs" in text) is warned
+
+
+def test_every_measure_is_told_the_known_ones_first() -> None:
+    text = _with("measures", before_valid_nll_nats_per_token=6.8541, rare=0.00012, notes_per_s=123456.7, odd=None)
+    for said in (
+        "| before_valid_nll_nats_per_token | 6.854 |", "| rare | 0.00012 |", "| notes_per_s | 123,457 |",
+        "| odd | not measured |",
+    ):  # fmt: skip
+        assert said in text, said
+    assert text.index("| bigram counts") < text.index("| before_valid")
+    assert "other measures" not in card(BUNDLE)
+
+
+def test_the_gate_is_told_in_words() -> None:
+    gate = Gate(measures={"valid_nll_nats_per_token": Bound(at_most=1.6)}, beats=("bigram",), licences=("CC0-1.0",))
+    text = card(BUNDLE, gate=gate)
+    for rule in (
+        "- valid_nll_nats_per_token at most 1.6\n", "- valid_nll_nats_per_token below that of bigram\n",
+        "- no licence but CC0-1.0\n",
+    ):  # fmt: skip
+        assert rule in text, rule
+    assert "asks nothing of it" in card(BUNDLE)
+
+
+def test_failures_and_cost_are_told_where_they_were_recorded() -> None:
+    recovery = {"restarts": 2, "rollbacks": 1, "skipped_batches": [7, 190], "seconds_lost": 95.0}
+    cost = {
+        "currency": "EUR",
+        "worker_hours": {"gpu": 12.5, "cpu": 0.25},
+        "price": 31.4,
+        "tokens_per_unit": 2_500_000.0,
+    }
+    text = card(replace(BUNDLE, facts={**FACTS, "recovery": recovery, "cost": cost}))
+    for said in (
+        "| restarts | 2 |", "| rollbacks | 1 |", "| skipped batches | 7, 190 |", "| time lost | 1m35s |",
+        "| cpu worker-hours | 0.25 |", "| gpu worker-hours | 12.5 |", "| price | 31.4 EUR |",
+        "| tokens per EUR | 2,500,000 |",
+    ):  # fmt: skip
+        assert said in text, said
+    many = {**recovery, "skipped_batches": list(range(SKIPPED_BATCHES_SHOWN + 5)), "seconds_lost": 0}
+    assert "18, 19, … (25 in all) |" in card(replace(BUNDLE, facts={**FACTS, "recovery": many}))
+    assert "| skipped batches | none |" in card(replace(BUNDLE, facts={"recovery": {"skipped_batches": []}}))
+    for said in ("restarts", "rollbacks", "skipped batches", "time lost", "worker-hours", "price"):
+        assert f"| {said} | not recorded |" in card(BUNDLE), said
+
+
+def test_the_fingerprint_of_the_recipe_is_part_of_its_identity() -> None:
+    assert "| fingerprint of the recipe | `89ab` |" in card(BUNDLE)
 
 
 def test_a_large_corpus_is_not_called_small() -> None:

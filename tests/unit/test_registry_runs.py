@@ -1,5 +1,6 @@
 import logging
 import pickle
+import socket
 import threading
 import time
 
@@ -36,6 +37,25 @@ def test_a_server_that_is_away_never_stops_a_training(free_port: int, caplog: py
     assert "3 calls of log and 1 files are lost" in caplog.text
     assert caplog.text.count("MLflow must wait for") == 1, "a server that stays away is told once"
     tracker.log({"loss": 1.0}, step=4)
+
+
+def test_a_server_that_is_away_delays_no_start(free_port: int) -> None:
+    """The limit is for a server that answers slowly: this returns by the refusal of its first call."""
+    tracker = MlflowTracking(
+        f"http://127.0.0.1:{free_port}", "songs", "key", start_limit_s=1e6, finish_limit_s=0.2
+    ).open()
+    assert tracker.start(parameters={}, tags={}) == UNTRACKED
+    with pytest.raises(PlaceError, match=r"did not open the run of songs within 0\.1 s: start it and try again"):
+        tracker.run_id(limit_s=0.1)
+    tracker.finish()
+
+
+def test_a_server_that_hangs_holds_nobody_up(free_port: int) -> None:
+    with socket.create_server(("127.0.0.1", free_port)):
+        tracker = _away(free_port).open()
+        assert tracker.start(parameters={}, tags={}) == UNTRACKED
+        tracker.log({"loss": 1.0}, step=1)
+        tracker.finish()
 
 
 def test_a_full_queue_drops_and_counts(free_port: int) -> None:

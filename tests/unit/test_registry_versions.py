@@ -1,4 +1,6 @@
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -6,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tutti.errors import InputError, IntegrityError, MissingError
+from tutti.errors import InputError, IntegrityError, MissingError, PlaceError
 from tutti.models.bundle import CARD, MODEL, WEIGHTS, Bundle
 from tutti.registry import files
+from tutti.registry.mlmodel import MLMODEL
 from tutti.registry.model_version import ModelVersion, Reference, is_name, missing, parse_reference
 from tutti.registry.versions import Registry
 from tutti.storage import Folder
@@ -17,6 +20,10 @@ BUNDLE = Bundle(
     family="decoder", flavour="tiny", configuration={"width": 2}, weights={"w": torch.arange(4.0)},
     vocabulary=("Pad", "Key_any", "Key_C major"), collections=("bach",), facts={"parameters": 4},
 )  # fmt: skip
+FILES = [
+    "MLmodel", "card.md", "input_example.json", "model.json", "model.safetensors", "requirements.txt",
+    "vocabulary.json",
+]  # fmt: skip
 VERSION = ModelVersion(
     name="bach", version="3", digest="d", aliases=("production",), run_id=None,
     created=datetime(2026, 1, 1, tzinfo=UTC),
@@ -70,6 +77,11 @@ def test_a_registry_travels(tmp_path: Path) -> None:
     assert (copy.backend, copy.cache) == (registry.backend, tmp_path / "mlflow" / "cache")
 
 
+def test_listing_brings_no_torch() -> None:
+    script = "import sys, jobs.models, tutti.registry.versions; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == 0
+
+
 def test_looking_makes_nothing(tmp_path: Path) -> None:
     registry = Registry.embedded(Folder(str(tmp_path / "results")))
     assert registry.versions() == []
@@ -93,11 +105,11 @@ def _stored(folder: Path) -> files.Staged:
 def test_a_staged_bundle_has_its_digest_and_a_card(tmp_path: Path) -> None:
     staged = _stored(tmp_path)
     assert staged.digest == BUNDLE.digest()
-    assert sorted(staged.files) == ["card.md", "model.json", "model.safetensors", "vocabulary.json"]
+    assert sorted(staged.files) == FILES
     files.verify(tmp_path / "stored", digest=staged.digest, checksums=staged.checksums, origin="there")
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, MODEL, CARD])
+@pytest.mark.parametrize("name", [WEIGHTS, MODEL, CARD, MLMODEL])
 def test_one_changed_byte_is_found(tmp_path: Path, name: str) -> None:
     staged = _stored(tmp_path)
     path = tmp_path / "stored" / name
@@ -144,3 +156,35 @@ def test_a_failed_fill_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="damaged"):
         cache.put("d", fill=fail)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_same_model_has_the_same_files(tmp_path: Path) -> None:
+    assert _stored(tmp_path / "a").files == _stored(tmp_path / "b").files
+
+
+def test_an_export_is_whole_or_no_model(tmp_path: Path) -> None:
+    staged, written = _stored(tmp_path), []
+
+    class Watched(Folder):
+        def write(self, path: str, data: bytes) -> None:
+            written.append(path)
+            super().write(path, data)
+
+    out = Watched(str(tmp_path / "out"))
+    files.export(staged.files, into=out)
+    assert sorted(written) == FILES
+    assert written[-1] == MODEL, "without it nothing takes the folder for a model"
+    files.verify(tmp_path / "out", digest=staged.digest, checksums=staged.checksums, origin="there")
+    (tmp_path / "out" / CARD).unlink()
+    files.export(staged.files, into=out)
+    assert written[len(FILES) :] == [CARD], "what is there is not written again"
+
+
+def test_an_export_leaves_another_model_alone(tmp_path: Path) -> None:
+    staged = _stored(tmp_path)
+    out = Folder(str(tmp_path / "out"))
+    out.write(WEIGHTS, b"another")
+    with pytest.raises(PlaceError, match=r"out holds another model\.safetensors: name a new or an empty folder"):
+        files.export(staged.files, into=out)
+    assert out.paths() == [WEIGHTS]
+    assert out.read(WEIGHTS) == b"another"

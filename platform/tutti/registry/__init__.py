@@ -9,7 +9,9 @@
     model_version.py   one registered model, and how people refer to it
     versions.py        the models of a backend: register, resolve, fetch, promote, roll back
     files.py           a version's files: staged, read back, kept in a cache
+    mlmodel.py         the files that make a bundle an MLflow model, which MLflow loads by itself
     card.py            what a person should know before using a model
+    gate.py            what a version must show to be promoted
 """
 
 import os

@@ -7,8 +7,11 @@ The facts that are read::
 
     parameters  n
     measures    {valid,test}_nll_nats_per_token  {valid,test}_bits_per_note  {unigram,bigram}_nll_nats_per_token
+                and any other: name to number
     data        tokens_address  works_address  works  notes  licences {SPDX: works}  splits {split: works}
     training    recipe_digest  steps  tokens  seconds  workers  strategy
+    recovery    restarts  rollbacks  skipped_batches [numbers]  seconds_lost
+    cost        currency  worker_hours {kind: hours}  price  tokens_per_unit
 """
 
 from __future__ import annotations
@@ -17,32 +20,51 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tutti.features.vocabulary import ANY, CONTROL_KINDS
+from tutti.registry.gate import NOT_MEASURED, NOT_RECORDED, Gate, rules
 from tutti.units import format_seconds
 
 if TYPE_CHECKING:
     from tutti.models.bundle import Bundle
 
-NOT_MEASURED, NOT_RECORDED = "not measured", "not recorded"
 FEW_WORKS = 10_000
 """Below this many works a model is expected to know little beyond their style."""
+SKIPPED_BATCHES_SHOWN = 20
 _SPLITS = ("train", "valid", "test")
+_KNOWN_MEASURES = (
+    *(f"{split}_{unit}" for split in ("valid", "test") for unit in ("nll_nats_per_token", "bits_per_note")),
+    *(f"{baseline}_nll_nats_per_token" for baseline in ("unigram", "bigram")),
+)
 
 
-def card(bundle: Bundle) -> str:
-    """The model card of ``bundle``, in Markdown."""
+def card(bundle: Bundle, *, gate: Gate | None = None) -> str:
+    """The model card of ``bundle``, in Markdown.
+
+    Args:
+        bundle: the model.
+        gate: what it must show to be promoted; None where nothing is asked.
+    """
     facts = bundle.facts
     data, measures, training = (_section(facts, name) for name in ("data", "measures", "training"))
     parts = (
         f"# {facts.get('name', bundle.family)}: {bundle.family} {bundle.flavour}",
         _summary(bundle, data),
         "## Measures\n\n" + _measures(measures),
+        "## Gate\n\n" + _gate(gate or Gate()),
         "## Data\n\n" + _data(data),
         "## Licences\n\n" + _licences(data),
         "## Training\n\n" + _training(training),
+        "## Failures\n\n" + _recovery(_section(facts, "recovery")),
+        "## Cost\n\n" + _cost(_section(facts, "cost")),
         "## Controls\n\n" + _controls(bundle),
         "## Limits\n\n" + _limits(data, measures),
         "## Identity\n\n"
-        + _table((("digest", f"`{bundle.digest()}`"), ("vocabulary", f"{len(bundle.vocabulary)} tokens"))),
+        + _table(
+            (
+                ("digest", f"`{bundle.digest()}`"),
+                ("fingerprint of the recipe", _code(training.get("recipe_digest"))),
+                ("vocabulary", f"{len(bundle.vocabulary)} tokens"),
+            )
+        ),
     )
     return "\n\n".join(parts) + "\n"
 
@@ -71,9 +93,22 @@ def _measures(measures: Mapping[str, Any]) -> str:
         ("unigram counts, validation split", nll("unigram"), ""),
         ("bigram counts, validation split", nll("bigram"), ""),
     )
-    return (
+    known = (
         _table(rows, head=("", "nats per token", "bits per note"))
         + "\n\nNegative log-likelihood of held-out works, mean over tokens without padding; lower is better."
+    )
+    others = [
+        (name, _figure(measures[name], absent=NOT_MEASURED)) for name in sorted(measures.keys() - set(_KNOWN_MEASURES))
+    ]
+    return f"{known}\n\n{_table(others, head=('other measures', ''))}" if others else known
+
+
+def _gate(gate: Gate) -> str:
+    asked = rules(gate)
+    if not asked:
+        return "Its recipe asks nothing of it: it may be promoted as it is."
+    return "To be promoted it must show, as its recipe asked when it was registered:\n\n" + "\n".join(
+        f"- {rule}" for rule in asked
     )
 
 
@@ -95,6 +130,37 @@ def _licences(data: Mapping[str, Any]) -> str:
         return f"Licences of the data: {NOT_RECORDED}. Do not publish what this model makes before they are known."
     ordered = sorted(licences.items(), key=lambda item: (-item[1], item[0]))
     return _table([(name, _number(works)) for name, works in ordered], head=("licence of the data", "works"))
+
+
+def _recovery(recovery: Mapping[str, Any]) -> str:
+    skipped, lost = recovery.get("skipped_batches"), recovery.get("seconds_lost")
+    if isinstance(skipped, list):
+        more = f", … ({len(skipped):,} in all)" if len(skipped) > SKIPPED_BATCHES_SHOWN else ""
+        batches = ", ".join(str(batch) for batch in skipped[:SKIPPED_BATCHES_SHOWN]) + more or "none"
+    else:
+        batches = NOT_RECORDED
+    return _table(
+        (
+            ("restarts", _number(recovery.get("restarts"))),
+            ("rollbacks", _number(recovery.get("rollbacks"))),
+            ("skipped batches", batches),
+            ("time lost", NOT_RECORDED if lost is None else format_seconds(float(lost))),
+        )
+    )
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    currency = str(cost.get("currency", "unit of money"))
+    hours = _section(cost, "worker_hours")
+    price = cost.get("price")
+    return _table(
+        (
+            *((f"{kind} worker-hours", _figure(hours[kind])) for kind in sorted(hours)),
+            *(() if hours else (("worker-hours", NOT_RECORDED),)),
+            ("price", NOT_RECORDED if price is None else f"{_figure(price)} {currency}"),
+            (f"tokens per {currency}", _figure(cost.get("tokens_per_unit"))),
+        )
+    )
 
 
 def _training(training: Mapping[str, Any]) -> str:
@@ -162,6 +228,13 @@ def _number(value: Any, *, digits: int = 0, absent: str = NOT_RECORDED) -> str:
     if not isinstance(value, int | float):
         return absent
     return f"{value:,.{digits}f}" if digits else f"{value:,}"
+
+
+def _figure(value: Any, *, absent: str = NOT_RECORDED) -> str:
+    """A number of any size in four digits or more, never rounded to nothing."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return absent
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.4g}"
 
 
 def _code(value: Any) -> str:

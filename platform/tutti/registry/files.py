@@ -18,7 +18,10 @@ from pathlib import Path
 
 from tutti.errors import IntegrityError, MissingError, PlaceError
 from tutti.models import bundle as bundles
+from tutti.registry import mlmodel
 from tutti.registry.card import card
+from tutti.registry.gate import Gate
+from tutti.storage import Folder
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Staged:
     Args:
         bundle: the model.
         digest: its digest.
-        files: bytes by file name, the card among them.
+        files: bytes by file name, the card and what MLflow needs among them.
     """
 
     bundle: bundles.Bundle
@@ -47,15 +50,40 @@ class Staged:
             (folder / name).write_bytes(data)
 
 
-def stage(folder: Path) -> Staged:
-    """The bundle in ``folder`` in its normal form, with a card.
+def stage(folder: Path, *, gate: Gate | None = None) -> Staged:
+    """The bundle in ``folder`` in its normal form, with a card and what MLflow needs to load it.
+
+    Args:
+        folder: holds the files of :mod:`tutti.models.bundle`.
+        gate: what the card says is asked of it.
 
     Raises:
         MissingError: a file is not there.
         IntegrityError: a file is not of its format.
     """
     bundle = bundles.load(folder)
-    return Staged(bundle, bundle.digest(), {**bundle.files(), bundles.CARD: card(bundle).encode()})
+    digest = bundle.digest()
+    about = {bundles.CARD: card(bundle, gate=gate).encode(), **mlmodel.files(bundle, digest=digest)}
+    return Staged(bundle, digest, {**bundle.files(), **about})
+
+
+def export(files: Mapping[str, bytes], *, into: Folder) -> None:
+    """Write the files of one model into a folder, so that a half-written one is never taken for a model.
+
+    Files that are there already with the same bytes are kept; a folder that holds another model is left alone.
+
+    Raises:
+        PlaceError: the folder holds other files by these names, or cannot be written.
+    """
+    there = set(into.paths())
+    others = [name for name in sorted(files) if name in there and into.read(name) != files[name]]
+    if others:
+        raise PlaceError(
+            f"folder {into.uri} holds another {', another '.join(others)}", remedy="name a new or an empty folder"
+        )
+    # Nothing loads a folder without model.json, so it comes last.
+    for name in sorted(files.keys() - there, key=lambda name: (name == bundles.MODEL, name)):
+        into.write(name, files[name])
 
 
 def verify(folder: Path, *, digest: str, checksums: Mapping[str, str], origin: str) -> None:

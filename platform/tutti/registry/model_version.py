@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +14,9 @@ from mlflow.entities.model_registry import ModelVersion as Entity
 
 from tutti.errors import InputError, MissingError
 
-DIGEST, FILES, FACTS = "tutti.digest", "tutti.files", "tutti.facts"
-"""Tags of a version: its digest, SHA-256 by file name (JSON), what ``model.json`` says of its making (JSON)."""
+DIGEST, FILES, FACTS, GATE = "tutti.digest", "tutti.files", "tutti.facts", "tutti.gate"
+"""Tags of a version: its digest, SHA-256 by file name (JSON), what ``model.json`` says of its making (JSON), what it
+must show to be promoted (JSON of :class:`tutti.registry.gate.Gate`)."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^@/]+)(?:@(?P<alias>[^@/]+)|/(?P<version>[^@/]+))?")
@@ -35,6 +36,7 @@ class ModelVersion:
         facts: what ``model.json`` says of its making.
         source: URI of its files.
         checksums: SHA-256 of each file by name.
+        gate: what it must show to be promoted, as :class:`tutti.registry.gate.Gate` writes it; nothing, if empty.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ModelVersion:
     facts: Mapping[str, Any]
     source: str
     checksums: Mapping[str, str]
+    gate: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.name}/{self.version}"
@@ -96,6 +99,7 @@ def from_mlflow(entity: Entity, *, aliases: Collection[tuple[str, str, str]]) ->
         facts=json.loads(entity.tags.get(FACTS, "{}")),
         source=entity.source,
         checksums=json.loads(entity.tags.get(FILES, "{}")),
+        gate=json.loads(entity.tags.get(GATE, "{}")),
     )
 
 

@@ -2,7 +2,7 @@
 
 ``log`` costs the training loop a dictionary's copy; a SQLite write costs the thread 6 to 10 ms, at most once a second.
 A server that is away is tried again with growing pauses while the queue fills; a full queue drops figures and says how
-many. Nothing here ever stops a training.
+many. Nothing here ever stops a training, and a server that refuses its first call does not even delay one.
 
 What a run keeps, by convention::
 
@@ -10,6 +10,7 @@ What a run keeps, by convention::
     figures               curves by step
     pictures/loss.png     the loss picture (tutti.training.picture)
     samples/sample.mid    one piece of the finished model, with sample.flac and sample.png of the same piece
+    recipe.yaml, …        any other file, by its path
     bundle/<digest>-…/    the files of a registered version (tutti.registry.versions)
 
 Rank 0 owns the run. The tracker holds a thread, so it is made where it works: :class:`MlflowTracking` is plain values
@@ -65,7 +66,8 @@ class MlflowTracking:
         run_key: hash of inputs, settings and code version; a run with the same key is continued.
         artifacts: URI where the files of a new experiment go; None puts them beside the SQLite file, or where the
             server decides.
-        start_limit_s: how long ``start`` waits for the run to open before the training goes on without its id.
+        start_limit_s: how long ``start`` waits for the first answer before the training goes on without the run's id;
+            a refusal is an answer, so a server that is away costs no more than the greeting.
         finish_limit_s: how long ``finish`` waits for the queue.
     """
 
@@ -73,7 +75,7 @@ class MlflowTracking:
     experiment: str
     run_key: str
     artifacts: str | None = None
-    start_limit_s: float = 30.0
+    start_limit_s: float = 10.0
     finish_limit_s: float = 30.0
 
     def __post_init__(self) -> None:
@@ -99,6 +101,7 @@ class MlflowTracker:
         self._tracking = tracking
         self._backend = Backend(tracking.tracking_uri)
         self._record: RunRecord | None = None
+        self._answered = threading.Event()
         self._opened = threading.Event()
         self._finishing = threading.Event()
         self._abandoned = threading.Event()
@@ -109,19 +112,38 @@ class MlflowTracker:
         self._artifact_bytes = 0
         self._thread: threading.Thread | None = None
         self._failed = False
+        self._cut_off_until_s = 0.0
 
     def start(self, *, parameters: Mapping[str, str | int | float], tags: Mapping[str, str]) -> str:
-        """Open the run of the key, or find it again; its id, or ``untracked`` where MLflow did not answer in time.
+        """Open the run of the key, or find it again; its id, or ``untracked`` where MLflow refuses or is slow.
 
-        The thread goes on trying, so figures of a late server are kept.
+        The thread goes on trying, so what is given meanwhile reaches a late server.
         """
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._carry, args=(dict(parameters), dict(tags)), name="mlflow-tracker", daemon=True
             )
             self._thread.start()
-        self._opened.wait(self._tracking.start_limit_s)
+        self._answered.wait(self._tracking.start_limit_s)
         return self._record.run_id if self._record else UNTRACKED
+
+    def run_id(self, *, limit_s: float) -> str:
+        """The id of the run that ``start`` opens, for who cannot go on without it.
+
+        Args:
+            limit_s: how long to wait for MLflow.
+
+        Raises:
+            PlaceError: MLflow did not open the run in that time.
+        """
+        self._opened.wait(limit_s)
+        if self._record is None:
+            raise PlaceError(
+                f"MLflow at {self._backend.shown} did not open the run of {self._tracking.experiment} within "
+                f"{limit_s:g} s",
+                remedy="start it and try again: what is finished is found",
+            )
+        return self._record.run_id
 
     def log(self, figures: Mapping[str, float], *, step: int) -> None:
         """Queue figures of one step; a full queue, or what is no number, drops them."""
@@ -150,6 +172,10 @@ class MlflowTracker:
             self._artifact_bytes += len(data)
             self._artifacts.append((path, data))
 
+    def cut_off(self, seconds: float) -> None:
+        """Let MLflow be out of reach for some seconds, as an outage would: to try what happens then."""
+        self._cut_off_until_s = time.monotonic() + seconds
+
     def finish(self, *, failed: bool = False) -> None:
         """Deliver what is queued and close the run, within the limit."""
         self._failed = failed
@@ -167,14 +193,17 @@ class MlflowTracker:
 
     def _carry(self, parameters: Mapping[str, str | int | float], tags: Mapping[str, str]) -> None:
         def open_record() -> None:
-            self._record = RunRecord.open(
-                self._backend,
-                experiment=self._tracking.experiment,
-                run_key=self._tracking.run_key,
-                parameters=parameters,
-                tags=tags,
-                artifacts=self._tracking.artifacts,
-            )
+            try:
+                self._record = RunRecord.open(
+                    self._backend,
+                    experiment=self._tracking.experiment,
+                    run_key=self._tracking.run_key,
+                    parameters=parameters,
+                    tags=tags,
+                    artifacts=self._tracking.artifacts,
+                )
+            finally:
+                self._answered.set()
 
         self._attempt(open_record, "opening the run")
         self._opened.set()
@@ -209,6 +238,8 @@ class MlflowTracker:
         waiting = False
         while not self._abandoned.is_set():
             try:
+                if time.monotonic() < self._cut_off_until_s:
+                    raise PlaceError("MLflow is cut off on purpose", remedy="wait", passes=True)
                 action()
             except (PlaceError, OSError) as error:
                 if not waiting:

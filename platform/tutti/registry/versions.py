@@ -4,8 +4,11 @@ A version is made once for a digest: it is tagged with it and looked up before a
 checkpoint again, or after a crash, or twice at once, gives the same version. A version exists only after its files were
 read back and verified, and an alias moves only after they were read back again.
 
-MLflow keeps, for people who look there: tags ``tutti.digest``, ``tutti.files`` (SHA-256 by name) and ``tutti.facts`` on
-a version, and ``tutti.promotions`` on a model: its versions in the order of their promotion, which rollback walks.
+A version is promoted only where it shows what its gate asks (:mod:`tutti.registry.gate`).
+
+MLflow keeps, for people who look there: tags ``tutti.digest``, ``tutti.files`` (SHA-256 by name), ``tutti.facts`` and
+``tutti.gate`` on a version, and ``tutti.promotions`` on a model: its versions in the order of their promotion, which
+rollback walks.
 The files lie under the run that made them, ``bundle/<digest>-<upload>/``: an upload has a folder of its own,
 because stores write in place and another process may be reading back the same model.
 """
@@ -17,6 +20,7 @@ import json
 import tempfile
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +30,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.client import MlflowClient
 from mlflow.utils.validation import MAX_MODEL_REGISTRY_TAG_VALUE_LENGTH
 
-from tutti.errors import InputError, IntegrityError, MissingError
+from tutti.config import build
+from tutti.errors import GateError, InputError, IntegrityError, MissingError
 from tutti.registry.backend import Backend, calling, is_missing
+from tutti.registry.gate import Finding, Gate, findings
 from tutti.registry.model_version import (
     DIGEST,
     FACTS,
     FILES,
+    GATE,
     ModelVersion,
     from_mlflow,
     is_name,
@@ -87,13 +94,17 @@ class Registry:
         cache = root.local_path / "mlflow" / "cache" if root.is_local else Path.home() / ".cache" / "tutti" / "models"
         return cls(backend.tracking_uri, cache=cache)
 
-    def register(self, bundle_folder: Path, *, name: str, run_id: str | None = None) -> ModelVersion:
+    def register(
+        self, bundle_folder: Path, *, name: str, run_id: str | None = None, gate: Gate | None = None
+    ) -> ModelVersion:
         """The version of the bundle in a folder: the one that has its digest, or a new one.
 
         Args:
             bundle_folder: holds the files of :mod:`tutti.models.bundle`.
             name: of the model.
             run_id: the run that trained it; None makes a run to hold the files.
+            gate: what it must show to be promoted; None asks nothing of a new version and leaves that of one that is
+                there.
 
         Raises:
             InputError: the name breaks MLflow's rules.
@@ -107,10 +118,11 @@ class Registry:
             )
         from tutti.registry import files  # brings torch, which listing and promoting by name do without for seconds
 
-        staged = files.stage(bundle_folder)
+        staged = files.stage(bundle_folder, gate=gate)
         known = self._with_digest(name, staged.digest)
         if known:
-            return self._mended(known[0], staged)
+            mended = self._mended(known[0], staged)
+            return mended if gate is None else self.set_gate(mended, gate)
         if run_id is None:
             record = RunRecord.open(
                 self.backend, experiment=name, run_key=f"bundle-{staged.digest}", artifacts=self.artifacts,
@@ -122,7 +134,7 @@ class Registry:
         else:
             source = self._upload(staged, run_id=run_id)
         self._read_back(source=source, digest=staged.digest, checksums=staged.checksums)
-        return self._create(name, staged, source=source, run_id=run_id)
+        return self._create(name, staged, source=source, run_id=run_id, gate=gate or Gate())
 
     def versions(self, name: str | None = None) -> list[ModelVersion]:
         """Versions that Tutti registered, by name, the newest of a name first.
@@ -212,17 +224,57 @@ class Registry:
             raise IntegrityError(f"the card of {version} at {version.source} is missing or damaged: register it again")
         return data.decode()
 
+    def set_gate(self, version: ModelVersion, gate: Gate) -> ModelVersion:
+        """The version with ``gate`` as what it must show from now on; its card keeps the gate it was registered with.
+
+        Raises:
+            PlaceError: MLflow cannot be used.
+        """
+        plain = gate.model_dump(mode="json")
+        if version.gate != plain:
+            with calling(self.backend, f"set the gate of {version}"):
+                self._client.set_model_version_tag(version.name, version.version, GATE, json.dumps(plain))
+        return replace(version, gate=plain)
+
+    def findings(self, version: ModelVersion) -> tuple[Finding, ...]:
+        """Each rule of a version's gate with what the version shows, beside what is in production now.
+
+        Raises:
+            RecipeError: the gate was written by another version of Tutti and asks what this one does not know.
+            PlaceError: MLflow cannot be used.
+        """
+        gate = build(Gate, dict(version.gate), origin=f"the gate of {version}")
+        others = (other for other in self._found(version.name) if other.version != version.version)
+        production = next((other.facts for other in others if PRODUCTION in other.aliases), None)
+        return findings(gate, version.facts, production=production)
+
+    def check_promotable(self, version: ModelVersion) -> None:
+        """Refuse a version that does not show what its gate asks, with every reason.
+
+        Raises:
+            GateError: it does not.
+            RecipeError, PlaceError: as :meth:`findings`.
+        """
+        faults = [str(finding) for finding in self.findings(version) if not finding.holds]
+        if faults:
+            raise GateError(
+                f"{version} does not show what its gate asks ({'; '.join(faults)})",
+                remedy="promote another version, or change the gate in the recipe and run tutti train again",
+            )
+
     def promote(self, name: str, version: str) -> ModelVersion:
-        """Point ``production`` at a version whose files were read back just now.
+        """Point ``production`` at a version that shows what its gate asks and whose files were read back just now.
 
         Raises:
             MissingError: no such model or version.
+            GateError: it does not show what its gate asks; the alias stays where it was.
             IntegrityError: its files are damaged; the alias stays where it was.
             PlaceError: MLflow cannot be used.
         """
         chosen = self.resolve(f"{name}/{version}")
         if PRODUCTION in chosen.aliases:
             return chosen
+        self.check_promotable(chosen)
         return self._point(chosen, promotions=[*self._promotions(name), version])
 
     def previous(self, name: str) -> ModelVersion:
@@ -235,7 +287,7 @@ class Registry:
         return self._before(name)[0]
 
     def rollback(self, name: str) -> ModelVersion:
-        """Point ``production`` back at the version promoted before; again goes back further.
+        """Point ``production`` back at the version promoted before, whatever its gate says; again goes back further.
 
         Raises:
             MissingError: as :meth:`previous`.
@@ -306,9 +358,9 @@ class Registry:
             for name in sorted(there.intersection(names)):
                 mlflow.artifacts.download_artifacts(f"{source}/{name}", dst_path=str(into), tracking_uri=uri)
 
-    def _create(self, name: str, staged: Staged, *, source: str, run_id: str) -> ModelVersion:
+    def _create(self, name: str, staged: Staged, *, source: str, run_id: str, gate: Gate) -> ModelVersion:
         client = self._client
-        tags = _tags(staged)
+        tags = _tags(staged) | {GATE: json.dumps(gate.model_dump(mode="json"))}
         with calling(self.backend, f"register {name}"):
             try:
                 client.create_registered_model(name)
