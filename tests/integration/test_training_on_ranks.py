@@ -1,4 +1,4 @@
-"""DeepSpeed for real, several ranks: the weights of torch alone, and checkpoints that any number of ranks goes on from."""
+"""DeepSpeed for real: the weights of torch alone, and checkpoints that any number of ranks goes on from."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def test_two_ranks_reach_the_weights_of_one(
 def test_a_checkpoint_of_two_ranks_goes_on_with_one_and_with_four(
     sequences: Folder, alone: Path, tmp_path: Path, stage: int
 ) -> None:
-    plan = plan_of(
-        sequences, tmp_path, workers={"min": 1, "max": 4}, strategy="deepspeed", zero_stage=stage, **CHANGES
-    )
+    plan = plan_of(sequences, tmp_path, workers={"min": 1, "max": 4}, strategy="deepspeed", zero_stage=stage, **CHANGES)
     for num_ranks, pause_at in ((2, 2), (1, 3), (4, None)):
         train_on(num_ranks, plan, pause_at=pause_at)
         if pause_at:

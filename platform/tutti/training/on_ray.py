@@ -195,6 +195,8 @@ class _Driver:
         recipe, heard = self._plan.training, watch.heard
         if heard.progress and heard.progress.published_step >= 0:
             self._past = Past()
+        # Word of a lost node comes seconds after its workers fell silent.
+        self._settled_room(workers)
         failure = recognised(_symptoms(error, heard), hung=bool(watch.killed), notice=heard.pause == _NOTICE)
         decision = self._decision(failure, workers)
         if decision.action == Action.RAISE:
