@@ -202,7 +202,6 @@ class JobServer:
 
     def _asked(self, ask: Callable[[], T], *, job_id: str = "") -> T:
         """The one place where the client's errors become Tutti's."""
-        import aiohttp
         from ray.exceptions import AuthenticationError
 
         try:
@@ -211,7 +210,10 @@ class JobServer:
             raise PlaceError(
                 f"the cluster at {self.address} refuses the token ({_first_line(error)})", remedy=_TOKEN_REMEDY
             ) from error
-        except (RuntimeError, OSError, ValueError, aiohttp.ClientError) as error:
+        except Exception as error:
+            # The connection that carries a job's output raises errors of a library that Ray brings along.
+            if not isinstance(error, RuntimeError | OSError | ValueError) and not _is_of(error, "aiohttp"):
+                raise
             if job_id and "status code 404" in str(error):
                 raise MissingError(
                     f"the cluster at {self.address} knows no job {job_id!r}", remedy="`tutti status` lists its jobs"
@@ -248,6 +250,10 @@ def _job(told: Any) -> Job:
         exit_code=told.driver_exit_code,
         message=" ".join((told.message or "").partition(_OUTPUT_AGAIN)[0].split()),
     )
+
+
+def _is_of(error: BaseException, library: str) -> bool:
+    return type(error).__module__.partition(".")[0] == library
 
 
 def _first_line(error: BaseException) -> str:

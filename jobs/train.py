@@ -16,6 +16,7 @@ import torch
 from cluster.embedded import start_embedded_ray
 from jobs import encode, ingest
 from jobs import recipe as recipes
+from jobs.dry_run import explain, model_configuration
 from jobs.recipe import Recipe
 from tutti import lineage, telemetry
 from tutti.dataset import shards
@@ -25,8 +26,6 @@ from tutti.generation.engine import Engine
 from tutti.generation.request import Request
 from tutti.lineage import Dataset
 from tutti.metrics.ngram import CountModel
-from tutti.models.decoder import DecoderConfiguration
-from tutti.models.flavours import configuration_of
 from tutti.registry.runs import SAMPLE_FLAC, SAMPLE_MIDI, SAMPLE_PICTURE, MlflowTracking
 from tutti.registry.versions import ModelVersion, Registry
 from tutti.render.export import finish
@@ -35,7 +34,6 @@ from tutti.telemetry import Reporter, Task
 from tutti.training import on_ray
 from tutti.training.loop import Trainer
 from tutti.training.plan import Plan, Progress
-from tutti.training.recipe import ModelRecipe
 from tutti.training.tracker import Tracking
 
 TRAIN_VERSION = 1
@@ -110,7 +108,7 @@ def _plan(recipe: Recipe, *, works: Dataset, tokens: Dataset, root: Folder) -> P
 
 def _train(plan: Plan, *, tracking: Tracking, reporter: Reporter) -> None:
     plan = replace(plan, baselines=count_baselines(lineage.load(plan.tokens), plan))
-    size = _size(plan.model)
+    size = model_configuration(plan.model)
     reporter.line(
         f"training {plan.name}: {plan.model.family} {plan.model.flavour} of {size.parameters / 1e6:.2f} M parameters · "
         f"{plan.training.steps} steps · {plan.training.workers} workers · {plan.training.strategy}"
@@ -204,34 +202,12 @@ def command(recipe: str, overrides: tuple[str, ...], root: str, tracking_uri: st
         tutti train demo --set training.steps=500 --set model.flavour=small
     """
     read = recipes.read(recipe, overrides=overrides)
-    if dry_run:
-        explain(read)
-        return
     place = Folder(root)
+    if dry_run:
+        explain(read, root=place)
+        return
     place.check_writable()
     registry = Registry.embedded(place, tracking_uri=tracking_uri)
     trained = run(read, root=place, registry=registry, reporter=telemetry.reporter())
     click.echo(f"model: {trained.version} (run: {trained.run.folder.uri})")
     click.echo(f"make it the one that is served: tutti models promote {trained.version.name}/{trained.version.version}")
-
-
-def _size(model: ModelRecipe) -> DecoderConfiguration:
-    """What can be counted of a model before it is made; neither parameters nor FLOPs depend on its longest sequence."""
-    return configuration_of(
-        model.family, model.flavour, vocabulary_size=len(EVENTS), max_tokens=1, dropout=model.dropout
-    )
-
-
-def explain(recipe: Recipe) -> None:
-    """Say what a recipe would do."""
-    size = _size(recipe.model)
-    training = recipe.training
-    tokens = training.steps * training.batch_sequences * training.sequence_tokens
-    flops = size.training_flops_per_token(training.sequence_tokens) * tokens
-    click.echo(f"recipe {recipe.name} · {recipe.digest()}")
-    click.echo(f"sources: {', '.join(recipe.corpus.sources)} · licences: {', '.join(recipe.licences)}")
-    click.echo(f"model: {recipe.model.family} {recipe.model.flavour}, {size.parameters / 1e6:.2f} M parameters")
-    click.echo(
-        f"training: {training.steps} steps of {training.batch_sequences} x {training.sequence_tokens} tokens, "
-        f"{tokens / 1e6:.1f} M in all, {flops / 1e12:.1f} TFLOP, {training.workers} workers, {training.strategy}"
-    )
