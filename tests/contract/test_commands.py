@@ -116,3 +116,21 @@ def test_the_environment_of_the_user_wins() -> None:
             [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=60
         )
         assert done.stdout.splitlines()[-1] == kept
+
+
+def test_a_verb_that_is_stopped_leaves_in_order() -> None:
+    script = (
+        "import os, signal, time, click\n"
+        "from jobs import cli\n"
+        "@click.command()\n"
+        "def slow():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        print('closed', flush=True)\n"
+        "cli.VERBS['slow'] = cli.Verb('slow', '__main__:slow', '')\n"
+        "cli.main(['slow'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "closed\n", "")
