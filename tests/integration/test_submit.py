@@ -84,11 +84,13 @@ def test_a_recipe_of_this_machine_is_followed_on_the_cluster_until_it_is_stopped
     assert stack.environment["AWS_SECRET_ACCESS_KEY"] not in json.dumps(status) + followed.stdout + followed.stderr
 
 
-def test_a_job_that_fails_ends_the_command_that_followed_it_as_it_ended(stack: Stack) -> None:
-    words = ("ingest", "/no/such.mid", "--licence", "CC0-1.0", "--name", "x", "--root", ROOT)
-    done = tutti(stack, "submit", "--follow", "--", *words)
+def test_a_job_that_fails_ends_the_command_that_followed_it_as_it_ended(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "wrong.yaml").write_text("model: {flavour: nano}\n")
+    words = ("train", str(tmp_path / "deep" / "wrong.yaml"), "--root", ROOT)
+    done = tutti(stack, "submit", "--follow", "--working-dir", str(tmp_path), "--", *words)
     assert done.returncode == 2
-    assert "error: source '/no/such.mid' is not there" in done.stdout
+    assert "error: deep/wrong.yaml: name: Field required" in done.stdout
     last = done.stderr.splitlines()[-1]
     assert last == f"{done.stdout.splitlines()[-1]} failed: Job entrypoint command failed with exit code 2"
 
