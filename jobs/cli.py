@@ -9,9 +9,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import click
 
@@ -76,6 +78,9 @@ SECTIONS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         (
             Verb("up", "jobs.stack:up", "Start a local Ray cluster that outlives one command."),
             Verb("down", "jobs.stack:down", "Stop it."),
+            Verb("submit", "jobs.submit:submit", "Run a verb on a cluster, such as train."),
+            Verb("logs", "jobs.submit:logs", "Show what a submitted job wrote."),
+            Verb("stop", "jobs.submit:stop", "End a submitted job in order."),
             Verb("status", "jobs.status:command", "Say what is there and what is running."),
         ),
     ),
@@ -127,7 +132,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    signal.signal(signal.SIGTERM, _interrupted)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _interrupted(*_: object) -> NoReturn:
+    """Leave on SIGTERM, which ends a job, as on Ctrl-C: what is open is closed, and records say so."""
+    raise KeyboardInterrupt
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -20,6 +20,7 @@ from rich.table import Table
 from cluster import processes
 from jobs import catalogue, train
 from jobs import recipe as recipes
+from jobs.dry_run import explain
 from jobs.train import Trained
 from tutti import lineage, telemetry
 from tutti.catalogue.order import Order
@@ -52,11 +53,11 @@ def command(root: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     """
     telemetry.quiet_libraries()
     recipe = recipes.read("demo", overrides=overrides)
+    place = Folder(root)
     if dry_run:
-        train.explain(recipe)
+        explain(recipe, root=place)
         return
     reporter, started_s = telemetry.reporter(), time.monotonic()
-    place = Folder(root)
     place.check_writable()
     registry = Registry.embedded(place)
     trained = train.run(recipe, root=place, registry=registry, reporter=reporter)

@@ -7,14 +7,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from textwrap import shorten
 from typing import Any
 
 import click
 
+from cluster.job_server import ADDRESS, Job, JobServer
 from tutti.dataset.inventory import Found, State, found_below
-from tutti.errors import UserError
+from tutti.errors import IntegrityError, MissingError, UserError
 from tutti.progress import Progress
 from tutti.storage import Folder
+from tutti.training.ledger import Activity, Bill
 from tutti.units import format_bytes, format_seconds
 
 DUPLICATE = "duplicate"
@@ -32,12 +35,13 @@ class Models:
 @click.command(name="status")
 @click.option("--root", default="results", show_default=True, metavar="FOLDER", help="Results.")
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; by default the file below --root.")
+@click.option("--address", envvar=ADDRESS, metavar="URL", help="The dashboard of a cluster whose jobs are listed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
-def command(root: str, tracking_uri: str | None, as_json: bool) -> None:
+def command(root: str, tracking_uri: str | None, address: str | None, as_json: bool) -> None:
     """Say what is there and what is running.
 
     Of each corpus: works, refusals by reason, duplicates, groups of near duplicates. Of a run in progress: how far it
-    is and how long it still takes.
+    is and how long it still takes. Of a training: what it has cost, and what failures have. Of a cluster: its jobs.
 
     \b
     Example:
@@ -45,37 +49,63 @@ def command(root: str, tracking_uri: str | None, as_json: bool) -> None:
     """
     place, now = Folder(root), datetime.now(UTC)
     found = found_below(place, now=now)
-    models, away = _models(place, tracking_uri=tracking_uri)
+    costs = {each.folder.uri: cost_of(each) for each in found if each.kind == "runs"}
+    models, models_fault = _models(place, tracking_uri=tracking_uri)
+    jobs, jobs_fault = _jobs(address)
     if as_json:
         document = {
             "root": place.uri,
-            "datasets": [plain(each, now=now) for each in found],
+            "datasets": [plain(each, now=now, cost=costs.get(each.folder.uri)) for each in found],
             "models": [asdict(model) for model in models],
-            "models_fault": away,
+            "models_fault": models_fault,
+            "jobs": [plain_job(job) for job in jobs],
+            "jobs_fault": jobs_fault,
         }
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
     for each in found:
-        click.echo("\n".join(lines(each, now=now)))
+        click.echo("\n".join(lines(each, now=now, cost=costs.get(each.folder.uri))))
     for model in models:
         production = f"{model.production} in production" if model.production else "none in production"
         click.echo(f"model {model.name} · newest version {model.versions[0]} of {len(model.versions)} · {production}")
-    if away:
-        click.echo(f"models cannot be listed: {away}")
+    for job in jobs:
+        since = age(job.since, now=now) if job.since else "just now"
+        click.echo(f"job {job.id} · {shorten(job.verb, 60)} · {job.state} since {since}")
+    for what, fault in (("models", models_fault), ("jobs", jobs_fault)):
+        if fault:
+            click.echo(f"{what} cannot be listed: {fault}")
     click.echo(_last_line(found, models=models, root=place))
 
 
-def lines(found: Found, *, now: datetime) -> list[str]:
+@dataclass(frozen=True)
+class Cost:
+    """What a run has cost until now; where that cannot be read, why."""
+
+    bill: Bill | None
+    fault: str = ""
+
+
+def cost_of(found: Found) -> Cost:
+    """The bill in a run's folder; runs of an older version have none."""
+    try:
+        return Cost(Bill.read(found.folder))
+    except (IntegrityError, MissingError) as error:
+        return Cost(None, str(error))
+
+
+def lines(found: Found, *, now: datetime, cost: Cost | None = None) -> list[str]:
     """One address: its name and state, and indented what it holds."""
     size = format_bytes(found.size_bytes)
     head = [f"{found.kind}/{found.name}/{found.address}", _state(found, now=now), size]
     told = _progress(found.progress) if found.progress else COUNTS.get(found.kind, _nothing)(found.facts)
+    told += [*_bill(cost.bill), cost.fault] if cost else []
     return [" · ".join(head), *(f"  {line}" for line in (*told, found.fault) if line)]
 
 
-def plain(found: Found, *, now: datetime) -> dict[str, Any]:
+def plain(found: Found, *, now: datetime, cost: Cost | None = None) -> dict[str, Any]:
     """One address as plain values for JSON."""
     progress = found.progress
+    bill = cost.bill if cost else None
     return {
         "kind": found.kind,
         "name": found.name,
@@ -93,8 +123,25 @@ def plain(found: Found, *, now: datetime) -> dict[str, Any]:
             "updated": progress.updated.isoformat(),
             "left_s": progress.left_s(now=now) if found.state == State.RUNNING else None,
         },
-        "fault": found.fault or None,
+        "cost": None
+        if bill is None
+        else {
+            **bill.ledger.to_dict(),
+            "worker_hours": {kind: bill.ledger.worker_seconds(kind=kind) / 3600 for kind in bill.ledger.kinds},
+            "lost_worker_seconds": bill.ledger.lost_seconds,
+            "price": bill.price,
+            "currency": bill.prices.currency,
+            "tokens": bill.tokens,
+            "tokens_per_unit": bill.tokens_per_unit,
+        },
+        "fault": found.fault or (cost.fault if cost else "") or None,
     }
+
+
+def plain_job(job: Job) -> dict[str, Any]:
+    """One job as plain values for JSON."""
+    since = job.since.isoformat() if job.since else None
+    return {"id": job.id, "verb": job.verb, "state": str(job.state), "since": since, "exit_code": job.exit_code}
 
 
 def _state(found: Found, *, now: datetime) -> str:
@@ -122,8 +169,32 @@ def age(moment: datetime, *, now: datetime) -> str:
 
 def _progress(progress: Progress) -> list[str]:
     share = f" ({100 * progress.done / progress.files:.0f} %)" if progress.files else ""
-    done = f"{progress.done:,} of {progress.files:,} files{share} · {progress.works:,} works"
-    return [done, _refused(progress.refusals), f"process {progress.pid} on {progress.host}"]
+    done = f"{progress.done:,} of {progress.files:,} {progress.unit}{share}"
+    figures = " · ".join(f"{_short(value)} {name.replace('_per_', '/')}" for name, value in progress.figures.items())
+    counted = f"{progress.works:,} works" if progress.unit == "files" else ""
+    told = " · ".join(filter(None, (done, counted, figures)))
+    return [told, _refused(progress.refusals), f"process {progress.pid} on {progress.host}"]
+
+
+def _bill(bill: Bill | None) -> list[str]:
+    """What a run has cost: time by kind of worker and its price, then what of it failures threw away."""
+    if bill is None:
+        return []
+    ledger, currency = bill.ledger, bill.prices.currency
+    per_unit = bill.tokens_per_unit
+    spent = [f"{_short(ledger.worker_seconds(kind=kind) / 3600)} {kind} worker-hours" for kind in ledger.kinds]
+    priced = _figures((f"{{:,.2f}} {currency}", bill.price or None), (f"{{:,.0f}} tokens per {currency}", per_unit))
+    lost_price = ledger.price(bill.prices, activity=Activity.LOST)
+    lost = _figures(
+        ("{:,} restarts" if ledger.restarts > 1 else "{} restart", ledger.restarts or None),
+        ("{} of worker time lost to failures", _time(ledger.lost_seconds or None)),
+        (f"{{:,.2f}} {currency} lost", lost_price or None),
+    )
+    return [" · ".join(filter(None, (*spent, priced))), lost]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _works(facts: Mapping[str, Any]) -> list[str]:
@@ -212,6 +283,16 @@ def _last_line(found: Sequence[Found], *, models: Sequence[Models], root: Folder
     parts = [f"{states[state]} {state}" for state in State if states[state]]
     parts += [f"{len(models)} model{'' if len(models) == 1 else 's'}"] if models else []
     return f"{', '.join(parts) or 'nothing yet'} below {root.uri}"
+
+
+def _jobs(address: str | None) -> tuple[list[Job], str]:
+    """Jobs of the cluster, if one is known, and why they cannot be listed."""
+    if not address:
+        return [], ""
+    try:
+        return JobServer(address).jobs(), ""
+    except UserError as error:
+        return [], str(error)
 
 
 def _models(root: Folder, *, tracking_uri: str | None) -> tuple[list[Models], str]:

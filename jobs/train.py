@@ -20,6 +20,7 @@ import yaml
 from cluster.embedded import start_embedded_ray
 from jobs import encode, ingest
 from jobs import recipe as recipes
+from jobs.dry_run import explain, model_configuration
 from jobs.recipe import Recipe
 from tutti import lineage, telemetry
 from tutti.dataset import packing, shards
@@ -30,8 +31,6 @@ from tutti.generation.request import Request
 from tutti.lineage import Dataset
 from tutti.metrics.ngram import CountModel
 from tutti.models.bundle import Bundle
-from tutti.models.decoder import DecoderConfiguration
-from tutti.models.flavours import configuration_of
 from tutti.registry.runs import SAMPLE_FLAC, SAMPLE_MIDI, SAMPLE_PICTURE, MlflowTracking
 from tutti.registry.versions import ModelVersion, Registry
 from tutti.render.export import finish
@@ -43,7 +42,6 @@ from tutti.training.ledger import Ledger
 from tutti.training.loop import Trainer
 from tutti.training.plan import Attempt, NoSignals, Outcome, Plan, Progress
 from tutti.training.ranks import Ranks
-from tutti.training.recipe import ModelRecipe
 from tutti.training.tracker import Tracking
 
 TRAIN_VERSION = 2
@@ -51,8 +49,6 @@ TRAIN_VERSION = 2
 _TERMINATED = 143
 _DATA_FACTS = ("works", "notes", "tokens", "splits", "licences", "collections", "programs")
 SAMPLE = Request(length=20.0, seed=0)
-RUN_OPENS_WITHIN_S = 120.0
-"""How long a finished training waits for an MLflow that is away, to be registered."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +146,7 @@ def _plan(recipe: Recipe, *, works: Dataset, tokens: Dataset, sequences: Dataset
 
 def _train(plan: Plan, *, tokens: Dataset, tracking: Tracking, reporter: Reporter, faults: tuple[Fault, ...]) -> None:
     plan = replace(plan, baselines=count_baselines(tokens, plan))
-    size = _size(plan.model)
+    size = model_configuration(plan.model)
     reporter.line(
         f"training {plan.name}: {plan.model.family} {plan.model.flavour} of {size.parameters / 1e6:.2f} M parameters · "
         f"{plan.training.steps} steps · {plan.training.workers} workers · {plan.training.strategy}"
@@ -237,17 +233,16 @@ def _registered(
     known = registry.with_digest(recipe.name, dataset.facts["digest"])
     if known is not None:
         reporter.line(f"registry: found {known} · {known.digest[:12]}")
-        return registry.set_gate(known, recipe.gate)
+        return known
     with _bundle_folder(dataset) as folder:
         tracker = tracking.open()
-        tracker.start(parameters={}, tags={})
+        run_id = tracker.start(parameters={}, tags={})
         piece = Engine.load(folder).generate([SAMPLE])[0]
         finished = finish(piece.score, formats=("midi", "flac", "png"), title=f"{recipe.name}: sample")
         for path, suffix in ((SAMPLE_MIDI, "mid"), (SAMPLE_FLAC, "flac"), (SAMPLE_PICTURE, "png")):
             tracker.artifact(path, finished.files[suffix])
-        run_id = tracker.run_id(limit_s=RUN_OPENS_WITHIN_S)
         tracker.finish()
-        version = registry.register(folder, name=recipe.name, run_id=run_id, gate=recipe.gate)
+        version = registry.register(folder, name=recipe.name, run_id=run_id)
     reporter.line(f"registry: {version} · {version.digest[:12]}")
     return version
 
@@ -295,34 +290,12 @@ def command(
     """
     faults = tuple(parse(text) for text in fault_texts)
     read = recipes.read(recipe, overrides=overrides)
-    if dry_run:
-        explain(read)
-        return
     place = Folder(root)
+    if dry_run:
+        explain(read, root=place)
+        return
     place.check_writable()
     registry = Registry.embedded(place, tracking_uri=tracking_uri)
     trained = run(read, root=place, registry=registry, reporter=telemetry.reporter(), faults=faults)
     click.echo(f"model: {trained.version} (run: {trained.run.folder.uri})")
     click.echo(f"make it the one that is served: tutti models promote {trained.version.name}/{trained.version.version}")
-
-
-def _size(model: ModelRecipe) -> DecoderConfiguration:
-    """What can be counted of a model before it is made; neither parameters nor FLOPs depend on its longest sequence."""
-    return configuration_of(
-        model.family, model.flavour, vocabulary_size=len(EVENTS), max_tokens=1, dropout=model.dropout
-    )
-
-
-def explain(recipe: Recipe) -> None:
-    """Say what a recipe would do."""
-    size = _size(recipe.model)
-    training = recipe.training
-    tokens = training.steps * training.batch_sequences * training.sequence_tokens
-    flops = size.training_flops_per_token(training.sequence_tokens) * tokens
-    click.echo(f"recipe {recipe.name} · {recipe.digest()}")
-    click.echo(f"sources: {', '.join(recipe.corpus.sources)} · licences: {', '.join(recipe.licences)}")
-    click.echo(f"model: {recipe.model.family} {recipe.model.flavour}, {size.parameters / 1e6:.2f} M parameters")
-    click.echo(
-        f"training: {training.steps} steps of {training.batch_sequences} x {training.sequence_tokens} tokens, "
-        f"{tokens / 1e6:.1f} M in all, {flops / 1e12:.1f} TFLOP, {training.workers} workers, {training.strategy}"
-    )

@@ -40,6 +40,8 @@ class Progress:
         started, updated: when the run began and when it last said so; with a time zone.
         pid, host: the process that drives the run.
         failure: why it ended without a result; empty while it runs, and after a kill.
+        unit: what ``files`` and ``done`` count: files, or the steps of a training.
+        figures: what else is worth telling, by name, such as ``tokens_per_s``.
     """
 
     verb: str
@@ -52,12 +54,16 @@ class Progress:
     pid: int
     host: str
     failure: str = ""
+    unit: str = "files"
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def begun(cls, verb: str, *, files: int) -> Progress:
+    def begun(cls, verb: str, *, files: int, unit: str = "files") -> Progress:
         """Of a run that this process begins now."""
         now = datetime.now(UTC)
-        return cls(verb, files, 0, 0, {}, started=now, updated=now, pid=os.getpid(), host=socket.gethostname())
+        return cls(
+            verb, files, 0, 0, {}, started=now, updated=now, pid=os.getpid(), host=socket.gethostname(), unit=unit
+        )
 
     def write(self, folder: Folder) -> None:
         """Put the record into the dataset's folder, whole or not at all.
@@ -90,7 +96,8 @@ class Progress:
             raise ValueError("a time without its zone")
         # A later version may write more; what is here must be there.
         known = {each.name: document[each.name] for each in fields(cls) if each.name in document}
-        return cls(**{**known, **moments, "refusals": dict(document["refusals"])})
+        mappings = {"refusals": dict(document["refusals"]), "figures": dict(document.get("figures", {}))}
+        return cls(**{**known, **moments, **mappings})
 
     def is_alive(self, *, now: datetime) -> bool:
         """Whether the run goes on: its process is there or, on another machine, spoke within the last minute."""
@@ -128,16 +135,31 @@ class Record:
     def __post_init__(self) -> None:
         self._write()
 
-    def update(self, *, done: int, works: int, refusals: Mapping[str, int]) -> None:
+    def update(
+        self,
+        *,
+        done: int,
+        works: int = 0,
+        refusals: Mapping[str, int] | None = None,
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
         """Say how far the run is; written every :data:`WRITE_EVERY_S` at most, so it may be called for each input.
 
         Args:
             done: inputs dealt with since the start.
             works: works among them.
             refusals: refusals among them by reason.
+            figures: what else is worth telling, by name.
         """
         now = datetime.now(UTC)
-        self.progress = replace(self.progress, done=done, works=works, refusals=dict(refusals), updated=now)
+        self.progress = replace(
+            self.progress,
+            done=done,
+            works=works,
+            refusals=dict(refusals or {}),
+            figures=dict(figures or {}),
+            updated=now,
+        )
         if (now - self._written).total_seconds() >= WRITE_EVERY_S:
             self._write()
 
@@ -152,7 +174,7 @@ class Record:
 
 
 @contextmanager
-def recorded(folder: Folder, *, verb: str, files: int) -> Iterator[Record]:
+def recorded(folder: Folder, *, verb: str, files: int, unit: str = "files") -> Iterator[Record]:
     """Keep a record of progress while the block runs: publish the dataset within it.
 
     The record is removed where the block ends well, and says why where it does not.
@@ -160,10 +182,12 @@ def recorded(folder: Folder, *, verb: str, files: int) -> Iterator[Record]:
     Raises:
         PlaceError: the folder cannot be written.
     """
-    record = Record(folder, Progress.begun(verb, files=files))
+    record = Record(folder, Progress.begun(verb, files=files, unit=unit))
     try:
         yield record
     except BaseException as error:
-        record.fail("interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__)
+        # Ray's own way of leaving on SIGTERM is SystemExit.
+        was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        record.fail("interrupted" if was_stopped else str(error) or type(error).__name__)
         raise
     folder.delete(PROGRESS)

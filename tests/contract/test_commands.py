@@ -46,7 +46,7 @@ def test_help_has_an_example(verb: str) -> None:
         assert f"tutti {verb}" in help_text.partition("Example")[2], words
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS.keys() - {"corpus", "models", "serve", "status"}))
+@pytest.mark.parametrize("verb", sorted(VERBS.keys() - {"corpus", "logs", "models", "serve", "status"}))
 def test_a_verb_that_writes_can_say_what_it_would_do(verb: str) -> None:
     assert any("--dry-run" in parameter.opts for parameter in commands(verb)[verb].params)
 
@@ -116,3 +116,21 @@ def test_the_environment_of_the_user_wins() -> None:
             [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=60
         )
         assert done.stdout.splitlines()[-1] == kept
+
+
+def test_a_verb_that_is_stopped_leaves_in_order() -> None:
+    script = (
+        "import os, signal, time, click\n"
+        "from jobs import cli\n"
+        "@click.command()\n"
+        "def slow():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        print('closed', flush=True)\n"
+        "cli.VERBS['slow'] = cli.Verb('slow', '__main__:slow', '')\n"
+        "cli.main(['slow'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "closed\n", "")

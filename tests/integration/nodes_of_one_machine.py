@@ -50,7 +50,7 @@ class Story:
         yield self
 
     def update(self, done: float, **_: Any) -> None:
-        if self._lost and not self._brought and done > 12:
+        if self._lost and not self._brought and done > 28:
             self._brought = True
             # Not add_node: it sets signals, which only the main thread may, and that one trains.
             command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
@@ -73,7 +73,7 @@ def train(plan: Plan) -> None:
             cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         on_ray._GROW_AFTER_S = 1.0
-        faults = (parse("node_lost@step=10,rank=1"),)
+        faults = (parse("node_lost@step=25,rank=1"),)
         story = Story(cluster)
         on_ray.run(plan, tracking=NoTracking(), reporter=story, faults=faults)
         if story.newcomer is not None:

@@ -17,9 +17,10 @@ from jobs.status import age
 from tests.music import tokens_dataset, works_table
 from tutti import lineage
 from tutti.lineage import Dataset
-from tutti.progress import Progress
+from tutti.progress import Progress, recorded
 from tutti.storage import Folder
 from tutti.tables import REFUSALS, to_parquet, to_table
+from tutti.training.ledger import Activity, Ledger, Prices
 
 NOW = datetime(2026, 11, 3, 12, tzinfo=UTC)
 REFUSED = [
@@ -213,3 +214,44 @@ def test_status_of_every_kind_of_dataset_and_of_models(tmp_path: Path) -> None:
 )
 def test_age_is_in_one_unit(passed: timedelta, said: str) -> None:
     assert age(NOW - passed, now=NOW) == said
+
+
+def ledger_of_a_failure() -> Ledger:
+    """Four GPU workers for an hour, of which a failure took six minutes."""
+    saved = Ledger().charged(Activity.TRAIN, kind="gpu", workers=4, seconds=3240)
+    return saved.charged(Activity.TRAIN, kind="gpu", workers=4, seconds=360).lost_since(saved).restarted()
+
+
+def test_a_training_is_told_with_its_steps_its_speed_and_its_cost(tmp_path: Path) -> None:
+    run = Folder(str(tmp_path)) / "runs" / "bach" / "a"
+    with recorded(run, verb="train", files=240, unit="steps") as record:
+        record.update(done=60, figures={"tokens_per_s": 12_345.6})
+        record.fail("node lost")
+        prices = Prices(currency="CHF", worker_hour={"gpu": 2.5})
+        ledger_of_a_failure().write(run, prices=prices, tokens=20_000_000)
+        head, steps, _, cost, lost, last = typed(status.command, "--root", str(tmp_path))
+        (told,) = json.loads("\n".join(typed(status.command, "--root", str(tmp_path), "--json")))["datasets"]
+    assert head.startswith("runs/bach/a · train stopped 0s ago (node lost); the same command goes on")
+    assert steps == "  60 of 240 steps (25 %) · 12,346 tokens/s"
+    assert cost == "  4 gpu worker-hours · 10.00 CHF · 2,000,000 tokens per CHF"
+    assert lost == "  1 restart · 24m00s of worker time lost to failures · 1.00 CHF lost"
+    assert last == f"1 stopped below {tmp_path}"
+    assert told["cost"]["worker_hours"] == {"gpu": 4.0}
+    assert told["cost"]["lost_worker_seconds"] == 1440
+    assert (told["cost"]["price"], told["cost"]["currency"], told["cost"]["tokens_per_unit"]) == (10.0, "CHF", 2e6)
+
+
+def test_a_training_that_costs_nothing_tells_its_time_alone_and_damage_is_told(tmp_path: Path) -> None:
+    runs = Folder(str(tmp_path)) / "runs" / "bach"
+    Ledger().charged(Activity.TRAIN, kind="cpu", workers=2, seconds=90).write(runs / "a", prices=Prices(), tokens=1)
+    (runs / "b").write("ledger.json", b"{")
+    _, cost, _, fault, _ = typed(status.command, "--root", str(tmp_path))
+    assert cost == "  0.05 cpu worker-hours"
+    assert fault == f"  {(runs / 'b').uri}/ledger.json is not a ledger (JSONDecodeError)"
+
+
+def test_jobs_that_cannot_be_listed_hide_nothing_else(tmp_path: Path, free_port: int) -> None:
+    works_dataset(Folder(str(tmp_path)))
+    lines = typed(status.command, "--root", str(tmp_path), "--address", f"http://127.0.0.1:{free_port}")
+    assert lines[-2].startswith(f"jobs cannot be listed: no job server answers at http://127.0.0.1:{free_port} within")
+    assert lines[-1] == f"1 finished below {tmp_path}"

@@ -34,7 +34,8 @@ def run_of(**changes: object) -> Progress:
     made=st.builds(
         Progress,
         verb=st.text(), files=COUNTS, done=COUNTS, works=COUNTS, refusals=st.dictionaries(st.text(), COUNTS),
-        started=MOMENTS, updated=MOMENTS, pid=COUNTS, host=st.text(), failure=st.text(),
+        started=MOMENTS, updated=MOMENTS, pid=COUNTS, host=st.text(), failure=st.text(), unit=st.text(),
+        figures=st.dictionaries(st.text(), st.floats(allow_nan=False)),
     )
 )  # fmt: skip
 def test_what_was_written_is_read(made: Progress) -> None:
@@ -126,6 +127,22 @@ def test_a_run_that_fails_says_why_and_how_far_it_came(tmp_path: Path) -> None:
     left = Progress.read(folder)
     assert left is not None
     assert (left.done, left.failure, left.is_alive(now=left.updated)) == (2, "disk full", False)
+
+
+@pytest.mark.parametrize("ends", [KeyboardInterrupt(), SystemExit(15)])
+def test_a_run_that_is_stopped_says_so(tmp_path: Path, ends: BaseException) -> None:
+    folder = Folder(str(tmp_path))
+
+    def stopped() -> None:
+        with recorded(folder, verb="train", files=240, unit="steps") as record:
+            record.update(done=60, figures={"tokens_per_s": 1e4})
+            raise ends
+
+    with pytest.raises(type(ends)):
+        stopped()
+    left = Progress.read(folder)
+    assert left is not None
+    assert (left.unit, left.done, left.figures, left.failure) == ("steps", 60, {"tokens_per_s": 1e4}, "interrupted")
 
 
 def test_many_updates_are_few_writes(tmp_path: Path) -> None:
