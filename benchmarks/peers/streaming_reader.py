@@ -7,9 +7,11 @@ each line with the tokens a second of an epoch from a new dataset object, one JS
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import json
 import sys
 import time
+import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,27 @@ from typing import Any
 import numpy as np
 
 
+def without_torchvision() -> None:
+    """Let Streaming be imported where torchvision cannot be: its wheel on PyPI is for torch with CUDA.
+
+    Streaming's pictures alone use it.
+    """
+    names: dict[str, tuple[str, ...]] = {
+        "torchvision": (),
+        "torchvision.datasets": ("VisionDataset", "CIFAR10"),
+        "torchvision.transforms": (),
+        "torchvision.transforms.functional": ("to_tensor",),
+    }
+    for name, members in names.items():
+        module = sys.modules[name] = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        for member in members:
+            setattr(module, member, type(member, (), {}))
+
+
 def main() -> None:
     """Write, then read as often as is asked for."""
+    without_torchvision()
     folder, rows, row_tokens, batch = Path(sys.argv[1]), *(int(number) for number in sys.argv[2:5])
     streaming: Any = importlib.import_module("streaming")
     data: Any = importlib.import_module("torch.utils.data")

@@ -28,7 +28,7 @@ from tutti.tables import SEQUENCES, from_parquet
 
 SEQUENCE_TOKENS = 96
 AUGMENTATION = Augmentation(most_semitones=5, control_dropout=0.3)
-FROZEN_BATCHES = "7cfa9fad5275b7f8"
+FROZEN_BATCHES = "5a1a7a5e0ab7bc10"
 _COLUMNS = ("inputs_BT", "targets_BT", "segments_BT")
 
 

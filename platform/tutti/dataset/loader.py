@@ -150,7 +150,7 @@ class Loader:
     def stream(self, numbers: Iterable[int], *, first: int, stop: int) -> Iterator[Batch]:
         """What :meth:`batch` gives for each number, put together by a thread before it is asked for.
 
-        Closing the iterator ends the thread.
+        Closing the iterator ends the thread; where that waits for storage that is away, :meth:`close` does.
         """
         left, planned, ready = iter(numbers), deque[_Rows](), deque[Future[Batch]]()
         pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
@@ -162,7 +162,7 @@ class Loader:
                     return
                 yield ready.popleft().result()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def in_order(self, *, rank: int, num_ranks: int, rows: int) -> Iterator[Batch]:
         """Every sequence once, without augmentation, divided among ranks: what a validation reads.

@@ -33,8 +33,8 @@ MIXTURE_PERIOD = 2**16
 """Places over which the shares of a mixture are exact, and the finest share that it can hold."""
 SHUFFLE_BLOCKS = 64
 """Blocks of all sources together that are shuffled at once: 64 MiB of tokens."""
-LEAST_SHUFFLE_BLOCKS = 8
-"""Of each source, however small its share."""
+LEAST_SHUFFLE_BLOCKS = 2
+"""Of each source, however small its share: so that 64 of them still fit a loader's cache."""
 
 _ROUNDS = 4
 _ONE = np.uint64(1)
