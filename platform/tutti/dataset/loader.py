@@ -82,7 +82,8 @@ class Loader:
         augmentation: what may change in a piece each time it is seen.
         mixture: shares of the source collections by name; without one, every sequence comes once an epoch.
         cache_bytes: most memory of blocks that are held; what is being read (:data:`READERS` blocks of 1 MiB) comes on
-            top. Less than two windows of :data:`tutti.dataset.order.SHUFFLE_BLOCKS` has blocks read again and again.
+            top. Below two windows of :data:`tutti.dataset.order.SHUFFLE_BLOCKS` nothing is read ahead of its batches,
+            below one the same blocks are read again and again.
         patience_s: how long storage that is away is waited for.
         shuffle_blocks: blocks that are shuffled at once; another number is another order.
 
