@@ -33,11 +33,18 @@ def generator(root: int, *names: str | int) -> np.random.Generator:
 
 def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """SplitMix64's bijective finaliser, element by element."""
+    if np.ndim(values):
+        return _mixed(values)
+    # Of a single number numpy would warn that it wraps.
     with np.errstate(over="ignore"):
-        mixed = values + _GOLDEN
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_A
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_B
-        return mixed ^ (mixed >> np.uint64(31))
+        return _mixed(values)
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mixed = values + _GOLDEN
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_A
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_B
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def uniform_at(seeds: NDArray[np.uint64], counter: NDArray[np.uint64] | int) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ from tutti.tables import SEQUENCES, from_parquet
 
 SEQUENCE_TOKENS = 96
 AUGMENTATION = Augmentation(most_semitones=5, control_dropout=0.3)
-FROZEN_BATCHES = "e4fc2613948074b1"
+FROZEN_BATCHES = "5a1a7a5e0ab7bc10"
 _COLUMNS = ("inputs_BT", "targets_BT", "segments_BT")
 
 

@@ -14,7 +14,7 @@ from tutti.errors import RecipeError
 _seeds = st.integers(0, 2**62)
 _sources = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 9)), min_size=1, max_size=6)
 FROZEN = [6, 0, 2, 8, 4, 7, 9, 3, 5, 1]
-FROZEN_PLACES = [(1, 0, 27), (1, 0, 6), (1, 0, 2), (0, 0, 18), (1, 0, 5), (1, 0, 14)]
+FROZEN_PLACES = [(1, 0, 18), (1, 0, 19), (1, 0, 22), (0, 0, 4), (1, 0, 20), (1, 0, 23)]
 
 
 def sources_of(drawn: list[tuple[int, int]]) -> list[Source]:

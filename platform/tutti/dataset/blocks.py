@@ -172,7 +172,7 @@ class Blocks:
         data = self._bytes(stretch)
         blocks = min(self.sources[source].blocks - file * self._file_blocks, self._file_blocks)
         end = self._end(source, file, begin + blocks)
-        reader = pq.ParquetFile(pa.PythonFile(_Window(data, stretch.start), mode="r"), metadata=end)
+        reader = pq.ParquetFile(pa.PythonFile(_Window(data, stretch.start), mode="r"), metadata=end, pre_buffer=False)
         return Packed.from_table(reader.read_row_group(number, columns=self._columns, use_threads=False))
 
     def held_at_once(self, window_blocks: Sequence[int]) -> int:
@@ -229,10 +229,10 @@ class _Window(io.RawIOBase):
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: size}[whence]
         return self._at
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1) -> bytes | memoryview:
         stop = self._start + len(self._data) if size < 0 else self._at + size
         # Arrow looks for a file's end in its last 64 KiB, most of which it then does not use.
         before = bytes(max(min(stop, self._start) - self._at, 0))
         data = self._data[max(self._at - self._start, 0) : max(stop - self._start, 0)]
         self._at += len(before) + len(data)
-        return before + data
+        return before + data if before else data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
@@ -46,19 +46,20 @@ class Cache(Generic[K, V]):
                 if key not in self._held:
                     self._begun(key)
 
-    def get(self, key: K) -> V:
-        """The value of a key, waited for if need be.
+    def get(self, keys: Sequence[K]) -> list[V]:
+        """The value of each key, waited for if need be.
 
         Raises:
             Exception: whatever ``read`` raised; the next who asks has it read again.
         """
+        found: list[V | Future[V]] = []
         with self._lock:
-            found = self._held.get(key)
-            if found is not None:
-                self._held.move_to_end(key)
-                return found
-            reading = self._begun(key)
-        return reading.result()
+            for key in keys:
+                held = self._held.get(key)
+                if held is not None:
+                    self._held.move_to_end(key)
+                found.append(self._begun(key) if held is None else held)
+        return [value.result() if isinstance(value, Future) else value for value in found]
 
     def close(self) -> None:
         """Read nothing more, and end the threads."""

@@ -31,8 +31,8 @@ CACHE_BYTES = 2**28
 """Two windows of blocks and some: the one in use and the next."""
 READERS = 8
 PATIENCE_S = 600.0
-# Batches whose order is found at once, and that are put together before they are asked for.
-_PLANNED, _READY = 32, 8
+# Rows whose order is found at once; batches that are put together before they are asked for.
+_PLANNED_ROWS, _READY = 2**11, 8
 _NO_SEQUENCE = -1
 
 
@@ -82,7 +82,8 @@ class Loader:
         augmentation: what may change in a piece each time it is seen.
         mixture: shares of the source collections by name; without one, every sequence comes once an epoch.
         cache_bytes: most memory of blocks that are held; what is being read (:data:`READERS` blocks of 1 MiB) comes on
-            top. Less than two windows of :data:`tutti.dataset.order.SHUFFLE_BLOCKS` has blocks read again and again.
+            top. Below two windows of :data:`tutti.dataset.order.SHUFFLE_BLOCKS` nothing is read ahead of its batches,
+            below one the same blocks are read again and again.
         patience_s: how long storage that is away is waited for.
         shuffle_blocks: blocks that are shuffled at once; another number is another order.
 
@@ -150,7 +151,7 @@ class Loader:
     def stream(self, numbers: Iterable[int], *, first: int, stop: int) -> Generator[Batch]:
         """What :meth:`batch` gives for each number, put together by a thread before it is asked for.
 
-        Closing the iterator ends the thread.
+        Closing the iterator ends the thread; where that waits for storage that is away, :meth:`close` does.
         """
         left, planned, ready = iter(numbers), deque[_Rows](), deque[Future[Batch]]()
         pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
@@ -162,7 +163,7 @@ class Loader:
                     return
                 yield ready.popleft().result()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def in_order(self, *, rank: int, num_ranks: int, rows: int) -> Iterator[Batch]:
         """Every sequence once, without augmentation, divided among ranks: what a validation reads.
@@ -190,7 +191,7 @@ class Loader:
 
     def _plan(self, numbers: Iterator[int], planned: deque[_Rows], *, first: int, stop: int) -> bool:
         """Find the order of some batches and have their blocks read; False where there are no more."""
-        some = list(islice(numbers, _PLANNED))
+        some = list(islice(numbers, max(_PLANNED_ROWS // (stop - first), 1)))
         if not some:
             return False
         positions = np.concatenate([self._positions(number, first=first, stop=stop) for number in some])
@@ -215,18 +216,18 @@ class Loader:
 
     def _assembled(self, rows: _Rows, augmentation: Augmentation | None = None) -> Batch:
         """The rows, put together from their blocks."""
-        blocks, within = np.divmod(rows.sequence, self._block_sequences)
-        parts, real = [], rows.sequence != _NO_SEQUENCE
-        for source, block, row in zip(
-            rows.source[real].tolist(), blocks[real].tolist(), within[real].tolist(), strict=True
-        ):
-            parts.append((self.cache.get((source, block)), row))
+        real = rows.sequence[rows.sequence != _NO_SEQUENCE]
+        blocks, within = np.divmod(real, self._block_sequences)
+        keys = list(zip(rows.source[: len(real)].tolist(), blocks.tolist(), strict=True))
+        distinct = list(dict.fromkeys(keys))
+        found = dict(zip(distinct, self.cache.get(distinct), strict=True))
+        parts = [(found[key], row) for key, row in zip(keys, within.tolist(), strict=True)]
         held = _gathered(parts, with_lasts=self._augmentation is None)
         if augmentation:
             held = self._augmented(held, rows)
         if self._augmentation:
             held = held.without_lasts()
-        return _laid(held, num_rows=len(real), sequence_tokens=self.sequence_tokens)
+        return _laid(held, num_rows=len(rows.sequence), sequence_tokens=self.sequence_tokens)
 
     def _augmented(self, held: Packed, rows: _Rows) -> Packed:
         starts = np.concatenate(([0], np.cumsum(held.lengths, dtype=np.int64)))
@@ -234,7 +235,7 @@ class Loader:
             Sequences(held.tokens, starts),
             self._augmentation or Augmentation(),
             seed=self._seed,
-            epochs=np.repeat(rows.epoch, held.counts),
+            epochs=np.repeat(rows.epoch[: len(held)], held.counts),
             samples=held.pieces,
         )
         return Packed.of(changed.tokens, lengths=changed.lengths, pieces=held.pieces, counts=held.counts)
@@ -242,53 +243,51 @@ class Loader:
 
 def _gathered(parts: list[tuple[Packed, int]], *, with_lasts: bool) -> Packed:
     """Single sequences of several blocks, one after the other."""
-    tokens, lengths, others, counts = [], [], [], []
+    tokens, lengths = [np.empty(0, dtype=np.uint16)], [np.empty(0, dtype=np.int32)]
+    lasts, pieces, counts = [np.empty(0, dtype=np.uint16)], [np.empty(0, dtype=np.int64)], []
     for block, row in parts:
-        begin, end = block.piece_starts[row], block.piece_starts[row + 1]
-        tokens.append(block.tokens[block.token_starts[row] : block.token_starts[row + 1]])
+        begin, end = block.piece_starts[row : row + 2].tolist()
+        start, stop = block.token_starts[row : row + 2].tolist()
+        tokens.append(block.tokens[start:stop])
         lengths.append(block.lengths[begin:end])
-        others.append((block.lasts if with_lasts else block.pieces)[begin:end])
+        if with_lasts:
+            lasts.append(block.lasts[begin:end])
+        else:
+            pieces.append(block.pieces[begin:end])
         counts.append(end - begin)
-    none = np.empty(0, dtype=np.int64)
-    packed = Packed.of(
-        np.concatenate([*tokens, none[:0].astype(np.uint16)]),
-        lengths=np.concatenate([*lengths, none.astype(np.int32)]),
-        pieces=none if with_lasts or not others else np.concatenate(others),
+    return Packed.of(
+        np.concatenate(tokens),
+        lengths=np.concatenate(lengths),
+        pieces=np.concatenate(pieces),
         counts=np.array(counts, dtype=np.int64),
+        lasts=np.concatenate(lasts),
     )
-    if not with_lasts:
-        return packed
-    lasts = np.concatenate([*others, none.astype(np.uint16)])
-    return Packed(packed.tokens, packed.lengths, none, packed.piece_starts, packed.token_starts, lasts)
 
 
 def _laid(held: Packed, *, num_rows: int, sequence_tokens: int) -> Batch:
     """Sequences whose last tokens were set apart, as rows; rows beyond them are padding."""
     shape = (num_rows, sequence_tokens)
-    inputs = np.full(shape, PAD, dtype=np.uint16)
     used = np.diff(held.token_starts)
-    full = len(used) == num_rows and bool((used == sequence_tokens).all())
-    if full:
-        inputs[:] = held.tokens.reshape(shape)
+    is_full = len(held.tokens) == num_rows * sequence_tokens
+    if is_full:
+        inputs = held.tokens.reshape(shape)
     else:
-        for row, (start, stop) in enumerate(
-            zip(held.token_starts[:-1].tolist(), held.token_starts[1:].tolist(), strict=True)
-        ):
-            inputs[row, : stop - start] = held.tokens[start:stop]
-    # Where each piece ends in the rows, flat: its row's begin, and all of its row up to its end.
+        inputs = np.full(shape, PAD, dtype=np.uint16)
+        stops = held.token_starts[1:].tolist()
+        for row, (stop, size) in enumerate(zip(stops, used.tolist(), strict=True)):
+            inputs[row, :size] = held.tokens[stop - size : stop]
     ends = np.cumsum(held.lengths, dtype=np.int64)
     row_of_piece = np.repeat(np.arange(len(held)), held.counts)
-    at = row_of_piece * sequence_tokens + ends - held.token_starts[row_of_piece]
-    targets = np.full(shape, PAD, dtype=np.uint16)
-    targets[:, :-1] = inputs[:, 1:]
-    targets.reshape(-1)[at - 1] = held.lasts
+    targets = np.empty(shape, dtype=np.uint16)
+    targets[:, :-1], targets[:, -1] = inputs[:, 1:], PAD
+    targets.reshape(-1)[row_of_piece * sequence_tokens + ends - held.token_starts[row_of_piece] - 1] = held.lasts
     targets *= (targets >= BAR) | (targets == END)
-    number = np.arange(len(ends)) - held.piece_starts[row_of_piece]
-    if full:
-        return Batch(inputs, targets, np.repeat(number.astype(np.int16), held.lengths).reshape(shape))
-    # Rows are filled up with a piece of number -1.
-    filled = np.insert(number, held.piece_starts[1:], -1)
-    lengths = np.insert(held.lengths, held.piece_starts[1:], sequence_tokens - used)
-    segments = np.full(shape, -1, dtype=np.int16)
-    segments.reshape(-1)[: len(held) * sequence_tokens] = np.repeat(filled.astype(np.int16), lengths)
-    return Batch(inputs, targets, segments)
+    number, lengths = np.arange(len(ends)) - held.piece_starts[row_of_piece], held.lengths
+    if not is_full:
+        # Each row is filled up with a piece of number -1.
+        number = np.insert(number, held.piece_starts[1:], -1)
+        lengths = np.insert(lengths, held.piece_starts[1:], sequence_tokens - used)
+    segments = np.repeat(number.astype(np.int16), lengths)
+    if len(held) < num_rows:
+        segments = np.append(segments, np.full(num_rows * sequence_tokens - len(segments), -1, dtype=np.int16))
+    return Batch(inputs, targets, segments.reshape(shape))

@@ -9,8 +9,8 @@ any number of ranks, after a crash and after a resize.
 - **Within a source**, each epoch permutes the blocks in which its sequences lie and then, within windows of some
   neighbours of that order, all their sequences. So a set larger than memory is shuffled while a window of it is held,
   and one that fits a window is permuted wholly at random.
-- **The permutation** is a four-round Feistel network over the smallest even number of bits that holds its size, walked
-  along its cycle until it falls inside (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002).
+- **The permutation** is a four-round Feistel network over the smallest number of bits that holds its size, walked along
+  its cycle until it falls inside (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002).
 
 Legend: N places.
 """
@@ -33,10 +33,11 @@ MIXTURE_PERIOD = 2**16
 """Places over which the shares of a mixture are exact, and the finest share that it can hold."""
 SHUFFLE_BLOCKS = 64
 """Blocks of all sources together that are shuffled at once: 64 MiB of tokens."""
-LEAST_SHUFFLE_BLOCKS = 8
-"""Of each source, however small its share."""
+LEAST_SHUFFLE_BLOCKS = 2
+"""Of each source, however small its share: so that 64 of them still fit a loader's cache."""
 
 _ROUNDS = 4
+_ONE = np.uint64(1)
 # Shares are found by products of two numbers below it.
 _MOST_PERIOD = 2**31
 
@@ -57,28 +58,33 @@ def unpermuted(values: NDArray[np.integer], *, size: int, seed: int, names: tupl
 
 
 def _walked(values: NDArray[np.integer], *, size: int, keys: NDArray[np.uint64], back: bool) -> Index:
-    half_bits = max((max(size - 1, 1).bit_length() + 1) // 2, 1)
+    bits = max((size - 1).bit_length(), 2)
     step = _feistel_back if back else _feistel
-    found = step(np.asarray(values, dtype=np.uint64), keys=keys, half_bits=half_bits)
-    while (outside := found >= size).any():
-        found[outside] = step(found[outside], keys=keys, half_bits=half_bits)
+    found = step(np.asarray(values, dtype=np.uint64), keys=keys, bits=bits)
+    outside = np.flatnonzero(found >= size)
+    while len(outside):
+        found[outside] = step(found[outside], keys=keys, bits=bits)
+        outside = outside[found[outside] >= size]
     return found.astype(np.int64)
 
 
-def _feistel(values: NDArray[np.uint64], *, keys: NDArray[np.uint64], half_bits: int) -> NDArray[np.uint64]:
-    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
-    left, right = values >> shift, values & mask
-    for key in keys:
-        left, right = right, left ^ (seeding.mix64(right ^ key) & mask)
-    return (left << shift) | right
+def _feistel(values: NDArray[np.uint64], *, keys: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
+    # Where the bits are odd, the halves differ by one and change places each round; the rounds are even.
+    wide, narrow = np.uint64((bits + 1) // 2), np.uint64(bits // 2)
+    masks = [(_ONE << narrow) - _ONE, (_ONE << wide) - _ONE]
+    left, right = values >> wide, values & masks[1]
+    for number, key in enumerate(keys):
+        left, right = right, left ^ (seeding.mix64(right ^ key) & masks[number % 2])
+    return (left << wide) | right
 
 
-def _feistel_back(values: NDArray[np.uint64], *, keys: NDArray[np.uint64], half_bits: int) -> NDArray[np.uint64]:
-    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
-    left, right = values >> shift, values & mask
-    for key in keys[::-1]:
-        left, right = right ^ (seeding.mix64(left ^ key) & mask), left
-    return (left << shift) | right
+def _feistel_back(values: NDArray[np.uint64], *, keys: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
+    wide, narrow = np.uint64((bits + 1) // 2), np.uint64(bits // 2)
+    masks = [(_ONE << narrow) - _ONE, (_ONE << wide) - _ONE]
+    left, right = values >> wide, values & masks[1]
+    for number, key in reversed(list(enumerate(keys))):
+        left, right = right ^ (seeding.mix64(left ^ key) & masks[number % 2]), left
+    return (left << wide) | right
 
 
 @lru_cache(maxsize=2**12)
@@ -123,34 +129,29 @@ class Shuffle:
     def at(self, positions: Index, *, epoch: int) -> Index:
         """The sequence at each position of an epoch; shape (N,)."""
         window, local = self._window(positions, epoch=epoch)
-        slot, row = np.empty_like(window), np.empty_like(window)
+        block, row = np.empty_like(window), np.empty_like(window)
         for number in np.unique(window).tolist():
             here = window == number
             names = (self.source.name, epoch, "window", number)
             size = self._window_sequences(number, epoch=epoch)
             mixed = permuted(local[here], size=size, seed=self.seed, names=names)
-            begin = number * self.window_blocks
-            inner, row[here] = self._run(mixed, unit=1, hole=self._hole(epoch) - begin)
-            slot[here] = begin + inner
-        return self._block(slot, epoch=epoch) * self.source.block_sequences + row
+            hole = self._hole(epoch) - number * self.window_blocks
+            slot, row[here] = self._run(mixed, unit=1, hole=hole)
+            block[here] = _window_of_blocks(self, number, epoch=epoch)[slot]
+        return block * self.source.block_sequences + row
 
     def coming(self, position: int, *, epoch: int) -> Index:
         """Blocks of the next window, as many as the window at ``position`` has been gone through."""
         window, local = (int(found[0]) for found in self._window(np.array([position]), epoch=epoch))
         through = (local + 1) / self._window_sequences(window, epoch=epoch)
-        begin = (window + 1) * self.window_blocks
-        if begin >= self.source.blocks:
-            begin, epoch = 0, epoch + 1
-        slots = np.arange(begin, min(begin + self.window_blocks, self.source.blocks))
-        return self._block(slots[: int(np.ceil(through * len(slots)))], epoch=epoch)
+        is_last = (window + 1) * self.window_blocks >= self.source.blocks
+        found = _window_of_blocks(self, 0 if is_last else window + 1, epoch=epoch + is_last)
+        return found[: int(np.ceil(through * len(found)))]
 
     @property
     def _missing(self) -> int:
         """Sequences that the last block lacks."""
         return self.source.blocks * self.source.block_sequences - self.source.sequences
-
-    def _block(self, slots: Index, *, epoch: int) -> Index:
-        return permuted(slots, size=self.source.blocks, seed=self.seed, names=(self.source.name, epoch))
 
     def _hole(self, epoch: int) -> int:
         """The slot in which the short block lies."""
@@ -173,6 +174,14 @@ class Shuffle:
         after = positions >= (hole + 1) * size - self._missing if hole >= 0 else np.zeros(len(positions), dtype=bool)
         run, local = np.divmod(positions + np.where(after, self._missing, 0), size)
         return run, local
+
+
+@lru_cache(maxsize=2**8)
+def _window_of_blocks(shuffle: Shuffle, window: int, *, epoch: int) -> Index:
+    """The blocks of a window, in the order of their slots."""
+    begin, source = window * shuffle.window_blocks, shuffle.source
+    slots = np.arange(begin, min(begin + shuffle.window_blocks, source.blocks))
+    return permuted(slots, size=source.blocks, seed=shuffle.seed, names=(source.name, epoch))
 
 
 @dataclass(frozen=True)

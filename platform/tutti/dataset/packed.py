@@ -16,6 +16,7 @@ from tutti.tables import SEQUENCES
 
 Index = NDArray[np.int64]
 _TOKEN = np.dtype("<u2")
+_NO_LASTS = np.empty(0, dtype=np.uint16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +37,23 @@ class Packed:
     pieces: Index
     piece_starts: Index
     token_starts: Index
-    lasts: NDArray[np.uint16] = field(default_factory=lambda: np.empty(0, dtype=np.uint16))
+    lasts: NDArray[np.uint16] = field(default_factory=lambda: _NO_LASTS)
 
     @classmethod
-    def of(cls, tokens: NDArray[np.uint16], *, lengths: NDArray[np.integer], pieces: Index, counts: Index) -> Packed:
+    def of(
+        cls,
+        tokens: NDArray[np.uint16],
+        *,
+        lengths: NDArray[np.integer],
+        pieces: Index,
+        counts: Index,
+        lasts: NDArray[np.uint16] = _NO_LASTS,
+    ) -> Packed:
         """Sequences of ``counts`` pieces each; shape (S,)."""
-        piece_starts = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
-        ends = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-        return cls(tokens, lengths.astype(np.int32), pieces, piece_starts, ends[piece_starts])
+        piece_starts, ends = np.zeros(len(counts) + 1, dtype=np.int64), np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(counts, out=piece_starts[1:])
+        np.cumsum(lengths, out=ends[1:])
+        return cls(tokens, lengths.astype(np.int32, copy=False), pieces, piece_starts, ends[piece_starts], lasts)
 
     @classmethod
     def joined(cls, parts: Sequence[Packed]) -> Packed:

@@ -77,6 +77,31 @@ def pack(
         reporter.line(f"sequences {name}: found finished · {counts(found)}")
         return found
     writer = blocks.Writer(folder, block_sequences=block_sequences, file_blocks=file_blocks)
+    notes = _written(tokens, writer, sequence_tokens=sequence_tokens, bucket_bytes=bucket_bytes, reporter=reporter)
+    dataset = lineage.publish(
+        folder,
+        kind=KIND,
+        name=name,
+        inputs=inputs,
+        files=writer.files,
+        facts={
+            "sequence_tokens": sequence_tokens,
+            "block_sequences": block_sequences,
+            "file_blocks": file_blocks,
+            "sequences": writer.groups,
+            "split_notes": notes,
+            "tokens_address": tokens.folder.uri,
+            **{fact: tokens.facts[fact] for fact in _KEPT_FACTS if fact in tokens.facts},
+        },
+    )
+    reporter.line(f"sequences {name}: {counts(dataset)}")
+    return dataset
+
+
+def _written(
+    tokens: Dataset, writer: blocks.Writer, *, sequence_tokens: int, bucket_bytes: int, reporter: Reporter
+) -> dict[str, int]:
+    """Write all sequences; notes of each split."""
     buckets = max(-(-2 * int(tokens.facts["tokens"]) // bucket_bytes), 1)
     with tempfile.TemporaryDirectory(prefix="tutti-packing-") as spilled:
         spill = _Spill(Path(spilled), buckets=buckets)
@@ -92,24 +117,7 @@ def pack(
                     writer.add(_packed(bucket, sequence_tokens=sequence_tokens))
                 task.update(len(paths) * (1 + number / len(groups)))
         writer.finish()
-    dataset = lineage.publish(
-        folder,
-        kind=KIND,
-        name=name,
-        inputs=inputs,
-        files=writer.files,
-        facts={
-            "sequence_tokens": sequence_tokens,
-            "block_sequences": block_sequences,
-            "file_blocks": file_blocks,
-            "sequences": writer.groups,
-            "split_notes": dict(spill.notes),
-            "tokens_address": tokens.folder.uri,
-            **{fact: tokens.facts[fact] for fact in _KEPT_FACTS if fact in tokens.facts},
-        },
-    )
-    reporter.line(f"sequences {name}: {counts(dataset)}")
-    return dataset
+    return dict(spill.notes)
 
 
 def counts(sequences: Dataset) -> str:
