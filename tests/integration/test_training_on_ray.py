@@ -95,9 +95,7 @@ def test_out_of_memory_it_takes_smaller_bites_and_a_bad_batch_is_left_out(sequen
 @pytest.mark.usefixtures("ray_cluster")
 def test_what_no_restart_mends_is_told_and_the_bill_is_kept(sequences: Folder, tmp_path: Path) -> None:
     plan = plan_of(sequences, tmp_path, **{**CHANGES, "max_failures": 0})
-    with pytest.raises(
-        UserError, match=r"ended by rank killed: it failed once without a new checkpoint"
-    ):
+    with pytest.raises(UserError, match=r"ended by rank killed: it failed once without a new checkpoint"):
         _run(plan, "rank_killed@step=1")
     bill = Bill.read(plan.run)
     assert bill is not None

@@ -23,7 +23,8 @@ _ROUNDS = 8
 def matmul_flops_per_s(*, device: torch.device, dtype: torch.dtype, threads: int) -> float:
     """The best rate of square matrix products, in floating-point operations a second (a product of side n is 2 n³).
 
-    Takes less than a second on a processor, and is measured once in a process. The process's number of threads is what it was before, afterwards.
+    Takes less than a second on a processor, and is measured once in a process, whose number of threads is what it was
+    before, afterwards.
 
     Args:
         device: where to multiply.
