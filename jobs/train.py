@@ -6,8 +6,8 @@ import signal
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -20,10 +20,11 @@ import yaml
 from cluster.embedded import start_embedded_ray
 from jobs import encode, ingest
 from jobs import recipe as recipes
-from jobs.dry_run import explain, model_configuration
+from jobs.dry_run import check_here, explain, model_configuration
 from jobs.recipe import Recipe
 from tutti import lineage, telemetry
 from tutti.dataset import packing, shards
+from tutti.errors import PlaceError
 from tutti.features.augment import transpose
 from tutti.features.vocabulary import BAR, END, EVENTS
 from tutti.generation.engine import Engine
@@ -31,6 +32,7 @@ from tutti.generation.request import Request
 from tutti.lineage import Dataset
 from tutti.metrics.ngram import CountModel
 from tutti.models.bundle import Bundle
+from tutti.progress import Record, recorded
 from tutti.registry.runs import SAMPLE_FLAC, SAMPLE_MIDI, SAMPLE_PICTURE, MlflowTracking
 from tutti.registry.versions import ModelVersion, Registry
 from tutti.render.export import finish
@@ -100,6 +102,7 @@ def run(
     tracking = _tracking(plan, registry)
     dataset = lineage.find(plan.run)
     if dataset is None:
+        check_here(recipe, root=root)
         registry.backend.prepare()
         _train(plan, tokens=tokens, tracking=tracking, reporter=reporter, faults=faults)
         dataset = lineage.load(plan.run)
@@ -145,7 +148,20 @@ def _plan(recipe: Recipe, *, works: Dataset, tokens: Dataset, sequences: Dataset
 
 
 def _train(plan: Plan, *, tokens: Dataset, tracking: Tracking, reporter: Reporter, faults: tuple[Fault, ...]) -> None:
+    with recorded(plan.run, verb="train", files=plan.training.steps, unit="steps") as record:
+        _train_recorded(plan, record, tokens=tokens, tracking=tracking, reporter=reporter, faults=faults)
+
+
+def _train_recorded(
+    plan: Plan, record: Record, *, tokens: Dataset, tracking: Tracking, reporter: Reporter, faults: tuple[Fault, ...]
+) -> None:
     plan = replace(plan, baselines=count_baselines(tokens, plan))
+
+    def watch(progress: Progress) -> None:
+        # A record that cannot be written for a while is old, and no more.
+        with suppress(PlaceError):
+            record.update(done=progress.step, figures={"tokens_per_s": progress.tokens_per_s})
+
     size = model_configuration(plan.model)
     reporter.line(
         f"training {plan.name}: {plan.model.family} {plan.model.flavour} of {size.parameters / 1e6:.2f} M parameters · "
@@ -153,19 +169,26 @@ def _train(plan: Plan, *, tokens: Dataset, tracking: Tracking, reporter: Reporte
     )
     sampler = SoundSampler(plan.name)
     if plan.training.strategy == "plain" and plan.training.workers.max == 1 and not faults:
-        _train_here(plan, tracking=tracking, reporter=reporter, sampler=sampler)
+        _train_here(plan, tracking=tracking, reporter=reporter, watch=watch, sampler=sampler)
     else:
         start_embedded_ray()
-        on_ray.run(plan, tracking=tracking, reporter=reporter, faults=faults, sampler=sampler)
+        on_ray.run(plan, tracking=tracking, reporter=reporter, watch=watch, faults=faults, sampler=sampler)
     reporter.line(f"training {plan.name}: {describe(lineage.load(plan.run))}")
 
 
-def _train_here(plan: Plan, *, tracking: Tracking, reporter: Reporter, sampler: SoundSampler) -> None:
+def _train_here(
+    plan: Plan,
+    *,
+    tracking: Tracking,
+    reporter: Reporter,
+    watch: Callable[[Progress], None],
+    sampler: SoundSampler,
+) -> None:
     torch.set_num_threads(plan.training.threads_per_worker)
     device = torch.device("cuda" if plan.training.gpus_per_worker else "cpu")
     attempt = Attempt(name=uuid.uuid4().hex[:8], began_unix_s=time.time(), ledger=Ledger.read(plan.run))
     with reporter.task("train", total=plan.training.steps, unit="steps") as task:
-        signals = _Here(task, reporter, name=plan.name)
+        signals = _Here(task, reporter, watch=watch, name=plan.name)
         trainer = Trainer(
             plan, attempt, ranks=Ranks(device=device), tracker=tracking.open(), signals=signals, sampler=sampler
         )
@@ -178,12 +201,13 @@ def _train_here(plan: Plan, *, tracking: Tracking, reporter: Reporter, sampler: 
 class _Here(NoSignals):
     """Signals of a training in this very process."""
 
-    def __init__(self, task: Task, reporter: Reporter, *, name: str) -> None:
-        self._task, self._reporter, self._name = task, reporter, name
+    def __init__(self, task: Task, reporter: Reporter, *, watch: Callable[[Progress], None], name: str) -> None:
+        self._task, self._reporter, self._watch, self._name = task, reporter, watch, name
         self._pause = False
 
     def report(self, progress: Progress) -> None:
         self._task.update(progress.step, note=on_ray.describe(progress))
+        self._watch(progress)
 
     def say(self, line: str) -> None:
         self._reporter.line(f"training {self._name}: {line}")

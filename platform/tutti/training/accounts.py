@@ -54,7 +54,8 @@ class Accounts:
     def published(self, step: int) -> None:
         """It is complete: what was spent until then cannot be lost any more. Called from the uploader's thread."""
         with self._lock:
-            self.kept, self.tokens = self._taken.pop(step)
+            # Called again where the bill could not be written.
+            self.kept, self.tokens = self._taken.pop(step, (self.kept, self.tokens))
             self.published_step = step
         Bill(self.kept, self._prices, self.tokens).write(self._run)
 

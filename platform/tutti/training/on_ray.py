@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.train
@@ -31,7 +31,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tutti import lineage
 from tutti.errors import IntegrityError, PlaceError, UserError
-from tutti.telemetry import Reporter, Task
+from tutti.storage import patiently
+from tutti.telemetry import Reporter
 from tutti.training.faults import Fault
 from tutti.training.ledger import Activity, Bill, Ledger, kind_of
 from tutti.training.loop import Trainer
@@ -39,6 +40,8 @@ from tutti.training.plan import Attempt, Plan, Progress
 from tutti.training.ranks import Ranks
 from tutti.training.recovery import Action, Decision, Failure, Limits, Past, Room, Symptom, decide, recognised
 from tutti.training.tracker import NoTracker, Sampler, Tracking
+
+T = TypeVar("T")
 
 _POLL_S, _BEAT_S = 0.5, 0.25
 _SETTLE_S, _GROW_AFTER_S = 10.0, 5.0
@@ -93,12 +96,14 @@ def run(
     *,
     tracking: Tracking,
     reporter: Reporter,
+    watch: Callable[[Progress], None] = lambda _: None,
     faults: tuple[Fault, ...] = (),
     sampler: Sampler | None = None,
 ) -> None:
     """Train on Ray; returns when the run is published.
 
     Args:
+        watch: told of progress, a few times a second at most, from a thread.
         faults: what is to go wrong on purpose.
         sampler: what is made of the model on the way.
 
@@ -106,7 +111,12 @@ def run(
         UserError: what a worker raised, or what no restart mends.
     """
     with reporter.task("train", total=plan.training.steps, unit="steps") as task:
-        _Driver(plan, tracking=tracking, reporter=reporter, task=task, faults=faults, sampler=sampler).run()
+
+        def show(progress: Progress) -> None:
+            task.update(progress.step, note=describe(progress))
+            watch(progress)
+
+        _Driver(plan, tracking=tracking, reporter=reporter, show=show, faults=faults, sampler=sampler).run()
 
 
 def describe(progress: Progress) -> str:
@@ -120,10 +130,10 @@ class _Driver:
     """One run from its first attempt to its last."""
 
     def __init__(
-        self, plan: Plan, *, tracking: Tracking, reporter: Reporter, task: Task, faults: tuple[Fault, ...],
-        sampler: Sampler | None,
+        self, plan: Plan, *, tracking: Tracking, reporter: Reporter, show: Callable[[Progress], None],
+        faults: tuple[Fault, ...], sampler: Sampler | None,
     ) -> None:  # fmt: skip
-        self._plan, self._reporter, self._task = plan, reporter, task
+        self._plan, self._reporter, self._show = plan, reporter, show
         self._config = {"tracking": tracking, "sampler": sampler}
         self._faults = faults
         self._board = _Board.options(scheduling_strategy=_here()).remote()  # type: ignore[attr-defined]
@@ -142,7 +152,7 @@ class _Driver:
             self._account(attempt, watch.heard.progress, workers, failed=error is not None)
             if error is not None:
                 self._mend(error, watch, workers)
-            elif lineage.find(self._plan.run) is not None:
+            elif self._patiently(lambda: lineage.find(self._plan.run)) is not None:
                 return
             else:
                 self._reporter.line(f"training {self._plan.name}: saved and stopped ({watch.heard.pause}); going on")
@@ -151,7 +161,7 @@ class _Driver:
     def _attempt(self, attempt: Attempt, workers: int) -> tuple[BaseException | None, _Watch]:
         recipe = self._plan.training
         ray.get(self._board.begin.remote(attempt.name))
-        watch = _Watch(self._plan, self._board, workers=workers, task=self._task, say=self._say)
+        watch = _Watch(self._plan, self._board, workers=workers, show=self._show, say=self._say)
         with tempfile.TemporaryDirectory(prefix="tutti-ray-train-") as state, watch.watching():
             trainer = TorchTrainer(
                 _train,
@@ -188,7 +198,8 @@ class _Driver:
         self._ledger = spent.lost_since(kept).restarted() if failed else spent
         if failed:
             tokens = progress.tokens if progress else 0
-            Bill(self._ledger, recipe.prices, tokens).write(self._plan.run)
+            bill = Bill(self._ledger, recipe.prices, tokens)
+            self._patiently(lambda: bill.write(self._plan.run))
 
     def _mend(self, error: BaseException, watch: _Watch, workers: int) -> None:
         """Do what the table says, or raise."""
@@ -244,6 +255,9 @@ class _Driver:
             time.sleep(0.2)
         return found
 
+    def _patiently(self, action: Callable[[], T]) -> T:
+        return patiently(action, patience_s=self._plan.training.storage_patience_s, told=self._say)
+
     def _say(self, line: str) -> None:
         self._reporter.line(f"training {self._plan.name}: {line}")
 
@@ -254,9 +268,11 @@ _NOTICE, _GROW = "a node will be taken away", "there is room for more workers"
 class _Watch:
     """The eyes on one attempt: shows progress, kills what hangs, asks for a pause where that is due."""
 
-    def __init__(self, plan: Plan, board: Any, *, workers: int, task: Task, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, plan: Plan, board: Any, *, workers: int, show: Callable[[Progress], None], say: Callable[[str], None]
+    ) -> None:
         self._plan, self._board, self._workers = plan, board, workers
-        self._task, self._say = task, say
+        self._show_progress, self._say = show, say
         self._stopped = threading.Event()
         self._stepped_s = time.monotonic()
         self._grows_since_s: float | None = None
@@ -290,7 +306,7 @@ class _Watch:
         before, now = self.heard.progress, heard.progress
         if now is not None and (before is None or now.step != before.step):
             self._stepped_s = time.monotonic()
-            self._task.update(now.step, note=describe(now))
+            self._show_progress(now)
 
     def _kill_hung(self, heard: _Heard) -> None:
         recipe = self._plan.training

@@ -134,7 +134,7 @@ class Uploader:
                 facts={"step": step, **facts},
             )
         )
-        self.published(step)
+        self._patiently(partial(self.published, step))
         policy = self.policy
         self._patiently(
             partial(checkpoint.prune, self.run, last=policy.last, best=policy.best, every_steps=policy.every_steps)
