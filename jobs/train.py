@@ -48,6 +48,8 @@ from tutti.training.tracker import Tracking
 
 TRAIN_VERSION = 2
 """Moves whenever the same recipe and tokens would give another model."""
+RUN_OPENS_WITHIN_S = 120.0
+"""How long a finished training waits for an MLflow that is away, to be registered."""
 _TERMINATED = 143
 _DATA_FACTS = ("works", "notes", "tokens", "splits", "licences", "collections", "programs")
 SAMPLE = Request(length=20.0, seed=0)
@@ -169,10 +171,12 @@ def _train_recorded(
     )
     sampler = SoundSampler(plan.name)
     if plan.training.strategy == "plain" and plan.training.workers.max == 1 and not faults:
-        _train_here(plan, tracking=tracking, reporter=reporter, watch=watch, sampler=sampler)
+        outcome = _train_here(plan, tracking=tracking, reporter=reporter, watch=watch, sampler=sampler)
     else:
         start_embedded_ray()
-        on_ray.run(plan, tracking=tracking, reporter=reporter, watch=watch, faults=faults, sampler=sampler)
+        outcome = on_ray.run(plan, tracking=tracking, reporter=reporter, watch=watch, faults=faults, sampler=sampler)
+    if outcome == Outcome.PAUSED:
+        raise click.exceptions.Exit(_TERMINATED)
     reporter.line(f"training {plan.name}: {describe(lineage.load(plan.run))}")
 
 
@@ -183,7 +187,7 @@ def _train_here(
     reporter: Reporter,
     watch: Callable[[Progress], None],
     sampler: SoundSampler,
-) -> None:
+) -> Outcome:
     torch.set_num_threads(plan.training.threads_per_worker)
     device = torch.device("cuda" if plan.training.gpus_per_worker else "cpu")
     attempt = Attempt(name=uuid.uuid4().hex[:8], began_unix_s=time.time(), ledger=Ledger.read(plan.run))
@@ -193,9 +197,7 @@ def _train_here(
             plan, attempt, ranks=Ranks(device=device), tracker=tracking.open(), signals=signals, sampler=sampler
         )
         with signals.pausing_on_sigterm():
-            outcome = trainer.run()
-    if outcome == Outcome.PAUSED:
-        raise click.exceptions.Exit(_TERMINATED)
+            return trainer.run()
 
 
 class _Here(NoSignals):
@@ -257,16 +259,17 @@ def _registered(
     known = registry.with_digest(recipe.name, dataset.facts["digest"])
     if known is not None:
         reporter.line(f"registry: found {known} · {known.digest[:12]}")
-        return known
+        return registry.set_gate(known, recipe.gate)
     with _bundle_folder(dataset) as folder:
         tracker = tracking.open()
-        run_id = tracker.start(parameters={}, tags={})
+        tracker.start(parameters={}, tags={})
         piece = Engine.load(folder).generate([SAMPLE])[0]
         finished = finish(piece.score, formats=("midi", "flac", "png"), title=f"{recipe.name}: sample")
         for path, suffix in ((SAMPLE_MIDI, "mid"), (SAMPLE_FLAC, "flac"), (SAMPLE_PICTURE, "png")):
             tracker.artifact(path, finished.files[suffix])
+        run_id = tracker.run_id(limit_s=RUN_OPENS_WITHIN_S)
         tracker.finish()
-        version = registry.register(folder, name=recipe.name, run_id=run_id)
+        version = registry.register(folder, name=recipe.name, run_id=run_id, gate=recipe.gate)
     reporter.line(f"registry: {version} · {version.digest[:12]}")
     return version
 

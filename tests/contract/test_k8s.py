@@ -415,7 +415,7 @@ def test_recipes_are_recipes_and_fit_their_cluster(path: Path) -> None:
         group["maxReplicas"] * int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
         for group in groups
     )
-    assert recipe.training.workers * recipe.training.threads_per_worker <= cores
+    assert recipe.training.workers.max * recipe.training.threads_per_worker <= cores
 
 
 @manifests_of

@@ -4,9 +4,9 @@ One attempt is one ``TorchTrainer`` of a fixed number of workers. Ray's own chec
 are not used: a run's state is what :mod:`tutti.training.uploader` published on storage, so workers that are started
 again, on as many machines or fewer, and a driver that a person starts again, find the same truth.
 
-A **board** (an actor beside the driver) carries what both sides say: progress, heartbeats and lines one way, the wish
-to pause the other. A rank whose heartbeat stops is killed where it runs; a node that is to be taken away, and room for
-more workers than there are, make all ranks save and stop, and the next attempt takes what there is.
+Both sides speak through a board (:mod:`tutti.training.board.on_ray`). A rank whose heartbeat stops is killed where it
+runs; a node that is to be taken away, and room for more workers than there are, make all ranks save and stop, and the
+next attempt takes what there is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import ray
@@ -33,62 +33,19 @@ from tutti import lineage
 from tutti.errors import IntegrityError, PlaceError, UserError
 from tutti.storage import patiently
 from tutti.telemetry import Reporter
+from tutti.training.board.on_ray import NOTICE, BoardSignals, Heard, new_board
 from tutti.training.faults import Fault
 from tutti.training.ledger import Activity, Bill, Ledger, kind_of
 from tutti.training.loop import Trainer
-from tutti.training.plan import Attempt, Plan, Progress
+from tutti.training.plan import Attempt, Outcome, Plan, Progress
 from tutti.training.ranks import Ranks
 from tutti.training.recovery import Action, Decision, Failure, Limits, Past, Room, Symptom, decide, recognised
 from tutti.training.tracker import NoTracker, Sampler, Tracking
 
 T = TypeVar("T")
 
-_POLL_S, _BEAT_S = 0.5, 0.25
+_POLL_S = 0.5
 _SETTLE_S, _GROW_AFTER_S = 10.0, 5.0
-
-
-@dataclass
-class _Heard:
-    """What the board knows of one attempt."""
-
-    progress: Progress | None = None
-    silent_s: dict[int, float] = field(default_factory=dict)
-    places: dict[int, tuple[str, int]] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
-    pause: str = ""
-
-
-@ray.remote(num_cpus=0)
-class _Board:
-    """What driver and ranks tell each other, of the newest attempt alone."""
-
-    def __init__(self) -> None:
-        self.begin("")
-
-    def begin(self, attempt: str) -> None:
-        self._attempt = attempt
-        self._heard, self._beats = _Heard(), dict[int, float]()
-
-    def beat(self, attempt: str, rank: int, place: tuple[str, int], progress: Progress | None, lines: list[str]) -> str:
-        """A rank lives; whether it shall pause."""
-        if attempt == self._attempt:
-            self._beats[rank] = time.monotonic()
-            self._heard.places[rank] = place
-            self._heard.progress = progress or self._heard.progress
-            self._heard.lines += lines
-        return self._heard.pause
-
-    def leave(self, attempt: str, rank: int) -> None:
-        if attempt == self._attempt:
-            self._beats.pop(rank, None)
-
-    def ask_pause(self, why: str) -> None:
-        self._heard.pause = self._heard.pause or why
-
-    def hear(self) -> _Heard:
-        now_s = time.monotonic()
-        lines, self._heard.lines = self._heard.lines, []
-        return replace(self._heard, silent_s={rank: now_s - at for rank, at in self._beats.items()}, lines=lines)
 
 
 def run(
@@ -99,8 +56,8 @@ def run(
     watch: Callable[[Progress], None] = lambda _: None,
     faults: tuple[Fault, ...] = (),
     sampler: Sampler | None = None,
-) -> None:
-    """Train on Ray; returns when the run is published.
+) -> Outcome:
+    """Train on Ray until the run is published; on SIGTERM until it is saved.
 
     Args:
         watch: told of progress, a few times a second at most, from a thread.
@@ -116,7 +73,9 @@ def run(
             task.update(progress.step, note=describe(progress))
             watch(progress)
 
-        _Driver(plan, tracking=tracking, reporter=reporter, show=show, faults=faults, sampler=sampler).run()
+        driver = _Driver(plan, tracking=tracking, reporter=reporter, show=show, faults=faults, sampler=sampler)
+        with driver.stopping_on_sigterm():
+            return driver.run()
 
 
 def describe(progress: Progress) -> str:
@@ -136,12 +95,26 @@ class _Driver:
         self._plan, self._reporter, self._show = plan, reporter, show
         self._config = {"tracking": tracking, "sampler": sampler}
         self._faults = faults
-        self._board = _Board.options(scheduling_strategy=_here()).remote()  # type: ignore[attr-defined]
+        self._board = new_board()
         self._ledger = Ledger.read(plan.run)
         self._past = Past()
         self._start_is = Activity.START
+        self._stop = threading.Event()
 
-    def run(self) -> None:
+    @contextmanager
+    def stopping_on_sigterm(self) -> Iterator[None]:
+        """Have ranks save and stop when this process is asked to end; only its main thread can be told."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        # An event alone: a call of Ray from within a handler could wait for the very call that it interrupted.
+        before = signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def run(self) -> Outcome:
         while True:
             workers = self._await_room()
             attempt = Attempt(
@@ -153,15 +126,18 @@ class _Driver:
             if error is not None:
                 self._mend(error, watch, workers)
             elif self._patiently(lambda: lineage.find(self._plan.run)) is not None:
-                return
+                return Outcome.FINISHED
+            elif self._stop.is_set():
+                self._say("saved and stopped; the same command goes on")
+                return Outcome.PAUSED
             else:
-                self._reporter.line(f"training {self._plan.name}: saved and stopped ({watch.heard.pause}); going on")
+                self._say(f"saved and stopped ({watch.heard.pause}); going on")
                 self._start_is, self._past = Activity.START, Past()
 
     def _attempt(self, attempt: Attempt, workers: int) -> tuple[BaseException | None, _Watch]:
         recipe = self._plan.training
         ray.get(self._board.begin.remote(attempt.name))
-        watch = _Watch(self._plan, self._board, workers=workers, show=self._show, say=self._say)
+        watch = _Watch(self._plan, self._board, workers=workers, show=self._show, say=self._say, stop=self._stop)
         with tempfile.TemporaryDirectory(prefix="tutti-ray-train-") as state, watch.watching():
             trainer = TorchTrainer(
                 _train,
@@ -208,7 +184,7 @@ class _Driver:
             self._past = Past()
         # Word of a lost node comes seconds after its workers fell silent.
         self._settled_room(workers)
-        failure = recognised(_symptoms(error, heard), hung=bool(watch.killed), notice=heard.pause == _NOTICE)
+        failure = recognised(_symptoms(error, heard), hung=bool(watch.killed), notice=heard.pause == NOTICE)
         decision = self._decision(failure, workers)
         if decision.action == Action.RAISE:
             raise _told(error, str(failure), decision)
@@ -262,21 +238,22 @@ class _Driver:
         self._reporter.line(f"training {self._plan.name}: {line}")
 
 
-_NOTICE, _GROW = "a node will be taken away", "there is room for more workers"
+_GROW, _STOP = "there is room for more workers", "it was asked to end"
 
 
 class _Watch:
     """The eyes on one attempt: shows progress, kills what hangs, asks for a pause where that is due."""
 
     def __init__(
-        self, plan: Plan, board: Any, *, workers: int, show: Callable[[Progress], None], say: Callable[[str], None]
-    ) -> None:
+        self, plan: Plan, board: Any, *, workers: int, show: Callable[[Progress], None], say: Callable[[str], None],
+        stop: threading.Event,
+    ) -> None:  # fmt: skip
         self._plan, self._board, self._workers = plan, board, workers
-        self._show_progress, self._say = show, say
+        self._show_progress, self._say, self._stop = show, say, stop
         self._stopped = threading.Event()
         self._stepped_s = time.monotonic()
         self._grows_since_s: float | None = None
-        self.heard = _Heard()
+        self.heard = Heard()
         self.killed: set[int] = set()
 
     @contextmanager
@@ -293,14 +270,14 @@ class _Watch:
         last = False
         while not last:
             last = self._stopped.wait(_POLL_S)
-            heard: _Heard = ray.get(self._board.hear.remote())
+            heard: Heard = ray.get(self._board.hear.remote())
             self._show(heard)
             self.heard = heard
             if not last:
                 self._kill_hung(heard)
                 self._pause_where_due(heard)
 
-    def _show(self, heard: _Heard) -> None:
+    def _show(self, heard: Heard) -> None:
         for line in heard.lines:
             self._say(line)
         before, now = self.heard.progress, heard.progress
@@ -308,7 +285,7 @@ class _Watch:
             self._stepped_s = time.monotonic()
             self._show_progress(now)
 
-    def _kill_hung(self, heard: _Heard) -> None:
+    def _kill_hung(self, heard: Heard) -> None:
         recipe = self._plan.training
         stalled = time.monotonic() - self._stepped_s > recipe.stall_timeout_s
         for rank, silent_s in heard.silent_s.items():
@@ -320,11 +297,14 @@ class _Watch:
             ray.remote(_kill).options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote(pid)
             self.killed.add(rank)
 
-    def _pause_where_due(self, heard: _Heard) -> None:
+    def _pause_where_due(self, heard: Heard) -> None:
         if heard.pause or heard.progress is None:
             return
+        if self._stop.is_set():
+            self._board.ask_pause.remote(_STOP)
+            return
         if _draining() & {node for node, _ in heard.places.values()}:
-            self._board.ask_pause.remote(_NOTICE)
+            self._board.ask_pause.remote(NOTICE)
         grows = self._workers < max(self._plan.training.possible_workers) and (
             _possible(self._plan, free=self._workers) > self._workers
         )
@@ -338,52 +318,13 @@ def _kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-class _Signals:
-    """A rank's side of the board: one thread speaks and listens, so that a step pays nothing."""
-
-    def __init__(self, board: Any, *, attempt: str, rank: int) -> None:
-        self._board, self._attempt, self._rank = board, attempt, rank
-        self._place = (ray.get_runtime_context().get_node_id(), os.getpid())
-        self._progress: Progress | None = None
-        self._lines: list[str] = []
-        self._pause = False
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._speak, daemon=True, name="training-signals")
-        self._thread.start()
-
-    def report(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def pause_is_asked(self) -> bool:
-        return self._pause
-
-    def ask_pause(self) -> None:
-        ray.get(self._board.ask_pause.remote(_NOTICE))
-
-    def say(self, line: str) -> None:
-        self._lines.append(line)
-
-    def close(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-        ray.get(self._board.leave.remote(self._attempt, self._rank))
-
-    def _speak(self) -> None:
-        last = False
-        while not last:
-            last = self._stopped.wait(_BEAT_S)
-            lines, self._lines = self._lines, []
-            why = ray.get(self._board.beat.remote(self._attempt, self._rank, self._place, self._progress, lines))
-            self._pause = bool(why)
-
-
 def _train(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     plan: Plan = config["plan"]
     attempt: Attempt = config["attempt"]
     torch.set_num_threads(plan.training.threads_per_worker)
     rank = context.get_world_rank()
-    signals = _Signals(config["board"], attempt=attempt.name, rank=rank)
+    signals = BoardSignals(config["board"], attempt=attempt.name, rank=rank)
     try:
         Trainer(
             plan,
@@ -413,12 +354,7 @@ def _draining() -> set[str]:
     return set(ray._private.state.state.get_draining_nodes())
 
 
-def _here() -> NodeAffinitySchedulingStrategy:
-    # A board on a node that is lost would take the run's memory of it along.
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-
-
-def _symptoms(error: BaseException, heard: _Heard) -> tuple[Symptom, ...]:
+def _symptoms(error: BaseException, heard: Heard) -> tuple[Symptom, ...]:
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     failures = getattr(error, "worker_failures", None) or {-1: getattr(error, "controller_failure", error)}
     return tuple(

@@ -1,0 +1,1 @@
+"""What the driver and the ranks of a training tell each other."""
