@@ -46,6 +46,8 @@ class State:
 
     def begin(self) -> None:
         """Be as before the first step, whatever was."""
+        # The one that was goes first: two engines at once may not fit.
+        vars(self).pop("strategy", None)
         torch.manual_seed(seeding.derive(self._plan.training.seed, "weights"))
         self.strategy = strategy.build(
             build(self._plan.model.family, self.configuration), self._plan.training,
