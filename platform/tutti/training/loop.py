@@ -305,6 +305,7 @@ class Trainer:
                 "num_ranks": self._ranks.num_ranks,
                 "learnt_tokens": self._state.learnt_tokens,
                 "valid_nll": valid[-1][1] if valid and valid[-1][0] == step else None,
+                "model": publishing.about(self._plan, self._state.configuration, workers=self._ranks.num_ranks),
             }
             self._accounts.taken(step, tokens=self._state.learnt_tokens)
             files = self._state.strategy.snapshot()

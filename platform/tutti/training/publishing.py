@@ -49,6 +49,30 @@ def bundle_of(plan: Plan, *, weights: dict[str, Tensor], configuration: Any, fac
     )
 
 
+def about(plan: Plan, configuration: Any, *, workers: int) -> dict[str, Any]:
+    """What a checkpoint says of its model, so that a bundle can be made of it where the plan is not known."""
+    recipe = plan.training
+    return {
+        "family": plan.model.family,
+        "flavour": plan.model.flavour,
+        "configuration": configuration.to_dict(),
+        "vocabulary": list(EVENTS.names),
+        "collections": list(plan.collections),
+        "facts": {
+            "name": plan.name,
+            "parameters": configuration.parameters,
+            "data": dict(plan.data),
+            "measures": {f"{name}_nll_nats_per_token": value for name, value in plan.baselines.items()},
+            "training": {
+                "recipe_digest": plan.fingerprint or recipe.digest(),
+                "sequence_tokens": recipe.sequence_tokens,
+                "workers": workers,
+                "strategy": recipe.strategy,
+            },
+        },
+    }
+
+
 def publish(plan: Plan, result: Result, *, tracker: Tracker) -> None:
     """Write the run's files and, last, its manifest.
 
