@@ -144,6 +144,21 @@ def test_storage_is_away_for_every_rank(faults_of: Callable[..., Faults], run: F
     assert run.paths("faults") == ["faults/0-rank-3"]
 
 
+@pytest.mark.usefixtures("storage_is_back")
+def test_one_that_storage_keeps_back_happens_later(
+    faults_of: Callable[..., Faults], happened: list[float | str]
+) -> None:
+    faults = faults_of("storage_down@step=1,seconds=3600", "preempted@step=2")
+    faults.before(1)
+    for _ in range(2):
+        with pytest.raises(PlaceError, match="cut off on purpose"):
+            faults.before(2)
+    assert happened == []
+    storage.cut_off(0.0)
+    faults.before(2)
+    assert happened == ["notice"]
+
+
 def test_that_it_happened_is_written_before(run: Folder) -> None:
     def preempt() -> None:
         assert run.read("faults/0-rank-0") == b"preempted@step=1,rank=0"

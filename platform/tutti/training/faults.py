@@ -126,12 +126,18 @@ class Faults:
         self._poisoned = frozenset(fault.step for fault in faults if fault.kind == Kind.NAN_LOSS)
 
     def before(self, step: int) -> None:
-        """Let happen what is due before ``step``."""
+        """Let happen what is due before ``step``.
+
+        Raises:
+            PlaceError: storage is away; what did not happen yet does when it is asked for again.
+        """
         for number, fault in [each for each in self._waiting if each[1].step <= step]:
-            self._waiting.remove((number, fault))
             mark = f"{_FIRED}/{number}-rank-{self._rank}"
-            if not self._run.exists(mark):
+            happened = self._run.exists(mark)
+            if not happened:
                 self._run.write(mark, str(fault).encode())
+            self._waiting.remove((number, fault))
+            if not happened:
                 self._happen(fault)
 
     def poisons(self, number: int) -> bool:

@@ -198,7 +198,7 @@ class Trainer:
             targets = int(ranks.summed([share.num_targets if share else 0])[0])
             for step, number in enumerate(numbers, start=first):
                 assert share is not None
-                self._faults.before(step)
+                self._state.patiently(partial(self._faults.before, step))
                 self._speed.begin()
                 following = next(stream, None)
                 stepped = self._step(step, number, share, num_targets=targets, following=following)
