@@ -255,7 +255,9 @@ class Trainer:
 
     def _record(self, step: int, number: int, stepped: Stepped) -> None:
         if self._recipe.record_order:
-            self._order += self._order_rows(step, number)
+            rows = self._recipe.batch_sequences // self._ranks.num_ranks
+            mine = range(self._ranks.rank * rows, (self._ranks.rank + 1) * rows)
+            self._order += publishing.order_rows(self._loaders["train"], step=step, number=number, rows=mine)
         if not self._ranks.is_first:
             return
         points = self._state.history["train"]
@@ -272,15 +274,6 @@ class Trainer:
         }
         self._tracker.log(figures, step=step + 1)
         self._report(step + 1, loss=stepped.loss)
-
-    def _order_rows(self, step: int, number: int) -> list[list[int]]:
-        rows = self._recipe.batch_sequences // self._ranks.num_ranks
-        first = self._ranks.rank * rows
-        sources, epochs, sequences = self._loaders["train"].order(number)
-        return [
-            [step, number, row, int(sources[row]), int(epochs[row]), int(sequences[row])]
-            for row in range(first, first + rows)
-        ]
 
     def _report(self, step: int, *, loss: float) -> None:
         accounts = self._accounts

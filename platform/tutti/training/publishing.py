@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tutti import lineage
+from tutti.dataset.loader import Loader
 from tutti.features.vocabulary import EVENTS
 from tutti.models.bundle import Bundle
 from tutti.training.picture import loss_curve_png
@@ -102,6 +103,17 @@ def picture_of(plan: Plan, history: dict[str, list[Any]]) -> bytes:
         baselines=plan.baselines,
         title=f"{plan.name}: {plan.model.family} {plan.model.flavour}",
     )
+
+
+def order_rows(loader: Loader, *, step: int, number: int, rows: range) -> list[list[int]]:
+    """Some rows of a step's batch, as :func:`order_file` takes them.
+
+    Args:
+        number: of the batch.
+        rows: of the global batch: one rank's.
+    """
+    sources, epochs, sequences = loader.order(number)
+    return [[step, number, row, int(sources[row]), int(epochs[row]), int(sequences[row])] for row in rows]
 
 
 def order_file(rows: list[list[int]]) -> bytes:
