@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,6 +32,7 @@ def command() -> None:
         tutti models promote bach/3
         tutti models rollback bach
         tutti models export bach@production --out bach
+        tutti models export --checkpoint results/runs/bach/0f3a --out bach
     """
 
 
@@ -136,17 +139,38 @@ def rollback(name: str, root: str, tracking_uri: str | None, dry_run: bool) -> N
 @command.command()
 @_with_place
 @click.option("--out", required=True, metavar="FOLDER", help="New or empty folder, also on S3.")
+@click.option("--checkpoint", "run", metavar="RUN_FOLDER", help="Take a checkpoint of this run, not a version.")
+@click.option("--step", type=click.IntRange(min=0), help="Which checkpoint; the newest by default.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written.")
-@click.argument("reference", metavar="NAME[@ALIAS|/VERSION]")
-def export(reference: str, out: str, root: str, tracking_uri: str | None, dry_run: bool) -> None:
+@click.argument("reference", metavar="[NAME[@ALIAS|/VERSION]]", required=False)
+def export(
+    reference: str | None,
+    out: str,
+    run: str | None,
+    step: int | None,
+    root: str,
+    tracking_uri: str | None,
+    dry_run: bool,
+) -> None:
     """Write a version's files, verified: weights as safetensors, settings, vocabulary, card, and what MLflow needs.
+
+    A run that is not finished, or that kept checkpoints, gives one of them instead: those of all its workers become one
+    model.
 
     \b
     Example:
         tutti models export bach@production --out bach
+        tutti models export --checkpoint results/runs/bach/0f3a --step 200 --out bach-200
     """
+    if (reference is None) == (run is None):
+        raise click.UsageError("name a version, or a run by --checkpoint")
+    if run is None and step is not None:
+        raise click.UsageError("--step is of a checkpoint: name its run by --checkpoint")
+    if run is not None:
+        _export_checkpoint(Folder(run), step=step, out=Folder(out), dry_run=dry_run)
+        return
     registry = _registry(root, tracking_uri)
-    version = registry.resolve(reference)
+    version = registry.resolve(reference or "")
     names = sorted(version.checksums)
     if dry_run:
         click.echo(f"would write {', '.join(names)} of {version} to {Folder(out).uri}")
@@ -156,6 +180,21 @@ def export(reference: str, out: str, root: str, tracking_uri: str | None, dry_ru
     fetched = registry.fetch(version)
     files.export({name: (fetched / name).read_bytes() for name in names}, into=Folder(out))
     click.echo(f"{_named(version)}: {len(names)} files in {Folder(out).uri}")
+
+
+def _export_checkpoint(run: Folder, *, step: int | None, out: Folder, dry_run: bool) -> None:
+    from tutti.registry import files  # as MLflow, torch takes a while to import
+    from tutti.training import exporting
+
+    saved = exporting.found(run, step=step)
+    if dry_run:
+        click.echo(f"would write the checkpoint of step {saved.step} of {run.uri} to {out.uri}")
+        return
+    with tempfile.TemporaryDirectory(prefix="tutti-bundle-") as folder:
+        exporting.bundle_of(saved).save(Path(folder))
+        staged = files.stage(Path(folder))
+    files.export(staged.files, into=out)
+    click.echo(f"checkpoint of step {saved.step}: {len(staged.files)} files in {out.uri}")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

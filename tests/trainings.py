@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from tutti.models import bundle as bundles
+from tutti.models.bundle import Bundle
 from tutti.storage import Folder
 from tutti.training.faults import Fault
 from tutti.training.ledger import Ledger
@@ -17,7 +19,7 @@ from tutti.training.loop import Trainer
 from tutti.training.plan import Attempt, NoSignals, Outcome, Plan, Progress
 from tutti.training.ranks import Ranks
 from tutti.training.recipe import ModelRecipe, TrainingRecipe
-from tutti.training.tracker import NoTracker, Tracker
+from tutti.training.tracker import NoTracker, Sampler, Tracker
 
 
 class StoppedError(Exception):
@@ -46,6 +48,17 @@ class Watch(NoSignals):
     @property
     def losses(self) -> dict[int, float]:
         return {progress.step: progress.loss for progress in self.seen if progress.loss == progress.loss}
+
+
+@dataclass(frozen=True)
+class Dump:
+    """Keeps the whole model of every step that is sampled, as bundles below a folder."""
+
+    folder: Path
+
+    def files(self, bundle: Bundle, *, step: int) -> dict[str, bytes]:
+        bundle.save(self.folder / str(step))
+        return {}
 
 
 def recipe_of(**changes: object) -> TrainingRecipe:
@@ -77,13 +90,14 @@ def train(
     watch: Watch | None = None,
     tracker: Tracker | None = None,
     faults: Sequence[Fault] = (),
+    sampler: Sampler | None = None,
 ) -> tuple[Outcome, Watch]:
     """One attempt in this process."""
     watch = watch or Watch()
     attempt = Attempt(
         name=uuid.uuid4().hex[:8], began_unix_s=time.time(), ledger=Ledger.read(plan.run), faults=tuple(faults)
     )
-    trainer = Trainer(plan, attempt, ranks=Ranks(), tracker=tracker or NoTracker(), signals=watch)
+    trainer = Trainer(plan, attempt, ranks=Ranks(), tracker=tracker or NoTracker(), signals=watch, sampler=sampler)
     return trainer.run(), watch
 
 

@@ -7,13 +7,29 @@ from pathlib import Path
 import pytest
 import torch
 
+import jobs.cli
 from tests.music import sequences_dataset
 from tests.ranks import train_on
-from tests.trainings import assert_close, assert_same_bits, plan_of, train, weights_of
+from tests.trainings import Dump, assert_close, assert_same_bits, plan_of, train, weights_of
+from tutti.models import bundle as bundles
 from tutti.storage import Folder
 from tutti.training import checkpoint
 
 CHANGES = {"steps": 6, "batch_sequences": 8, "micro_batch_sequences": 2, "record_order": True}
+
+
+# Checkpoints that stay, of steps whose weights are sampled too.
+KEPT = {"checkpoint_every_steps": 2, "keep_checkpoints_every_steps": 2, "sample_every_steps": 2}
+
+
+def assert_exported(run: Folder, out: Path, *, step: int, equals: Path) -> None:
+    """Whether the model of a checkpoint, made by one process, is the one that all ranks had together."""
+    asked = ["models", "export", "--checkpoint", run.uri, "--step", str(step), "--out", str(out)]
+    assert jobs.cli.run(asked) == 0
+    exported, known = bundles.load(out), bundles.load(equals)
+    assert_same_bits(dict(exported.weights), dict(known.weights))
+    assert exported.digest() == known.digest()
+    assert exported.facts["training"]["steps"] == step
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +55,9 @@ def alone(sequences: Folder, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_ranks_reach_the_weights_of_one(
     sequences: Folder, alone: Path, tmp_path: Path, changes: dict[str, object]
 ) -> None:
-    plan = plan_of(sequences, tmp_path, workers=2, **{"strategy": "deepspeed", **CHANGES, **changes})
-    train_on(2, plan)
+    plan = plan_of(sequences, tmp_path, workers=2, **{"strategy": "deepspeed", **CHANGES, **KEPT, **changes})
+    train_on(2, plan, sampler=Dump(tmp_path / "dump"))
+    assert_exported(plan.run, tmp_path / "out", step=2, equals=tmp_path / "dump" / "2")
     assert_close(weights_of(tmp_path), weights_of(alone))
     assert (tmp_path / "order.csv").read_bytes() == (alone / "order.csv").read_bytes()
 
@@ -49,13 +66,16 @@ def test_two_ranks_reach_the_weights_of_one(
 def test_a_checkpoint_of_two_ranks_goes_on_with_one_and_with_four(
     sequences: Folder, alone: Path, tmp_path: Path, stage: int
 ) -> None:
-    plan = plan_of(sequences, tmp_path, workers={"min": 1, "max": 4}, strategy="deepspeed", zero_stage=stage, **CHANGES)
+    changes = {**CHANGES, **KEPT, "strategy": "deepspeed", "zero_stage": stage, "workers": {"min": 1, "max": 4}}
+    plan = plan_of(sequences, tmp_path, **changes)
     for num_ranks, pause_at in ((2, 2), (1, 3), (4, None)):
-        train_on(num_ranks, plan, pause_at=pause_at)
+        train_on(num_ranks, plan, pause_at=pause_at, sampler=Dump(tmp_path / "dump"))
         if pause_at:
             saved = checkpoint.latest(plan.run)
             assert saved is not None
             assert (saved.step, saved.dataset.facts["num_ranks"]) == (pause_at, num_ranks)
+    for step in (2, 4):
+        assert_exported(plan.run, tmp_path / f"out-{step}", step=step, equals=tmp_path / "dump" / str(step))
     assert_close(weights_of(tmp_path), weights_of(alone))
     assert (tmp_path / "order.csv").read_bytes() == (alone / "order.csv").read_bytes()
 

@@ -52,12 +52,17 @@ class Accounts:
             self._taken[step] = ledger, tokens
 
     def published(self, step: int) -> None:
-        """It is complete: what was spent until then cannot be lost any more. Called from the uploader's thread."""
+        """It is complete: what was spent until then cannot be lost any more. Called from the uploader's thread.
+
+        Raises:
+            PlaceError: the bill cannot be written; it may be tried again.
+        """
         with self._lock:
-            # Called again where the bill could not be written.
-            self.kept, self.tokens = self._taken.pop(step, (self.kept, self.tokens))
+            self.kept, self.tokens = self._taken[step]
             self.published_step = step
         Bill(self.kept, self._prices, self.tokens).write(self._run)
+        with self._lock:
+            del self._taken[step]
 
     def close(self, *, tokens: int) -> Bill:
         """The run's bill at its end; written."""

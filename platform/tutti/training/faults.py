@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import difflib
+import math
 import os
 import re
 import resource
@@ -79,19 +80,19 @@ def parse(text: str) -> Fault:
         remedy = f"did you mean {near[0]}@step=120?" if near else f"write KIND@step=120; kinds are {', '.join(kinds)}"
         raise RecipeError(f"fault {text!r} is not known", remedy=remedy)
     kind = Kind(match["kind"])
-    given = dict(pair.split("=") for pair in match["settings"].split(","))
+    pairs = [pair.split("=") for pair in match["settings"].split(",")]
+    given = dict(pairs)
     allowed = {"step", "rank", *(("seconds",) if kind in LASTING else ())}
     odd = sorted(set(given) - allowed)
-    if odd or "step" not in given:
-        problem = f"does not know {odd[0]!r}" if odd else "names no step"
+    twice = [name for name in given if [each for each, _ in pairs].count(name) > 1]
+    if odd or twice or "step" not in given:
+        problem = f"does not know {odd[0]!r}" if odd else f"names {twice[0]!r} twice" if twice else "names no step"
         raise RecipeError(f"fault {text!r} {problem}", remedy=f"settings of {kind} are {', '.join(sorted(allowed))}")
     try:
-        return Fault(
-            kind,
-            int(given["step"]),
-            int(given.get("rank", 0)),
-            float(given.get("seconds", 120 if kind in LASTING else 0)),
-        )
+        seconds = float(given.get("seconds", 120 if kind in LASTING else 0))
+        if not math.isfinite(seconds):
+            raise ValueError("seconds are no number from 0")
+        return Fault(kind, int(given["step"]), int(given.get("rank", 0)), seconds)
     except ValueError as error:
         raise RecipeError(f"fault {text!r} cannot be read ({error})", remedy="write whole numbers") from None
 
@@ -125,12 +126,18 @@ class Faults:
         self._poisoned = frozenset(fault.step for fault in faults if fault.kind == Kind.NAN_LOSS)
 
     def before(self, step: int) -> None:
-        """Let happen what is due before ``step``."""
+        """Let happen what is due before ``step``.
+
+        Raises:
+            PlaceError: storage is away; what did not happen yet does when it is asked for again.
+        """
         for number, fault in [each for each in self._waiting if each[1].step <= step]:
-            self._waiting.remove((number, fault))
             mark = f"{_FIRED}/{number}-rank-{self._rank}"
-            if not self._run.exists(mark):
+            happened = self._run.exists(mark)
+            if not happened:
                 self._run.write(mark, str(fault).encode())
+            self._waiting.remove((number, fault))
+            if not happened:
                 self._happen(fault)
 
     def poisons(self, number: int) -> bool:

@@ -198,7 +198,7 @@ class Trainer:
             targets = int(ranks.summed([share.num_targets if share else 0])[0])
             for step, number in enumerate(numbers, start=first):
                 assert share is not None
-                self._faults.before(step)
+                self._state.patiently(partial(self._faults.before, step))
                 self._speed.begin()
                 following = next(stream, None)
                 stepped = self._step(step, number, share, num_targets=targets, following=following)
@@ -255,7 +255,9 @@ class Trainer:
 
     def _record(self, step: int, number: int, stepped: Stepped) -> None:
         if self._recipe.record_order:
-            self._order += self._order_rows(step, number)
+            rows = self._recipe.batch_sequences // self._ranks.num_ranks
+            mine = range(self._ranks.rank * rows, (self._ranks.rank + 1) * rows)
+            self._order += publishing.order_rows(self._loaders["train"], step=step, number=number, rows=mine)
         if not self._ranks.is_first:
             return
         points = self._state.history["train"]
@@ -272,15 +274,6 @@ class Trainer:
         }
         self._tracker.log(figures, step=step + 1)
         self._report(step + 1, loss=stepped.loss)
-
-    def _order_rows(self, step: int, number: int) -> list[list[int]]:
-        rows = self._recipe.batch_sequences // self._ranks.num_ranks
-        first = self._ranks.rank * rows
-        sources, epochs, sequences = self._loaders["train"].order(number)
-        return [
-            [step, number, row, int(sources[row]), int(epochs[row]), int(sequences[row])]
-            for row in range(first, first + rows)
-        ]
 
     def _report(self, step: int, *, loss: float) -> None:
         accounts = self._accounts
@@ -305,6 +298,7 @@ class Trainer:
                 "num_ranks": self._ranks.num_ranks,
                 "learnt_tokens": self._state.learnt_tokens,
                 "valid_nll": valid[-1][1] if valid and valid[-1][0] == step else None,
+                "model": publishing.about(self._plan, self._state.configuration, workers=self._ranks.num_ranks),
             }
             self._accounts.taken(step, tokens=self._state.learnt_tokens)
             files = self._state.strategy.snapshot()

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tutti import lineage
+from tutti.dataset.loader import Loader
 from tutti.features.vocabulary import EVENTS
 from tutti.models.bundle import Bundle
 from tutti.training.picture import loss_curve_png
@@ -49,6 +50,30 @@ def bundle_of(plan: Plan, *, weights: dict[str, Tensor], configuration: Any, fac
     )
 
 
+def about(plan: Plan, configuration: Any, *, workers: int) -> dict[str, Any]:
+    """What a checkpoint says of its model, so that a bundle can be made of it where the plan is not known."""
+    recipe = plan.training
+    return {
+        "family": plan.model.family,
+        "flavour": plan.model.flavour,
+        "configuration": configuration.to_dict(),
+        "vocabulary": list(EVENTS.names),
+        "collections": list(plan.collections),
+        "facts": {
+            "name": plan.name,
+            "parameters": configuration.parameters,
+            "data": dict(plan.data),
+            "measures": {f"{name}_nll_nats_per_token": value for name, value in plan.baselines.items()},
+            "training": {
+                "recipe_digest": plan.fingerprint or recipe.digest(),
+                "sequence_tokens": recipe.sequence_tokens,
+                "workers": workers,
+                "strategy": recipe.strategy,
+            },
+        },
+    }
+
+
 def publish(plan: Plan, result: Result, *, tracker: Tracker) -> None:
     """Write the run's files and, last, its manifest.
 
@@ -78,6 +103,17 @@ def picture_of(plan: Plan, history: dict[str, list[Any]]) -> bytes:
         baselines=plan.baselines,
         title=f"{plan.name}: {plan.model.family} {plan.model.flavour}",
     )
+
+
+def order_rows(loader: Loader, *, step: int, number: int, rows: range) -> list[list[int]]:
+    """Some rows of a step's batch, as :func:`order_file` takes them.
+
+    Args:
+        number: of the batch.
+        rows: of the global batch: one rank's.
+    """
+    sources, epochs, sequences = loader.order(number)
+    return [[step, number, row, int(sources[row]), int(epochs[row]), int(sequences[row])] for row in rows]
 
 
 def order_file(rows: list[list[int]]) -> bytes:

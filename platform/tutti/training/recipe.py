@@ -156,7 +156,9 @@ class TrainingRecipe(Settings):
 
     def identity(self) -> dict[str, Any]:
         """What decides the weights: the run's address is made of it, and who changes the rest goes on."""
-        return {name: value for name, value in self.model_dump(mode="json").items() if name not in LOGISTICS}
+        decides = {name: value for name, value in self.model_dump(mode="json").items() if name not in LOGISTICS}
+        # Dropout is drawn by the grain: workers so many that they make it smaller move the weights.
+        return {**decides, "micro_batch_sequences": self.micro_batch}
 
     @property
     def augmentation(self) -> Augmentation:

@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,8 @@ from tutti.training.snapshot import host_copy
 
 _TAG, _UNIVERSAL_TAG = "state", "universal"
 _PLAIN_STATE = "state-plain.pt"
+# As DeepSpeed calls them.
+_SHARDS, _WHOLE = "*_optim_states.pt", "mp_rank_00_model_states.pt"
 
 
 class Strategy(Protocol):
@@ -241,7 +243,7 @@ class DeepSpeed:
             input_folder=str(folder / _TAG), output_folder=str(folder / _UNIVERSAL_TAG), num_extract_workers=1,
             num_merge_workers=1, keep_temp_folder=False, strict=True, inject_missing_state=True,
         )  # fmt: skip
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with _without_a_word():
             ds_to_universal.main(options)
 
     def load(self, folder: Path, *, converted: bool) -> None:
@@ -298,6 +300,37 @@ def _catcher() -> Any:
             self.caught[path] = host_copy(state_dict)
 
     return Catcher()
+
+
+@contextlib.contextmanager
+def _without_a_word() -> Iterator[None]:
+    """Keep DeepSpeed's tools, which print and log as they go, from telling people."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def weights_in(folder: Path) -> dict[str, Tensor]:
+    """All weights of a whole checkpoint of any strategy, in fp32 on the processor, without the ranks that wrote it.
+
+    Args:
+        folder: of files that are trusted: DeepSpeed's are pickles, whose reading runs what they say.
+    """
+    if (folder / _PLAIN_STATE).exists():
+        weights = torch.load(folder / _PLAIN_STATE, map_location="cpu", weights_only=True)["model"]
+    elif any((folder / _TAG).glob(_SHARDS)):
+        with _without_a_word():
+            from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+            weights = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=_TAG)
+    else:
+        # Without ZeRO every rank holds all, and the first one's file is the only one.
+        weights = torch.load(folder / _TAG / _WHOLE, map_location="cpu", weights_only=False)["module"]
+    return {name: value.float() for name, value in weights.items()}
 
 
 def _recomputing(model: nn.Module) -> None:

@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 from tutti import lineage
-from tutti.errors import PlaceError
 from tutti.lineage import FileEntry
 from tutti.storage import Folder, patiently
 from tutti.training import checkpoint
@@ -46,7 +45,7 @@ class Uploader:
         policy: what stays.
         patience_s: how long storage that is away is asked again.
         told: a line for people, from the thread.
-        published: called on the first rank with the step, from the thread.
+        published: called on the first rank with the step, from the thread; again where storage is away meanwhile.
     """
 
     run: Folder
@@ -59,7 +58,7 @@ class Uploader:
     published: Callable[[int], None] = lambda _: None
     _thread: threading.Thread | None = None
     _stopped: threading.Event = field(default_factory=threading.Event)
-    _error: PlaceError | None = None
+    _error: Exception | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -88,6 +87,7 @@ class Uploader:
 
         Raises:
             PlaceError: a checkpoint could not be written, however often it was tried.
+            IntegrityError: what was written is not there any more.
         """
         if self._error is not None:
             raise self._error
@@ -108,7 +108,8 @@ class Uploader:
             self._patiently(partial(folder.write, _receipt(self.rank), receipt))
             if self.rank == 0:
                 self._publish(folder, step=step, facts=facts)
-        except PlaceError as error:
+        except Exception as error:
+            # Whatever it is: a training that goes on without checkpoints would lose all at its next failure.
             if not self._stopped.is_set():
                 self._error = error
 
