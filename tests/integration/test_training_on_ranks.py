@@ -62,13 +62,13 @@ def test_two_ranks_reach_the_weights_of_one(
     assert (tmp_path / "order.csv").read_bytes() == (alone / "order.csv").read_bytes()
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_a_checkpoint_of_two_ranks_goes_on_with_one_and_with_four(
-    sequences: Folder, alone: Path, tmp_path: Path, stage: int
+@pytest.mark.parametrize(("stage", "group"), [(1, (2, 1)), (2, (1, 2)), (3, (2, 1, 4))])
+def test_a_checkpoint_of_some_ranks_goes_on_with_fewer_and_with_more(
+    sequences: Folder, alone: Path, tmp_path: Path, stage: int, group: tuple[int, ...]
 ) -> None:
     changes = {**CHANGES, **KEPT, "strategy": "deepspeed", "zero_stage": stage, "workers": {"min": 1, "max": 4}}
     plan = plan_of(sequences, tmp_path, **changes)
-    for num_ranks, pause_at in ((2, 2), (1, 3), (4, None)):
+    for num_ranks, pause_at in zip(group, (3, 4, None) if len(group) == 3 else (3, None), strict=True):
         train_on(num_ranks, plan, pause_at=pause_at, sampler=Dump(tmp_path / "dump"))
         if pause_at:
             saved = checkpoint.latest(plan.run)
@@ -78,14 +78,3 @@ def test_a_checkpoint_of_two_ranks_goes_on_with_one_and_with_four(
         assert_exported(plan.run, tmp_path / f"out-{step}", step=step, equals=tmp_path / "dump" / str(step))
     assert_close(weights_of(tmp_path), weights_of(alone))
     assert (tmp_path / "order.csv").read_bytes() == (alone / "order.csv").read_bytes()
-
-
-def test_the_same_ranks_go_on_to_the_bit(sequences: Folder, tmp_path: Path) -> None:
-    straight, paused = (
-        plan_of(sequences, tmp_path / name, workers=2, strategy="deepspeed", zero_stage=2, **CHANGES)
-        for name in ("straight", "paused")
-    )
-    train_on(2, straight)
-    train_on(2, paused, pause_at=3)
-    train_on(2, paused)
-    assert_same_bits(weights_of(straight.run), weights_of(paused.run))
