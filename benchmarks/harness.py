@@ -39,9 +39,11 @@ class Bench:
 
     Args:
         rounds: how often each contender of a race runs; one more run before them warms up.
+        settings: what this benchmark asks of the command line beyond what all do.
     """
 
     rounds: int = DEFAULT_ROUNDS
+    settings: Mapping[str, float] = field(default_factory=dict)
     figures: dict[str, dict[str, Figure]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     named: dict[str, float] = field(default_factory=dict)
@@ -128,15 +130,24 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def run(title: str, measure: Callable[[Bench], None]) -> None:
-    """Entry point of a benchmark's module: read the command line, measure, print."""
+def run(
+    title: str, measure: Callable[[Bench], None], *, settings: Mapping[str, tuple[float, str]] | None = None
+) -> None:
+    """Entry point of a benchmark's module: read the command line, measure, print.
+
+    Args:
+        settings: numbers of this benchmark alone by name: their defaults, and what they are.
+    """
+    settings = settings or {}
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--rounds", type=int, default=DEFAULT_ROUNDS, help="runs of each contender")
     parser.add_argument("--json", action="store_true", help="one JSON object of the figures on the last line")
+    for name, (default, sentence) in settings.items():
+        parser.add_argument(f"--{name}", type=float, default=default, help=sentence)
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error(f"--rounds {arguments.rounds} is too few: give at least 1")
-    bench = Bench(rounds=arguments.rounds)
+    bench = Bench(rounds=arguments.rounds, settings={name: getattr(arguments, name) for name in settings})
     measure(bench)
     bench.show(title)
     if arguments.json:
