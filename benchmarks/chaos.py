@@ -9,7 +9,6 @@ happened to: order, loss, parameters. `--minutes` is how long there are faults; 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pickle
 import secrets as entropy
@@ -19,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,19 +28,15 @@ from jobs.cli import ENVIRONMENT
 
 os.environ.update({**ENVIRONMENT, "DS_ACCELERATOR": "cpu"})
 
-import torch
-
 from benchmarks.harness import Bench, run
 from benchmarks.storage import BUCKET, server
 from benchmarks.trainings import plans, soak
 from benchmarks.trainings.disturber import ON_FIXED, WEIGHTS, Disturber
 from benchmarks.trainings.nodes import Cluster
+from benchmarks.trainings.outcomes import Finished, finished, loss_difference, parameter_difference
 from benchmarks.trainings.stamps import Stamps
 from tests.faulty_s3 import FaultyS3
-from tutti import lineage
-from tutti.models import bundle as bundles
 from tutti.storage import Folder
-from tutti.training.ledger import Activity, Bill
 from tutti.training.plan import Plan
 
 NODES = 2
@@ -56,24 +51,6 @@ RECIPE: dict[str, Any] = {
     # Faults come faster here than checkpoints may.
     "max_failures": 1000, "validate_every_steps": 100,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What a training left.
-
-    Args:
-        useful_share: worker-seconds of steps that count, of all.
-    """
-
-    order: bytes
-    losses: dict[int, float]
-    weights: dict[str, torch.Tensor]
-    restarts: int
-    lost_s: float
-    useful_s: float
-    spent_s: float
-    wall_s: float
 
 
 @dataclass
@@ -108,7 +85,7 @@ class Stage:
         if weights:
             disturber.start()
         try:
-            driver.train(calm=lambda: time.monotonic() > until_s and disturber.stop())
+            driver.train(calm=lambda: disturber.stop() if time.monotonic() > until_s else None)
         finally:
             disturber.stop()
             driver.kill()
@@ -131,7 +108,7 @@ class Driver:
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False
 
-    def train(self, *, calm: Any) -> None:
+    def train(self, *, calm: Callable[[], None]) -> None:
         """Until the training is published; ``calm`` is called now and then."""
         while True:
             self._killed = False
@@ -139,6 +116,7 @@ class Driver:
                 self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
             while self._process.poll() is None:
                 time.sleep(0.5)
+                self._stage.cluster.mend()
                 calm()
             if self._process.returncode == 0:
                 return
@@ -151,29 +129,6 @@ class Driver:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-
-
-def finished(plan: Plan, *, wall_s: float) -> Finished:
-    """Read what a training published."""
-    dataset, bill = lineage.load(plan.run), Bill.read(plan.run)
-    assert bill is not None
-    with tempfile.TemporaryDirectory() as name:
-        for path in dataset.paths():
-            target = Path(name) / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(dataset.read(path))
-        weights = dict(bundles.load(Path(name) / "bundle").weights)
-    ledger = bill.ledger
-    return Finished(
-        order=dataset.read("order.csv"),
-        losses={int(step): loss for step, loss in json.loads(dataset.read("history.json"))["train"]},
-        weights=weights,
-        restarts=ledger.restarts,
-        lost_s=ledger.lost_seconds,
-        useful_s=ledger.worker_seconds(activity=Activity.TRAIN) + ledger.worker_seconds(activity=Activity.VALIDATE),
-        spent_s=ledger.worker_seconds(),
-        wall_s=wall_s,
-    )
 
 
 @contextmanager
@@ -203,7 +158,7 @@ def measure(bench: Bench) -> None:
         here.train("probe", workers=NODES, steps=PROBE_STEPS, checkpoint_every_steps=20)
         steady = sorted(Stamps(here.home / "probe.stamps").seconds(after=10))
         step_s = steady[len(steady) // 2]
-        length = {
+        length: dict[str, Any] = {
             "steps": max(int(ROUND_S / step_s), 60), "checkpoint_every_steps": max(int(CHECKPOINT_S / step_s), 5),
         }  # fmt: skip
         here.say(f"a step takes {step_s * 1000:.0f} ms; rounds of {length['steps']} steps")
@@ -230,18 +185,6 @@ def verdict(done: Finished, fixed: Finished) -> str:
         f"{done.wall_s:.0f} s, {done.restarts} restarts, order {'equal' if done.order == fixed.order else 'DIFFERS'}, "
         f"loss within {loss_difference(done, fixed):.2g}, parameters within {parameter_difference(done, fixed):.2g}"
     )
-
-
-def loss_difference(left: Finished, right: Finished) -> float:
-    """Largest difference of the loss of any step, nats per token; infinite where a step is missing."""
-    if left.losses.keys() != right.losses.keys():
-        return float("inf")
-    return max(abs(left.losses[step] - right.losses[step]) for step in right.losses)
-
-
-def parameter_difference(left: Finished, right: Finished) -> float:
-    """Largest difference of any weight; 0 means the same bits."""
-    return max(float((left.weights[name] - weight).abs().max()) for name, weight in right.weights.items())
 
 
 def tell(bench: Bench, found: dict[str, list[Finished]], fixed: Finished, here: Stage, *, minutes: float) -> None:

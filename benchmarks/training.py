@@ -32,7 +32,7 @@ from benchmarks.harness import Bench, run
 from benchmarks.storage import BUCKET, server
 from benchmarks.trainings import peers, plans
 from benchmarks.trainings.plans import NEVER, plan_of, size_of
-from benchmarks.trainings.stamps import Stamp, Stamps
+from benchmarks.trainings.stamps import Stamps, cost_of_a_checkpoint
 from cluster.embedded import start_embedded_ray
 from tutti.storage import Folder
 from tutti.training.ceiling import matmul_flops_per_s
@@ -102,7 +102,12 @@ def multiplies_bf16() -> bool:
 def steps(bench: Bench, place: Place, *, flavour: str, precision: str) -> None:
     """Tokens a second of steady steps, contenders in turns."""
     count = STEPS[flavour]
-    common = {"flavour": flavour, "precision": precision, "steps": count, "threads_per_worker": place.threads}
+    common: dict[str, Any] = {
+        "flavour": flavour,
+        "precision": precision,
+        "steps": count,
+        "threads_per_worker": place.threads,
+    }
     plan = place.plan(workers=1, **common)
     batches = peers.batches_of(plan, count=count)
     contenders = contenders_of(place, common, batches, flavour=flavour)
@@ -160,32 +165,16 @@ def checkpoints(bench: Bench, place: Place) -> None:
             )  # fmt: skip
             stamps = place.stamps()
             plans.train_on_ray(plan, tracking=stamps)
-            share, step_s = cost_of_a_checkpoint(stamps.read())
+            cost_s, step_s = cost_of_a_checkpoint(stamps.read(), every_steps=CHECKPOINT_STEPS)
             bill = Bill.read(plan.run)
             assert bill is not None
             stall_s = bill.ledger.worker_seconds(activity=Activity.CHECKPOINT) / 2 / CHECKPOINTS
-            shares.setdefault(where, []).append(share)
+            shares.setdefault(where, []).append(cost_s / (DEMO_CHECKPOINT_STEPS * step_s + cost_s))
             stalls.setdefault(where, []).append(stall_s / (DEMO_CHECKPOINT_STEPS * step_s + stall_s))
     bench.rates("checkpoint: copy and slower steps, share of the time between two", shares, unit="")
     bench.rates("checkpoint: the copy alone", stalls, unit="")
     bench.name("checkpoint_stall_share", max(statistics.median(found) for found in shares.values()))
     bench.name("checkpoint_copy_share", max(statistics.median(found) for found in stalls.values()))
-
-
-def cost_of_a_checkpoint(stamps: list[Stamp]) -> tuple[float, float]:
-    """Its share of the time between two of the demo's, and the seconds of a step that goes without one.
-
-    All that the steps between two checkpoints took beyond as many median steps counts as the checkpoint's.
-    """
-    moments = {stamp.step: stamp.unix_s for stamp in stamps}
-    seconds = {step: moments[step + 1] - moments[step] for step in moments if step + 1 in moments}
-    step_s = statistics.median(seconds[step] for step in seconds if step > WARM)
-    extra_s = [
-        sum(seconds[step] for step in range(first, first + CHECKPOINT_STEPS - 1)) - (CHECKPOINT_STEPS - 1) * step_s
-        for first in range(CHECKPOINT_STEPS, CHECKPOINT_STEPS * (CHECKPOINTS + 1), CHECKPOINT_STEPS)
-    ]
-    cost_s = max(statistics.median(extra_s), 0.0)
-    return cost_s / (DEMO_CHECKPOINT_STEPS * step_s + cost_s), step_s
 
 
 def recovery(bench: Bench, place: Place) -> None:

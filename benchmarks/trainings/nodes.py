@@ -21,6 +21,7 @@ STORE_BYTES = 100 * 2**20
 _READY_WITHIN_S, _LAST_MOMENT_S = 60.0, 10.0
 # What Ray Train's workers are called among processes.
 _WORKER = "RayTrainWorker"
+_NODE = ("--num-cpus=1",)
 
 
 @dataclass
@@ -48,7 +49,13 @@ class Cluster:
 
     def add(self) -> None:
         """One more node."""
-        self._nodes.append(self._start(f"--address={self.address}", "--num-cpus=1"))
+        self._nodes.append(self._start(*_NODE, f"--address={self.address}"))
+
+    def mend(self) -> None:
+        """Start again the nodes that ended by themselves: on a busy machine Ray gives up some before they are up."""
+        for number, node in enumerate(self._nodes):
+            if node.poll() is not None:
+                self._nodes[number] = self._start(*_NODE, f"--address={self.address}")
 
     def lose(self, number: int) -> None:
         """Kill a node with all its processes, as a power cut would."""
@@ -83,7 +90,7 @@ class Cluster:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*command, "--node-ip-address=127.0.0.1", f"--object-store-memory={STORE_BYTES}", *options],
+                [*command, f"--object-store-memory={STORE_BYTES}", *options],
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,3 +63,24 @@ class Stamper(NoTracker):
     def finish(self, *, failed: bool = False) -> None:  # noqa: ARG002
         """Close the file."""
         self._file.close()
+
+
+def cost_of_a_checkpoint(stamps: Sequence[Stamp], *, every_steps: int) -> tuple[float, float]:
+    """Seconds that a checkpoint costs in all, and those of a step that goes without one.
+
+    All that the steps after a checkpoint, until the next, took beyond as many median steps counts as the checkpoint's:
+    the copy, and what the way to storage takes from the steps that go along with it. The median of all checkpoints.
+
+    Args:
+        every_steps: steps between checkpoints; the last of ``stamps`` took none.
+    """
+    moments = {stamp.step: stamp.unix_s for stamp in stamps}
+    seconds = {step: moments[step + 1] - moments[step] for step in moments if step + 1 in moments}
+    last = max(moments)
+    # The first steps load code and caches.
+    step_s = statistics.median(seconds[step] for step in range(every_steps, last))
+    extra_s = [
+        sum(seconds[step] - step_s for step in range(first, first + every_steps))
+        for first in range(every_steps, last - every_steps + 1, every_steps)
+    ]
+    return max(statistics.median(extra_s), 0.0), step_s
