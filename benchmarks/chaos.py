@@ -12,7 +12,6 @@ import contextlib
 import os
 import pickle
 import secrets as entropy
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -176,7 +175,6 @@ def measure(bench: Bench) -> None:
                 found.setdefault(part, []).append(done)
                 here.say(f"{name}: {verdict(done, fixed)}")
         tell(bench, found, fixed, here, minutes=(time.monotonic() - began_s) / 60)
-        keep(here.home)
 
 
 def verdict(done: Finished, fixed: Finished) -> str:
@@ -215,14 +213,6 @@ def tell(bench: Bench, found: dict[str, list[Finished]], fixed: Finished, here: 
     bench.name("chaos_lost_worker_s", sum(each.lost_s for each in every))
     bench.name("chaos_useful_share", sum(each.useful_s for each in every) / sum(each.spent_s for each in every))
     bench.note(f"undisturbed: {fixed.wall_s:.0f} s a round, useful share {fixed.useful_s / fixed.spent_s:.2f}")
-
-
-def keep(home: Path) -> None:
-    """Leave the trainings' own words where they can be read, if a place for them is named."""
-    place = os.environ.get("TUTTI_CHAOS_LOGS")
-    for path in home.glob("*.log") if place else ():
-        Path(place or "").mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, Path(place or "") / path.name)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ class Bench:
             first = next(iter(figures.values())).median
             for index, (name, figure) in enumerate(figures.items()):
                 spread = f"{_number(figure.low)} to {_number(figure.high)}" if figure.rounds > 1 else ""
-                ratio = f"{figure.median / first:.3g}" if index else ""
+                ratio = f"{figure.median / first:.3g}" if index and first else ""
                 table.add_row(
                     "" if index else subject, name, _number(figure.median), spread, figure.unit, ratio,
                     end_section=index == len(figures) - 1,
