@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -126,7 +126,7 @@ class _Driver:
         self._plan, self._reporter, self._task = plan, reporter, task
         self._config = {"tracking": tracking, "sampler": sampler}
         self._faults = faults
-        self._board = _Board.options(scheduling_strategy=_here()).remote()  # type: ignore[attr-defined]
+        self._board = _new_board()
         self._ledger = Ledger.read(plan.run)
         self._past = Past()
         self._start_is = Activity.START
@@ -150,7 +150,12 @@ class _Driver:
 
     def _attempt(self, attempt: Attempt, workers: int) -> tuple[BaseException | None, _Watch]:
         recipe = self._plan.training
-        ray.get(self._board.begin.remote(attempt.name))
+        try:
+            ray.get(self._board.begin.remote(attempt.name))
+        except ray.exceptions.RayActorError:
+            # It went with its node, and knew nothing that storage does not.
+            self._board = _new_board()
+            ray.get(self._board.begin.remote(attempt.name))
         watch = _Watch(self._plan, self._board, workers=workers, task=self._task, say=self._say)
         with tempfile.TemporaryDirectory(prefix="tutti-ray-train-") as state, watch.watching():
             trainer = TorchTrainer(
@@ -277,7 +282,11 @@ class _Watch:
         last = False
         while not last:
             last = self._stopped.wait(_POLL_S)
-            heard: _Heard = ray.get(self._board.hear.remote())
+            try:
+                heard: _Heard = ray.get(self._board.hear.remote())
+            except ray.exceptions.RayActorError:
+                # A connection that broke is made again; a board that is gone comes back with the next attempt.
+                continue
             self._show(heard)
             self.heard = heard
             if not last:
@@ -350,15 +359,20 @@ class _Signals:
     def close(self) -> None:
         self._stopped.set()
         self._thread.join()
-        ray.get(self._board.leave.remote(self._attempt, self._rank))
+        with suppress(ray.exceptions.RayActorError):
+            ray.get(self._board.leave.remote(self._attempt, self._rank))
 
     def _speak(self) -> None:
         last = False
         while not last:
             last = self._stopped.wait(_BEAT_S)
             lines, self._lines = self._lines, []
-            why = ray.get(self._board.beat.remote(self._attempt, self._rank, self._place, self._progress, lines))
-            self._pause = bool(why)
+            try:
+                why = ray.get(self._board.beat.remote(self._attempt, self._rank, self._place, self._progress, lines))
+                self._pause = bool(why)
+            except ray.exceptions.RayActorError:
+                # Who does not reach the board trains on and tries again: silence would get this rank killed.
+                self._lines = [*lines, *self._lines]
 
 
 def _train(config: dict[str, Any]) -> None:
@@ -395,6 +409,10 @@ def _possible(plan: Plan, *, free: int) -> int:
 def _draining() -> set[str]:
     """Nodes that will be taken away, by a notice of the cloud or of Kubernetes."""
     return set(ray._private.state.state.get_draining_nodes())
+
+
+def _new_board() -> Any:
+    return _Board.options(scheduling_strategy=_here()).remote()  # type: ignore[attr-defined]
 
 
 def _here() -> NodeAffinitySchedulingStrategy:
