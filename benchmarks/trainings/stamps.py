@@ -43,6 +43,17 @@ class Stamps:
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         return [Stamp(*json.loads(line)) for line in lines if line.endswith("]")]
 
+    def resumed(self) -> Stamp:
+        """The first step that was done a second time: the next one done after a training went back.
+
+        Raises:
+            ValueError: it never went back.
+        """
+        for before, stamp in itertools.pairwise(self.read()):
+            if stamp.step <= before.step:
+                return stamp
+        raise ValueError(f"the training of {self.path} never went back")
+
     def seconds(self, *, after: int) -> list[float]:
         """Seconds from each step to the next, once ``after`` steps were done: loader and record are in it."""
         moments = [stamp.unix_s for stamp in self.read() if stamp.step >= after]

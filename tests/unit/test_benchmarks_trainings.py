@@ -16,6 +16,8 @@ from benchmarks.trainings.stamps import Stamp, Stamps, cost_of_a_checkpoint
 def test_stamps_of_several_attempts_are_read_back_in_order(tmp_path: Path) -> None:
     stamps = Stamps(tmp_path / "stamps")
     assert stamps.read() == []
+    with pytest.raises(ValueError, match="never went back"):
+        stamps.resumed()
     for steps in ((1, 2, 3), (2, 3, 4)):
         tracker = stamps.open()
         for step in steps:
@@ -24,6 +26,7 @@ def test_stamps_of_several_attempts_are_read_back_in_order(tmp_path: Path) -> No
         tracker.finish()
     assert [(stamp.step, stamp.loss) for stamp in stamps.read()] == [(s, s / 2) for s in (1, 2, 3, 2, 3, 4)]
     assert len(stamps.seconds(after=2)) == 4
+    assert stamps.resumed() == stamps.read()[3]
 
 
 def test_a_line_that_a_kill_cut_off_is_no_stamp(tmp_path: Path) -> None:
