@@ -10,7 +10,9 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -39,9 +41,11 @@ class Bench:
 
     Args:
         rounds: how often each contender of a race runs; one more run before them warms up.
+        settings: what this benchmark asks of the command line beyond what all do.
     """
 
     rounds: int = DEFAULT_ROUNDS
+    settings: Mapping[str, float] = field(default_factory=dict)
     figures: dict[str, dict[str, Figure]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     named: dict[str, float] = field(default_factory=dict)
@@ -98,7 +102,7 @@ class Bench:
             first = next(iter(figures.values())).median
             for index, (name, figure) in enumerate(figures.items()):
                 spread = f"{_number(figure.low)} to {_number(figure.high)}" if figure.rounds > 1 else ""
-                ratio = f"{figure.median / first:.3g}" if index else ""
+                ratio = f"{figure.median / first:.3g}" if index and first else ""
                 table.add_row(
                     "" if index else subject, name, _number(figure.median), spread, figure.unit, ratio,
                     end_section=index == len(figures) - 1,
@@ -128,15 +132,26 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def run(title: str, measure: Callable[[Bench], None]) -> None:
-    """Entry point of a benchmark's module: read the command line, measure, print."""
+def run(
+    title: str, measure: Callable[[Bench], None], *, settings: Mapping[str, tuple[float, str]] | None = None
+) -> None:
+    """Entry point of a benchmark's module: read the command line, measure, print.
+
+    Args:
+        settings: numbers of this benchmark alone by name: their defaults, and what they are.
+    """
+    settings = settings or {}
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--rounds", type=int, default=DEFAULT_ROUNDS, help="runs of each contender")
     parser.add_argument("--json", action="store_true", help="one JSON object of the figures on the last line")
+    for name, (default, sentence) in settings.items():
+        parser.add_argument(f"--{name}", type=float, default=default, help=sentence)
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error(f"--rounds {arguments.rounds} is too few: give at least 1")
-    bench = Bench(rounds=arguments.rounds)
+    # Who is told to end still ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    bench = Bench(rounds=arguments.rounds, settings={name: getattr(arguments, name) for name in settings})
     measure(bench)
     bench.show(title)
     if arguments.json:

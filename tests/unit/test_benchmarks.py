@@ -19,7 +19,8 @@ def measure(bench):
     bench.count("size", {"ours": 12345.0}, unit="bytes")
     bench.note("a condition")
     bench.name("sums_s", bench.figures["sum"]["ours"].median)
-run("sums", measure)
+    bench.name("minutes", bench.settings["minutes"])
+run("sums", measure, settings={"minutes": (10, "how long")})
 """
 
 
@@ -35,7 +36,7 @@ def test_contenders_take_turns_after_one_run_that_warms_up() -> None:
 
 def test_a_benchmark_prints_a_table_and_one_object(repository: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, "--json", "--rounds", "2"],
+        [sys.executable, "-c", SCRIPT, "--json", "--rounds", "2", "--minutes", "0.5"],
         capture_output=True, text=True, timeout=60, check=True, cwd=repository,
     )  # fmt: skip
     *shown, last = done.stdout.splitlines()
@@ -45,6 +46,7 @@ def test_a_benchmark_prints_a_table_and_one_object(repository: Path) -> None:
     assert found["figures"]["sum.ours"]["rounds"] == 2
     assert found["figures"]["sum.ours"]["median"] > found["figures"]["sum.theirs"]["median"]
     assert found["sums_s"] == found["figures"]["sum.ours"]["median"]
+    assert found["minutes"] == 0.5
     assert any("12,345" in line for line in shown)
     assert "- a condition" in shown
 

@@ -136,7 +136,12 @@ class _Driver:
 
     def _attempt(self, attempt: Attempt, workers: int) -> tuple[BaseException | None, _Watch]:
         recipe = self._plan.training
-        ray.get(self._board.begin.remote(attempt.name))
+        try:
+            ray.get(self._board.begin.remote(attempt.name))
+        except ray.exceptions.RayActorError:
+            # It went with its node, and knew nothing that storage does not.
+            self._board = new_board()
+            ray.get(self._board.begin.remote(attempt.name))
         watch = _Watch(self._plan, self._board, workers=workers, show=self._show, say=self._say, stop=self._stop)
         with tempfile.TemporaryDirectory(prefix="tutti-ray-train-") as state, watch.watching():
             trainer = TorchTrainer(
@@ -270,7 +275,11 @@ class _Watch:
         last = False
         while not last:
             last = self._stopped.wait(_POLL_S)
-            heard: Heard = ray.get(self._board.hear.remote())
+            try:
+                heard: Heard = ray.get(self._board.hear.remote())
+            except ray.exceptions.RayActorError:
+                # A connection that broke is made again; a board that is gone comes back with the next attempt.
+                continue
             self._show(heard)
             self.heard = heard
             if not last:

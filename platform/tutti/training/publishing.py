@@ -12,7 +12,6 @@ from tutti import lineage
 from tutti.dataset.loader import Loader
 from tutti.features.vocabulary import EVENTS
 from tutti.models.bundle import Bundle
-from tutti.training.picture import loss_curve_png
 from tutti.training.plan import Plan
 from tutti.training.tracker import Tracker
 
@@ -95,6 +94,9 @@ def publish(plan: Plan, result: Result, *, tracker: Tracker) -> None:
 
 def picture_of(plan: Plan, history: dict[str, list[Any]]) -> bytes:
     """The loss curves as PNG."""
+    # Matplotlib is a sixth of what a worker imports, and workers that come up after a failure are waited for.
+    from tutti.training.picture import loss_curve_png
+
     return loss_curve_png(
         steps=[int(step) for step, _ in history["train"]],
         train_loss=[loss for _, loss in history["train"]],

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -120,12 +121,17 @@ class BoardSignals:
         """Say what is left, and leave."""
         self._stopped.set()
         self._thread.join()
-        ray.get(self._board.leave.remote(self._attempt, self._rank))
+        with suppress(ray.exceptions.RayActorError):
+            ray.get(self._board.leave.remote(self._attempt, self._rank))
 
     def _speak(self) -> None:
         last = False
         while not last:
             last = self._stopped.wait(_BEAT_S)
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
-            why = ray.get(self._board.beat.remote(self._attempt, self._rank, self._place, self._progress, lines))
-            self._pause = bool(why)
+            try:
+                why = ray.get(self._board.beat.remote(self._attempt, self._rank, self._place, self._progress, lines))
+                self._pause = bool(why)
+            except ray.exceptions.RayActorError:
+                # Who does not reach the board trains on and tries again: silence would get this rank killed.
+                self._lines.extendleft(reversed(lines))
