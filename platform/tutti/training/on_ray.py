@@ -144,7 +144,7 @@ class _Driver:
             ray.get(self._board.begin.remote(attempt.name))
         watch = _Watch(self._plan, self._board, workers=workers, show=self._show, say=self._say, stop=self._stop)
         with tempfile.TemporaryDirectory(prefix="tutti-ray-train-") as state, watch.watching():
-            trainer = TorchTrainer(
+            trainer = _Trainer(
                 _train,
                 train_loop_config={"plan": self._plan, "attempt": attempt, "board": self._board, **self._config},
                 torch_config=TorchConfig(backend="nccl" if recipe.gpus_per_worker else "gloo"),
@@ -158,7 +158,6 @@ class _Driver:
                     name=f"{self._plan.name}-{attempt.name}",
                     storage_path=state,
                     failure_config=FailureConfig(max_failures=0),
-                    worker_runtime_env={"env_vars": _environment(recipe.threads_per_worker, recipe.gpus_per_worker)},
                 ),
             )
             try:
@@ -244,6 +243,20 @@ class _Driver:
 
 
 _GROW, _STOP = "there is room for more workers", "it was asked to end"
+
+
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """Ray's, which where Ray has no dashboard waits 10 s for it at the end of every attempt.
+
+    Its cleaner asks the dashboard whether the controller lives, for a driver that dies and leaves a cluster behind. A
+    Ray without a dashboard is the driver's own and dies with it.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks: list[Any] = super()._create_default_callbacks()
+        if ray._private.worker.get_dashboard_url():
+            return callbacks
+        return [each for each in callbacks if type(each).__name__ != "PlacementGroupCleanerCallback"]
 
 
 class _Watch:
@@ -332,6 +345,9 @@ def _train(config: dict[str, Any]) -> None:
     plan: Plan = config["plan"]
     attempt: Attempt = config["attempt"]
     torch.set_num_threads(plan.training.threads_per_worker)
+    if not plan.training.gpus_per_worker:
+        # Before DeepSpeed is imported. Not by a runtime_env: with one, Ray starts processes afresh for every attempt.
+        os.environ["DS_ACCELERATOR"] = "cpu"
     rank = context.get_world_rank()
     signals = BoardSignals(config["board"], attempt=attempt.name, rank=rank)
     try:
@@ -405,10 +421,3 @@ def _told(error: BaseException, failure: str, decision: Decision) -> BaseExcepti
 def _resources(plan: Plan) -> dict[str, float]:
     threads, gpus = plan.training.threads_per_worker, plan.training.gpus_per_worker
     return {"CPU": threads, **({"GPU": gpus} if gpus else {})}
-
-
-def _environment(threads: int, gpus: int) -> dict[str, str]:
-    environment = {"OMP_NUM_THREADS": str(threads)}
-    if not gpus:
-        environment["DS_ACCELERATOR"] = "cpu"
-    return environment
