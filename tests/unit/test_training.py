@@ -84,6 +84,18 @@ def test_a_checkpoint_without_manifest_is_none_and_its_files_are_collected(seque
     assert not damaged.exists()
 
 
+def test_a_checkpoint_that_lost_a_file_is_passed_over(sequences: Folder, tmp_path: Path) -> None:
+    straight, damaged = (plan_of(sequences, tmp_path / name) for name in ("straight", "damaged"))
+    train(straight)
+    with pytest.raises(StoppedError):
+        train(damaged, watch=Watch(stop_at=8))
+    folder = next((tmp_path / "damaged" / "checkpoints").glob("step-00000006-*"))
+    (folder / "state-plain.pt").unlink()
+    _, watch = train(damaged)
+    assert min(watch.losses) == 4
+    assert_same_bits(weights_of(straight.run), weights_of(damaged.run))
+
+
 def test_the_policy_decides_which_checkpoints_stay(sequences: Folder, tmp_path: Path) -> None:
     plan = plan_of(
         sequences, tmp_path, steps=13, checkpoint_every_steps=2, keep_checkpoints=1, keep_checkpoints_every_steps=4

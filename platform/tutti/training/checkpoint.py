@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tutti.errors import IntegrityError
 from tutti.lineage import MANIFEST, Dataset, find
 from tutti.storage import Folder
 
@@ -85,10 +86,18 @@ def at(run: Folder, *, step: int) -> Saved | None:
 
 
 def _first_readable(run: Folder, folders: list[tuple[int, str]]) -> Saved | None:
+    """The first that is complete; one that lost a file since is passed over while there is another."""
+    damage: IntegrityError | None = None
     for step, name in folders:
-        dataset = find(run / "checkpoints" / name)
+        try:
+            dataset = find(run / "checkpoints" / name)
+        except IntegrityError as error:
+            damage = damage or error
+            continue
         if dataset is not None:
             return Saved(step=step, dataset=dataset, history=json.loads(dataset.read(HISTORY)))
+    if damage is not None:
+        raise damage
     return None
 
 
