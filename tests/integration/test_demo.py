@@ -50,5 +50,5 @@ def test_the_river_runs_once_from_scores_to_service(tmp_path: Path) -> None:
     }
     again = _demo(tmp_path)
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("found") == 6
+    assert again.stderr.count("found") == 7
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

@@ -69,7 +69,7 @@ def test_a_recipe_becomes_a_registered_version_once(
     assert {sample.suffix for sample in samples} == {".mid", ".flac", ".png"}
     started_s = time.monotonic()
     assert run(["train", str(place / "recipe.yaml"), "--root", str(trained)]) == 0
-    assert capsys.readouterr().err.count("found") == 4
+    assert capsys.readouterr().err.count("found") == 5
     assert time.monotonic() - started_s < 30
     assert len(registry.versions("walks")) == 1
 
@@ -82,7 +82,7 @@ def test_what_a_recipe_asks_is_held_and_may_change_without_another_training(
     assert "walks/1 does not show what its gate asks (valid_nll_nats_per_token at most 0.1: " in _line(capsys)
     easier = ["--set", "gate.measures.valid_nll_nats_per_token.at_most=100"]
     assert run(["train", str(place / "recipe.yaml"), "--root", str(trained), *easier]) == 0
-    assert capsys.readouterr().err.count("found") == 4
+    assert capsys.readouterr().err.count("found") == 5
     assert run(promote) == 0
     assert capsys.readouterr().out.startswith("walks/1 is walks@production")
 
