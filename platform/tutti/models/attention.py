@@ -22,6 +22,7 @@ class Context:
     Args:
         cosines, sines: rotary angles of the tokens' positions, broadcastable to (B, H, T, D/2).
         mask: True where a token may look, broadcastable to (B, H, T, S); None for plain causal attention.
+        pieces: tokens of each piece, row after row, padding among them; attention runs over each by itself.
         cache: keys and values of earlier tokens.
         positions_BT: place of each token in the cache.
         used: number of cache places that the longest row reaches after this call.
@@ -33,6 +34,7 @@ class Context:
     cache: KeyValueCache | None = None
     positions_BT: Tensor | None = None
     used: int = 0
+    pieces: tuple[int, ...] | None = None
 
 
 class Attention(nn.Module):
@@ -53,11 +55,36 @@ class Attention(nn.Module):
         keys = rotate(keys, context.cosines, context.sines)
         if context.cache is not None and context.positions_BT is not None:
             keys, values = context.cache.put(layer, keys, values, context.positions_BT, used=context.used)
-        mixed = functional.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=context.mask, is_causal=context.mask is None
-        )
-        out: Tensor = self.output(mixed.transpose(1, 2).reshape(rows, tokens, width))
+        if context.pieces is not None:
+            mixed = _by_pieces(queries, keys, values, context.pieces)
+        else:
+            mixed = functional.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=context.mask, is_causal=context.mask is None
+            ).transpose(1, 2)
+        out: Tensor = self.output(mixed.reshape(rows, tokens, width))
         return out
+
+
+def _by_pieces(queries_BHTD: Tensor, keys_BHTD: Tensor, values_BHTD: Tensor, pieces: tuple[int, ...]) -> Tensor:
+    """Causal attention of each piece to itself, with no work for pairs of different pieces; shape (B, T, H, D)."""
+    rows, heads, tokens, head_width = queries_BHTD.shape
+    laid = [
+        column.transpose(1, 2).reshape(rows * tokens, heads, head_width).split(pieces)
+        for column in (queries_BHTD, keys_BHTD, values_BHTD)
+    ]
+    mixed = [
+        functional.scaled_dot_product_attention(*(part.transpose(0, 1)[None] for part in parts), is_causal=True)
+        for parts in zip(*laid, strict=True)
+    ]
+    return torch.cat([part[0].transpose(0, 1) for part in mixed]).view(rows, tokens, heads, head_width)
+
+
+def pieces_of(segments_BT: Tensor) -> tuple[int, ...]:
+    """Tokens of each piece of a batch, row after row; padding at the end of a row counts as one."""
+    begins = torch.ones_like(segments_BT, dtype=torch.bool)
+    begins[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    starts = torch.nonzero(begins.flatten()).flatten()
+    return tuple(torch.diff(starts, append=starts.new_tensor([begins.numel()])).tolist())
 
 
 def within_segments(segments_BT: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tutti.models.attention import Attention, Context, within_segments
+from tutti.models.attention import Attention, Context, pieces_of, within_segments
 from tutti.models.cache import KeyValueCache
 from tutti.models.positions import angles
 
@@ -108,8 +108,14 @@ class Decoder(nn.Module):
             segments_BT: number of the piece that each token belongs to; attention stays within one.
         """
         tokens = tokens_BT.shape[1]
-        mask = None if segments_BT is None else within_segments(segments_BT)
-        context = Context(cosines=self.cosines[:tokens], sines=self.sines[:tokens], mask=mask)
+        mask = pieces = None
+        if segments_BT is not None:
+            # One kernel over a mask where launches are dear or shapes must not change; else only what is looked at.
+            if segments_BT.is_cuda or torch.compiler.is_compiling():
+                mask = within_segments(segments_BT)
+            else:
+                pieces = pieces_of(segments_BT)
+        context = Context(cosines=self.cosines[:tokens], sines=self.sines[:tokens], mask=mask, pieces=pieces)
         return self._through(tokens_BT, context)
 
     def read(self, tokens_BT: Tensor, cache: KeyValueCache, *, counts_B: Tensor | None = None) -> Tensor:
