@@ -26,6 +26,7 @@ from tutti import lineage
 from tutti.dataset import blocks
 from tutti.dataset.loader import Loader
 from tutti.dataset.packed import Packed
+from tutti.dataset.sequences import SequenceBatch, SequenceLayout
 from tutti.features.augment import Augmentation
 from tutti.features.vocabulary import BAR, EVENTS, START
 from tutti.lineage import Dataset
@@ -79,11 +80,16 @@ def epoch(dataset: Dataset, *, first: int = 0, augmentation: Augmentation | None
     """Tokens a second of as many batches as an epoch has, from batch ``first`` on."""
     with closing(
         Loader(
-            dataset, split="train", sequence_tokens=ROW_TOKENS, batch_sequences=BATCH, seed=1, augmentation=augmentation
+            dataset,
+            split="train",
+            layout=SequenceLayout(sequence_tokens=ROW_TOKENS, augmentation=augmentation),
+            batch_sequences=BATCH,
+            seed=1,
         )
     ) as loader:
         started_s, tokens = time.perf_counter(), 0
         for batch in loader.stream(range(first, first + ROWS // BATCH), first=0, stop=BATCH):
+            assert isinstance(batch, SequenceBatch)
             tokens += batch.inputs_BT.size
         return tokens / (time.perf_counter() - started_s)
 
@@ -167,7 +173,13 @@ def first_batch(bench: Bench, folder: Path) -> None:
         started_s = time.perf_counter()
         dataset = lineage.load(place)
         with closing(
-            Loader(dataset, split="train", sequence_tokens=LARGE_ROW_TOKENS, batch_sequences=BATCH, seed=round_number)
+            Loader(
+                dataset,
+                split="train",
+                layout=SequenceLayout(sequence_tokens=LARGE_ROW_TOKENS),
+                batch_sequences=BATCH,
+                seed=round_number,
+            )
         ) as loader:
             loader.batch(12_345 * round_number)
             seconds += [time.perf_counter() - started_s] if round_number else []

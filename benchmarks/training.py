@@ -126,7 +126,7 @@ def steps(bench: Bench, place: Place, *, flavour: str, precision: str) -> None:
         device=torch.device("cpu"), dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
         threads=place.threads,
     )  # fmt: skip
-    flops = size_of(flavour).training_flops_per_token(plan.training.sequence_tokens)
+    flops = size_of(flavour).training_flops_per_place(plan.training.sequence_tokens)
     bench.name(f"train_mfu_{flavour}_{precision}", ours * flops / ceiling)
 
 

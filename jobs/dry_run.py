@@ -11,39 +11,26 @@ from jobs.recipe import Recipe
 from tutti import lineage
 from tutti.dataset.inventory import newest
 from tutti.errors import MissingError
-from tutti.features.vocabulary import EVENTS
-from tutti.models.decoder import DecoderConfiguration
-from tutti.models.flavours import configuration_of
 from tutti.storage import Folder
 from tutti.training import sizing
-from tutti.training.ledger import kind_of
-from tutti.training.recipe import ModelRecipe, TrainingRecipe
+from tutti.training.examples import configuration_of, kind_of
+from tutti.training.ledger import kind_of as kind_of_worker
+from tutti.training.recipe import TrainingRecipe
 from tutti.training.rehearsal import pace_of
 from tutti.training.sizing import Asked, Machine, Memory
 from tutti.units import format_bytes, format_seconds
 
-LONGEST_TOKENS = 4096
-
-
-def model_configuration(model: ModelRecipe) -> DecoderConfiguration:
-    """What can be counted of a model before it is made; neither parameters nor FLOPs depend on its longest sequence."""
-    return configuration_of(
-        model.family, model.flavour, vocabulary_size=len(EVENTS), max_tokens=LONGEST_TOKENS, dropout=model.dropout
-    )
-
 
 def asked_of(recipe: Recipe) -> Asked:
     """What of a recipe decides the training's size."""
-    size, training = model_configuration(recipe.model), recipe.training
+    training = recipe.training
+    size, places = configuration_of(recipe.model, training), kind_of(recipe.model).places(training)
     return Asked(
         parameters=size.parameters,
-        layers=size.layers,
-        width=size.width,
-        feed_forward=size.feed_forward,
-        vocabulary=size.vocabulary_size,
-        flops_per_token=size.training_flops_per_token(training.sequence_tokens),
+        footprint=size.footprint,
+        flops_per_place=size.training_flops_per_place(places),
         steps=training.steps,
-        sequence_tokens=training.sequence_tokens,
+        places=places,
         micro_batch=training.micro_batch,
         micro_batches=training.num_grains,
         fewest_workers=training.possible_workers[0],
@@ -82,22 +69,23 @@ def explain(recipe: Recipe, *, root: Folder) -> None:
 
 def told(recipe: Recipe, *, root: Folder) -> Iterator[str]:
     """The lines of :func:`explain`."""
-    asked, size, training = asked_of(recipe), model_configuration(recipe.model), recipe.training
+    asked, training = asked_of(recipe), recipe.training
+    size, unit = configuration_of(recipe.model, training), kind_of(recipe.model).layout(training).unit
     prices = training.prices
     yield f"recipe {recipe.name} · {recipe.digest()}"
     yield f"sources: {', '.join(recipe.corpus.sources)} · licences: {', '.join(recipe.licences)}"
     yield f"model: {recipe.model.family} {recipe.model.flavour}, {size.parameters / 1e6:.2f} M parameters"
     zero = f" ZeRO {training.zero_stage}" if training.strategy == "deepspeed" else ""
     yield (
-        f"training: {training.steps} steps of {training.batch_sequences} x {training.sequence_tokens} tokens, "
-        f"{asked.tokens / 1e6:.1f} M in all{_epochs(recipe, asked, root=root)}, {asked.flops / 1e12:.1f} TFLOP, "
+        f"training: {training.steps} steps of {training.batch_sequences} x {asked.places} {unit}, "
+        f"{asked.all_places / 1e6:.1f} M in all{_epochs(recipe, asked, root=root)}, {asked.flops / 1e12:.1f} TFLOP, "
         f"{training.workers} workers, {training.strategy}{zero}, {training.precision}"
     )
     yield from _memory(sizing.memory_of(asked, workers=asked.fewest_workers))
     # Before anything is tried: what does not fit must not be tried either.
     check_here(recipe, root=root)
-    pace = pace_of(recipe.model.family, size, asked)
-    kind = kind_of(gpus_per_worker=asked.gpus_per_worker)
+    pace = pace_of(recipe.model, recipe.training, asked)
+    kind = kind_of_worker(gpus_per_worker=asked.gpus_per_worker)
     wanted = sizing.estimate(
         asked, micro_batch_s=pace.micro_batch_s, optimizer_s=pace.optimizer_s, prices=prices, kind=kind
     )
@@ -123,7 +111,7 @@ def _epochs(recipe: Recipe, asked: Asked, *, root: Folder) -> str:
     splits: Mapping[str, int] = facts["splits"]
     share = splits.get("train", 0) / max(sum(splits.values()), 1)
     tokens = facts["tokens"] * share
-    return f" (about {asked.tokens / tokens:.3g} epochs of the newest tokens)" if tokens else ""
+    return f" (about {asked.all_places / tokens:.3g} epochs of the newest tokens)" if tokens else ""
 
 
 def _memory(held: Memory) -> Iterator[str]:

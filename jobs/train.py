@@ -20,7 +20,7 @@ import yaml
 from cluster.embedded import start_embedded_ray
 from jobs import encode, ingest
 from jobs import recipe as recipes
-from jobs.dry_run import check_here, explain, model_configuration
+from jobs.dry_run import check_here, explain
 from jobs.recipe import Recipe
 from tutti import lineage, telemetry
 from tutti.dataset import packing, shards
@@ -39,6 +39,7 @@ from tutti.render.export import finish
 from tutti.storage import Folder
 from tutti.telemetry import Reporter, Task
 from tutti.training import on_ray
+from tutti.training.examples import configuration_of
 from tutti.training.faults import Fault, parse
 from tutti.training.ledger import Ledger
 from tutti.training.loop import Trainer
@@ -116,11 +117,11 @@ def run(
 
 def describe(run_dataset: Dataset) -> str:
     """Figures of a finished training in one short text."""
-    measures, training = run_dataset.facts["measures"], run_dataset.facts["training"]
-    return (
-        f"{training['steps']} steps · valid NLL {measures['before_valid_nll_nats_per_token']:.3f}"
-        f" → {measures['valid_nll_nats_per_token']:.3f} nats per token"
-    )
+    measures, score = run_dataset.facts["measures"], run_dataset.facts["score"]
+    told = {"nll_nats_per_token": ("NLL", " nats per token")}.get(score, (score.replace("_", " "), ""))
+    before, after = measures[f"before_valid_{score}"], measures[f"valid_{score}"]
+    steps = run_dataset.facts["training"]["steps"]
+    return f"{steps} steps · valid {told[0]} {before:.3f} → {after:.3f}{told[1]}"
 
 
 def _plan(recipe: Recipe, *, works: Dataset, tokens: Dataset, sequences: Dataset, root: Folder) -> Plan:
@@ -162,9 +163,9 @@ def _train_recorded(
     def watch(progress: Progress) -> None:
         # A record that cannot be written for a while is old, and no more.
         with suppress(PlaceError):
-            record.update(done=progress.step, figures={"tokens_per_s": progress.tokens_per_s})
+            record.update(done=progress.step, figures={f"{progress.unit}_per_s": progress.per_s})
 
-    size = model_configuration(plan.model)
+    size = configuration_of(plan.model, plan.training)
     reporter.line(
         f"training {plan.name}: {plan.model.family} {plan.model.flavour} of {size.parameters / 1e6:.2f} M parameters · "
         f"{plan.training.steps} steps · {plan.training.workers} workers · {plan.training.strategy}"

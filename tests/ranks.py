@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import distributed, multiprocessing
 
+from tests import families
 from tests.trainings import Watch
 from tutti.training.faults import Fault
 from tutti.training.ledger import Ledger
@@ -47,6 +48,7 @@ def _rank(
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0",
     }  # fmt: skip
     torch.set_num_threads(1)
+    families.add()
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=num_ranks)
     watch = Watch(pause_at=pause_at) if rank == 0 else Watch()
     ranks = Ranks(rank, num_ranks, rank)

@@ -69,10 +69,12 @@ def recipe_of(**changes: object) -> TrainingRecipe:
     return TrainingRecipe(**{**settings, **changes})  # type: ignore[arg-type]
 
 
-def plan_of(sequences: Folder, run: Folder | Path, *, dropout: float = 0.1, **changes: object) -> Plan:
+def plan_of(
+    sequences: Folder, run: Folder | Path, *, dropout: float = 0.1, family: str = "decoder", **changes: object
+) -> Plan:
     return Plan(
         name="walks",
-        model=ModelRecipe(flavour="nano", dropout=dropout),
+        model=ModelRecipe(family=family, flavour="nano", dropout=dropout),
         training=recipe_of(**changes),
         sequences=sequences,
         run=run if isinstance(run, Folder) else Folder(str(run)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch.utils.data import Dataset
 from benchmarks.trainings.plans import size_of
 from tutti import lineage, seeding
 from tutti.dataset.loader import Loader
+from tutti.dataset.sequences import SequenceLayout
 from tutti.features.vocabulary import PAD
-from tutti.models.flavours import build
-from tutti.training.objectives import summed_nll, to_tensors
+from tutti.models.decoder import Decoder
+from tutti.models.likelihood import summed_nll
+from tutti.training.learner import tensors_of
 from tutti.training.plan import Plan
 
 Tensors = tuple[Tensor, Tensor, Tensor]
@@ -29,18 +32,19 @@ def batches_of(plan: Plan, *, count: int) -> list[Tensors]:
     """The first batches of a plan: inputs, targets and segments, each of shape (B, T)."""
     recipe = plan.training
     loader = Loader(
-        lineage.load(plan.sequences), split="train", sequence_tokens=recipe.sequence_tokens,
+        lineage.load(plan.sequences), split="train",
+        layout=SequenceLayout(sequence_tokens=recipe.sequence_tokens, augmentation=recipe.augmentation),
         batch_sequences=recipe.batch_sequences, seed=seeding.derive(recipe.seed, "data"),
-        augmentation=recipe.augmentation,
     )  # fmt: skip
     with contextlib.closing(loader):
-        return [to_tensors(loader.batch(number), torch.device("cpu")) for number in range(count)]
+        batches = [tensors_of(loader.batch(number), torch.device("cpu")) for number in range(count)]
+    return [(batch["inputs"], batch["targets"], batch["segments"]) for batch in batches]
 
 
 def bare_loop(plan: Plan, batches: list[Tensors], *, compiled: bool = False) -> list[float]:
     """Seconds of each step of what a person writes first: forward, backward, clip, AdamW."""
     recipe = plan.training
-    model = build("decoder", size_of(plan.model.flavour), dropout=plan.model.dropout)
+    model = Decoder(replace(size_of(plan.model.flavour), dropout=plan.model.dropout))
     if compiled:
         model.compile()
     optimizer = torch.optim.AdamW(

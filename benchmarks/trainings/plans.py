@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from tests.music import sequences_dataset
 from tutti.features.vocabulary import EVENTS
-from tutti.models.decoder import DecoderConfiguration
-from tutti.models.flavours import configuration_of
+from tutti.models.decoder import DECODER, DecoderConfiguration
 from tutti.storage import Folder
 from tutti.telemetry import Silent
 from tutti.training import on_ray
@@ -46,7 +45,9 @@ def plan_of(sequences: Folder, run: Folder, *, flavour: str, dropout: float = 0.
 
 def size_of(flavour: str) -> DecoderConfiguration:
     """The model that such a plan trains."""
-    return configuration_of("decoder", flavour, vocabulary_size=len(EVENTS), max_tokens=4096, dropout=0.0)
+    return DECODER.configure(
+        flavour, shape={"vocabulary_size": len(EVENTS), "max_tokens": 4096}, settings={"dropout": 0.0}
+    )
 
 
 def train_here(plan: Plan, *, tracking: Tracking) -> None:

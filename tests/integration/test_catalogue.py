@@ -25,7 +25,7 @@ from tutti.catalogue.takes import ACCEPTED, Plan, check_complete
 from tutti.features.vocabulary import EVENTS
 from tutti.lineage import Dataset
 from tutti.models.bundle import Bundle
-from tutti.models.flavours import build, configuration_of
+from tutti.models.decoder import DECODER, Decoder
 from tutti.registry.versions import Registry
 from tutti.storage import Folder
 from tutti.telemetry import Silent
@@ -70,8 +70,10 @@ class Workshop:
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     folder = tmp_path_factory.mktemp("catalogue")
     torch.manual_seed(5)
-    configuration = configuration_of("decoder", "nano", vocabulary_size=len(EVENTS), max_tokens=256, dropout=0.0)
-    model = build("decoder", configuration)
+    configuration = DECODER.configure(
+        "nano", shape={"vocabulary_size": len(EVENTS), "max_tokens": 256}, settings={"dropout": 0.0}
+    )
+    model = Decoder(configuration)
     bundle = Bundle(
         family="decoder",
         flavour="nano",

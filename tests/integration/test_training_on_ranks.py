@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import jobs.cli
+from tests import families
 from tests.music import sequences_dataset
 from tests.ranks import train_on
 from tests.trainings import Dump, assert_close, assert_same_bits, plan_of, train, weights_of
@@ -60,6 +61,22 @@ def test_two_ranks_reach_the_weights_of_one(
     assert_exported(plan.run, tmp_path / "out", step=2, equals=tmp_path / "dump" / "2")
     assert_close(weights_of(tmp_path), weights_of(alone))
     assert (tmp_path / "order.csv").read_bytes() == (alone / "order.csv").read_bytes()
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_two_engines_move_a_generator_and_its_critic_as_torch_alone_does(
+    sequences: Folder, tmp_path: Path, stage: int
+) -> None:
+    families.add()
+    common = {**CHANGES, "control_dropout": 0.0, "most_semitones": 0, "clip_norm": 0.0, "weight_decay": 0.0}
+    # Torch alone is held against a loop written by hand in tests/unit/test_families.py.
+    train(plan_of(sequences, tmp_path / "alone", family="histograms", **common))
+    engines = {**common, "strategy": "deepspeed", "zero_stage": stage, "workers": {"min": 1, "max": 2}}
+    plan = plan_of(sequences, tmp_path / "engines", family="histograms", **engines)
+    train_on(2, plan, pause_at=3)
+    assert {path.split("/")[0] for path in checkpoint.latest(plan.run).dataset.paths(".pt")} == {"generator", "critic"}
+    train_on(1, plan)
+    assert_close(weights_of(tmp_path / "engines"), weights_of(tmp_path / "alone"))
 
 
 @pytest.mark.parametrize(("stage", "group"), [(1, (2, 1)), (2, (1, 2)), (3, (2, 1, 4))])

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from tests.tokens import PITCHES, tokens_dataset
 from tutti.dataset import blocks, packing, shards
-from tutti.dataset.loader import Batch, Loader
+from tutti.dataset.loader import Loader
 from tutti.dataset.packed import Packed
+from tutti.dataset.sequences import SequenceBatch, SequenceLayout
 from tutti.errors import IntegrityError, RecipeError, UserError
 from tutti.features.augment import Augmentation
 from tutti.features.events import bar_windows
@@ -49,11 +50,13 @@ def packed(num_works: int = 60, **told: Any) -> Dataset:
 @contextmanager
 def loader_of(sequences: Dataset, **told: Any) -> Iterator[Loader]:
     settings = {"split": "train", "batch_sequences": 8, "seed": 3, "augmentation": AUGMENTATION, "shuffle_blocks": 2}
-    with closing(Loader(sequences, sequence_tokens=SEQUENCE_TOKENS, **{**settings, **told})) as loader:
+    settings |= told
+    layout = SequenceLayout(sequence_tokens=SEQUENCE_TOKENS, augmentation=settings.pop("augmentation"))
+    with closing(Loader(sequences, layout=layout, **settings)) as loader:
         yield loader
 
 
-def same(batch: Batch, other: Batch) -> None:
+def same(batch: SequenceBatch, other: SequenceBatch) -> None:
     for column in _COLUMNS:
         assert_array_equal(getattr(batch, column), getattr(other, column))
         assert getattr(batch, column).dtype == getattr(other, column).dtype
@@ -164,7 +167,7 @@ def test_a_global_batch_is_the_same_on_1_2_4_8_ranks(augmentation: Augmentation 
             for num_ranks in (2, 4, 8):
                 share = 8 // num_ranks
                 parts = [loader.batch(number, first=at, stop=at + share) for at in range(0, 8, share)]
-                joined = Batch(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS))
+                joined = SequenceBatch(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS))
                 same(joined, whole)
                 same(whole.rows(share, 2 * share), parts[1])
 
@@ -269,7 +272,7 @@ def test_what_cannot_be_loaded_is_told() -> None:
     ):
         pass
     with pytest.raises(RecipeError, match="was packed to 96 tokens, not 128: pack again"):
-        Loader(sequences, split="train", sequence_tokens=128, batch_sequences=8, seed=0)
+        Loader(sequences, split="train", layout=SequenceLayout(sequence_tokens=128), batch_sequences=8, seed=0)
     with (
         pytest.raises(RecipeError, match="names 'jazz', which is no source: name one of bach"),
         loader_of(sequences, mixture={"jazz": 1.0}),

@@ -18,7 +18,7 @@ from tutti.generation.engine import Engine
 from tutti.generation.grammar import Grammar
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
-from tutti.models.flavours import build, configuration_of
+from tutti.models.decoder import DECODER, Decoder
 from tutti.units import PITCH_CLASSES, parse_key
 
 requests = st.builds(
@@ -124,10 +124,10 @@ def test_only_known_programs_play_unless_others_are_asked_for() -> None:
 def engine() -> Engine:
     torch.set_num_threads(1)
     torch.manual_seed(5)
-    configuration = configuration_of("decoder", "nano", vocabulary_size=len(EVENTS), max_tokens=256, dropout=0.0)
-    return Engine(
-        build("decoder", configuration), digest="0", collections=("bach",), facts={}, context_tokens=256, max_batch=8
+    configuration = DECODER.configure(
+        "nano", shape={"vocabulary_size": len(EVENTS), "max_tokens": 256}, settings={"dropout": 0.0}
     )
+    return Engine(Decoder(configuration), digest="0", collections=("bach",), facts={}, context_tokens=256, max_batch=8)
 
 
 def _same(left: Score, right: Score) -> bool:

@@ -56,14 +56,14 @@ def test_the_newest_the_best_and_the_multiples_stay_and_nothing_else(
     found: list[Kept], last: int, best: int, every_steps: int, data: st.DataObject
 ) -> None:
     stay = staying(data.draw(st.permutations(found)), last=last, best=best, every_steps=every_steps)
-    judged = [kept for kept in found if kept.valid_nll is not None]
+    judged = [kept for kept in found if kept.valid_score is not None]
 
     def newer(kept: Kept) -> int:
         return sum(other.step > kept.step for other in found)
 
     def better(kept: Kept) -> int:
-        mine = (kept.valid_nll, kept.step)
-        return sum((other.valid_nll, other.step) < mine for other in judged)  # type: ignore[operator]
+        mine = (kept.valid_score, kept.step)
+        return sum((other.valid_score, other.step) < mine for other in judged)  # type: ignore[operator]
 
     for kept in found:
         is_newest = newer(kept) < last
@@ -84,21 +84,21 @@ def test_to_remove_twice_is_to_remove_once(found: list[Kept], last: int, best: i
 # What is found
 
 
-def put(run: Folder, step: int, *, attempt: str = "a0", valid_nll: float | None = None, whole: bool = True) -> Folder:
+def put(run: Folder, step: int, *, attempt: str = "a0", valid_score: float | None = None, whole: bool = True) -> Folder:
     """A checkpoint as a rank alone writes it; without its manifest where it is not ``whole``."""
     folder = checkpoint.place(run, step=step, attempt=attempt)
     history = json.dumps({"train": [[step, 1.0]]}).encode()
     files = [lineage.write_file(folder, path, data) for path, data in {"state.pt": b"s", HISTORY: history}.items()]
     if whole:
-        facts = {"step": step, "valid_nll": valid_nll}
+        facts = {"step": step, "valid_score": valid_score}
         lineage.publish(folder, kind="checkpoints", name=f"step {step}", inputs={}, files=files, facts=facts)
     return folder
 
 
 def test_what_is_whole_is_found_and_nothing_else(run: Folder) -> None:
     assert (checkpoint.latest(run), checkpoint.best(run), checkpoint.steps(run)) == (None, None, [])
-    for step, valid_nll in ((100, 2.0), (20, 1.5), (3, None), (7, 1.5)):
-        put(run, step, valid_nll=valid_nll)
+    for step, valid_score in ((100, 2.0), (20, 1.5), (3, None), (7, 1.5)):
+        put(run, step, valid_score=valid_score)
     put(run, 200, whole=False)
     run.write("checkpoints/notes.txt", b"no checkpoint")
     assert checkpoint.steps(run) == [3, 7, 20, 100]
@@ -108,15 +108,15 @@ def test_what_is_whole_is_found_and_nothing_else(run: Folder) -> None:
     assert third is not None
     # Of two that are equally good, the one that was learnt sooner.
     assert (newest.step, best.step, third.step) == (100, 7, 3)
-    assert (newest.valid_nll, third.valid_nll) == (2.0, None)
+    assert (newest.valid_score, third.valid_score) == (2.0, None)
     assert newest.history == {"train": [[100, 1.0]]}
     assert checkpoint.at(run, step=200) is None
     assert checkpoint.at(run, step=10) is None
 
 
 def test_pruned_it_keeps_what_stays_and_what_is_on_its_way(run: Folder) -> None:
-    for step, valid_nll in ((2, 1.0), (4, 3.0), (6, 2.0), (8, None), (10, 4.0)):
-        put(run, step, valid_nll=valid_nll)
+    for step, valid_score in ((2, 1.0), (4, 3.0), (6, 2.0), (8, None), (10, 4.0)):
+        put(run, step, valid_score=valid_score)
     coming = put(run, 12, whole=False)
     checkpoint.prune(run, last=1, best=1, every_steps=4)
     assert checkpoint.steps(run) == [2, 4, 8, 10]
@@ -177,12 +177,12 @@ def uploaders() -> Iterator[Callable[..., list[Uploader]]]:
         each.stop()
 
 
-def send(rank: Uploader, step: int, *, valid_nll: float | None = None) -> None:
+def send(rank: Uploader, step: int, *, valid_score: float | None = None) -> None:
     rank.submit(
         step=step,
         files={f"rank-{rank.rank}.pt": {"rank": rank.rank, "weight": torch.full((3,), float(step))}},
         history={"train": [[step, 0.5]]},
-        facts={"valid_nll": valid_nll, "num_ranks": rank.num_ranks},
+        facts={"valid_score": valid_score, "num_ranks": rank.num_ranks},
     )
 
 
@@ -257,8 +257,8 @@ def test_the_manifest_comes_last_and_the_policy_after_it(
         seen.append((step, checkpoint.steps(memory)))
 
     (rank,) = uploaders(memory, 1, policy=Policy(last=1, best=1, every_steps=4), published=published)
-    for step, valid_nll in ((1, 0.5), (2, 3.0), (3, 2.0), (4, 1.0), (5, 0.7)):
-        send(rank, step, valid_nll=valid_nll)
+    for step, valid_score in ((1, 0.5), (2, 3.0), (3, 2.0), (4, 1.0), (5, 0.7)):
+        send(rank, step, valid_score=valid_score)
         arrive(rank)
     # At the moment of publishing, the one before is still there: never is there none.
     assert seen == [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [1, 3, 4]), (5, [1, 4, 5])]

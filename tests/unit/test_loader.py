@@ -17,7 +17,8 @@ from tests.tokens import tokens_dataset
 from tutti import lineage, s3, storage
 from tutti.dataset import blocks, packing
 from tutti.dataset.cache import Cache
-from tutti.dataset.loader import Batch, Loader
+from tutti.dataset.loader import Loader
+from tutti.dataset.sequences import SequenceBatch, SequenceLayout
 from tutti.errors import IntegrityError, PlaceError
 from tutti.lineage import Dataset
 from tutti.storage import Folder
@@ -38,11 +39,12 @@ def packed(root: Folder) -> Dataset:
 
 
 def loader_of(sequences: Dataset, **told: Any) -> Loader:
-    settings = {"split": "train", "batch_sequences": 8, "seed": 3, "shuffle_blocks": 2}
-    return Loader(sequences, sequence_tokens=SEQUENCE_TOKENS, **{**settings, **told})
+    settings = {"split": "train", "batch_sequences": 8, "seed": 3, "shuffle_blocks": 2, **told}
+    layout = SequenceLayout(sequence_tokens=SEQUENCE_TOKENS, augmentation=settings.pop("augmentation", None))
+    return Loader(sequences, layout=layout, **settings)
 
 
-def bytes_of(batch: Batch) -> bytes:
+def bytes_of(batch: SequenceBatch) -> bytes:
     return b"".join(column.tobytes() for column in (batch.inputs_BT, batch.targets_BT, batch.segments_BT))
 
 

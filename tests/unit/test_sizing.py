@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from jobs.cli import run
 from tutti.errors import RecipeError
 from tutti.features.vocabulary import EVENTS
-from tutti.models.flavours import DECODERS, configuration_of
+from tutti.models.decoder import DECODER
 from tutti.training.ledger import Prices
+from tutti.training.recipe import ModelRecipe, TrainingRecipe
 from tutti.training.rehearsal import Pace, pace_of
 from tutti.training.sizing import (
     CUDA_BYTES,
@@ -34,24 +35,25 @@ from tutti.training.sizing import (
 LAPTOP = Machine(cores=8, memory_bytes=16 * GIB)
 GPU_NODE = Machine(cores=32, memory_bytes=256 * GIB, gpus=4, gpu_memory_bytes=80 * GIB)
 REAL_WITHIN = 1.5
+SHAPE = {"vocabulary_size": len(EVENTS), "max_tokens": 4096}
 
 
 def asked(flavour: str = "tiny", **changes: object) -> Asked:
-    size = configuration_of("decoder", flavour, vocabulary_size=len(EVENTS), max_tokens=4096, dropout=0.1)
+    size = DECODER.configure(flavour, shape=SHAPE, settings={"dropout": 0.1})
     plain = Asked(
-        parameters=size.parameters, layers=size.layers, width=size.width, feed_forward=size.feed_forward,
-        vocabulary=size.vocabulary_size, flops_per_token=size.training_flops_per_token(512), steps=100,
-        sequence_tokens=512, micro_batch=8, micro_batches=2, fewest_workers=2, most_workers=2,
+        parameters=size.parameters, footprint=size.footprint, flops_per_place=size.training_flops_per_place(512),
+        steps=100,
+        places=512, micro_batch=8, micro_batches=2, fewest_workers=2, most_workers=2,
     )  # fmt: skip
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
 ASKED = st.builds(
     asked,
-    st.sampled_from(sorted(DECODERS)),
+    st.sampled_from(sorted(DECODER.flavours)),
     micro_batch=st.integers(1, 64),
     micro_batches=st.integers(1, 64),
-    sequence_tokens=st.sampled_from([64, 512, 4096]),
+    places=st.sampled_from([64, 512, 4096]),
     fewest_workers=st.integers(1, 8),
     most_workers=st.just(8),
     gpus_per_worker=st.integers(0, 1),
@@ -83,10 +85,10 @@ def test_offload_moves_the_optimizer_to_the_machine() -> None:
     assert kept.gpu["cuda"] == CUDA_BYTES
 
 
-def test_logits_dominate_a_small_model_with_large_batches() -> None:
+def test_outputs_dominate_a_small_model_with_large_batches() -> None:
     held = memory_of(asked("nano", activation_checkpointing=True, micro_batch=128), workers=1).host
-    assert held["logits"] == 128 * 512 * len(EVENTS) * 5 * 4
-    assert held["logits"] == max(held.values())
+    assert held["outputs"] == 128 * 512 * len(EVENTS) * 5 * 4
+    assert held["outputs"] == max(held.values())
 
 
 @given(ASKED)
@@ -196,11 +198,12 @@ def test_time_price_and_disk() -> None:
 
 
 def test_a_pace_says_where_it_is_from() -> None:
-    size = configuration_of("decoder", "nano", vocabulary_size=len(EVENTS), max_tokens=4096, dropout=0.1)
-    here = pace_of("decoder", size, asked("nano", micro_batch=1))
+    model, recipe = ModelRecipe(flavour="nano"), TrainingRecipe()
+    here = pace_of(model, recipe, asked("nano", micro_batch=1))
     assert here.how == "a micro-batch timed here on cpu"
-    assert min(here.micro_batch_s, here.optimizer_s) > 0
-    endless = pace_of("decoder", size, asked("nano", flops_per_token=1e15))
+    assert here.micro_batch_s > 0
+    assert here.optimizer_s >= 0
+    endless = pace_of(model, recipe, asked("nano", flops_per_place=1e15))
     assert endless.how.startswith("assumed: too slow to be tried here; this machine at 30% of ")
 
 
@@ -224,7 +227,7 @@ def test_the_estimate_is_near_a_real_process(flavour: str, rows: int, precision:
     assert done.returncode == 0, done.stderr
     empty_bytes, peak_bytes = map(int, done.stdout.split())
     held = memory_of(real(flavour, rows, precision), workers=1).host
-    tensors_bytes = sum(held[name] for name in ("weights", "optimizer", "activations", "logits"))
+    tensors_bytes = sum(held[name] for name in ("weights", "optimizer", "activations", "outputs"))
     assert 1 / REAL_WITHIN < tensors_bytes / (peak_bytes - empty_bytes) < REAL_WITHIN
     # Neither a loader nor checkpoints are in this process.
     all_bytes = sum(held.values()) - LOADER_BYTES - held["checkpoint copy"]
@@ -239,7 +242,7 @@ def resident_bytes(name: str) -> int:
 
 def real(flavour: str, rows: int, precision: str) -> Asked:
     return asked(
-        flavour, strategy="plain", micro_batch=rows, micro_batches=1, fewest_workers=1, most_workers=1,
+        flavour, strategy="plain", micro_batch=rows, micro_batches=2, fewest_workers=1, most_workers=1,
         precision=precision,
     )  # fmt: skip
 
@@ -250,8 +253,8 @@ def real_pace(flavour: str, rows: int, precision: str) -> Pace:
 
     from tutti.training.rehearsal import rehearsed
 
-    size = configuration_of("decoder", flavour, vocabulary_size=len(EVENTS), max_tokens=4096, dropout=0.1)
-    return rehearsed("decoder", size, real(flavour, rows, precision), rows=rows, device=torch.device("cpu"))
+    model, recipe = ModelRecipe(flavour=flavour), TrainingRecipe(precision=precision)  # type: ignore[arg-type]
+    return rehearsed(model, recipe, real(flavour, rows, precision), rows=rows, device=torch.device("cpu"))
 
 
 def test_a_dry_run_tells_all_and_writes_nothing(

@@ -13,6 +13,7 @@ from tests.music import sequences_dataset
 from tests.trainings import recipe_of
 from tutti.config import build
 from tutti.dataset.loader import Loader
+from tutti.dataset.sequences import SequenceLayout
 from tutti.errors import RecipeError
 from tutti.storage import Folder
 from tutti.training import publishing, skipping
@@ -167,7 +168,7 @@ def test_skips_are_known_to_the_next_attempt(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def loader(tmp_path_factory: pytest.TempPathFactory) -> Loader:
     sequences = sequences_dataset(Folder(str(tmp_path_factory.mktemp("data"))))
-    return Loader(sequences, split="train", sequence_tokens=128, batch_sequences=8, seed=3)
+    return Loader(sequences, split="train", layout=SequenceLayout(sequence_tokens=128), batch_sequences=8, seed=3)
 
 
 STEPS = 12

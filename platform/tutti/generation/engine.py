@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,9 +27,8 @@ from tutti.generation.grammar import Grammar
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
 from tutti.models import bundle as bundles
-from tutti.models import flavours
-from tutti.models.cache import KeyValueCache
-from tutti.models.decoder import Decoder
+from tutti.models import families
+from tutti.models.reader import Memory, Reader
 
 Tokens = NDArray[np.uint16]
 
@@ -79,7 +78,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Decoder,
+        model: Reader,
         *,
         digest: str,
         collections: Sequence[str],
@@ -87,8 +86,9 @@ class Engine:
         context_tokens: int,
         max_batch: int = 32,
     ) -> None:
-        self._model = model.eval()
-        self._context_tokens = min(context_tokens, model.configuration.max_tokens)
+        self._model = model
+        longest = model.new_cache(rows=1, capacity_tokens=context_tokens).capacity_tokens
+        self._context_tokens = min(context_tokens, longest)
         self._max_batch = max_batch
         self._programs = tuple(int(program) for program in facts.get("data", {}).get("programs", range(129)))
         self.digest = digest
@@ -106,10 +106,10 @@ class Engine:
         bundle = bundles.load(folder)
         if bundle.vocabulary != EVENTS.names:
             raise IntegrityError(f"model folder {folder} speaks another vocabulary than this version of Tutti")
-        model = flavours.build(bundle.family, dict(bundle.configuration), dropout=0.0)
+        model = families.network_of(bundle.family, bundle.configuration, dropout=0.0)
         model.load_state_dict(dict(bundle.weights))
         return cls(
-            model.to(device),
+            cast(Reader, model.eval().to(device)),
             digest=bundle.digest(),
             collections=bundle.collections,
             facts=bundle.facts,
@@ -190,21 +190,19 @@ class Engine:
             if alive:
                 logits_BV = self._step(alive, tokens_B, cache)
 
-    def _step(self, alive: list[_Row], tokens_B: NDArray[np.int64], cache: KeyValueCache) -> NDArray[np.float32]:
+    def _step(self, alive: list[_Row], tokens_B: NDArray[np.int64], cache: Memory) -> NDArray[np.float32]:
         for index in torch.nonzero(cache.lengths_B >= cache.capacity_tokens).flatten().tolist():
             self._look_back(index, alive[index], cache)
         device = cache.lengths_B.device
         logits = self._model.read(torch.from_numpy(tokens_B)[:, None].to(device), cache)[:, -1]
         return logits.float().cpu().numpy()
 
-    def _look_back(self, index: int, row: _Row, cache: KeyValueCache) -> None:
+    def _look_back(self, index: int, row: _Row, cache: Memory) -> None:
         """A row whose cache is full reads its latest bars anew, leaving room for as many tokens again."""
         recent = self._recent(row.tokens[:-1], len(row.head), room=self._context_tokens // 2)
         fresh = self._model.new_cache(rows=1, capacity_tokens=cache.capacity_tokens)
         self._model.read(torch.tensor([recent], device=cache.lengths_B.device), fresh)
-        cache.keys_LBHSD[:, index] = fresh.keys_LBHSD[:, 0]
-        cache.values_LBHSD[:, index] = fresh.values_LBHSD[:, 0]
-        cache.lengths_B[index] = fresh.lengths_B[0]
+        cache.put_row(index, fresh)
 
     def _context(self, row: _Row) -> list[int]:
         return self._recent(row.tokens, len(row.head), room=self._context_tokens // 2)
@@ -222,7 +220,7 @@ class Engine:
             recent = [BAR, meter, *recent[1:]]
         return tokens[:head] + recent
 
-    def _prefill(self, prompts: list[list[int]], cache: KeyValueCache) -> NDArray[np.float32]:
+    def _prefill(self, prompts: list[list[int]], cache: Memory) -> NDArray[np.float32]:
         longest = max(len(prompt) for prompt in prompts)
         device = cache.lengths_B.device
         padded_BT = torch.zeros(len(prompts), longest, dtype=torch.long)

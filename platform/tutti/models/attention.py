@@ -1,6 +1,7 @@
 """Causal self-attention through ``scaled_dot_product_attention``, with or without a cache.
 
-Legend: B rows, T tokens, S tokens in the cache, W width, H heads, D = W / H channels of a head.
+Legend: B rows, T tokens, S tokens in the cache, W width, H heads of queries, G of keys and values, D = W / H
+channels of a head.
 """
 
 from __future__ import annotations
@@ -38,19 +39,24 @@ class Context:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention without biases."""
+    """Multi-head self-attention without biases, in groups of heads that share keys and values.
 
-    def __init__(self, *, width: int, heads: int) -> None:
+    Source of the groups: Ainslie et al. 2023 (arXiv 2305.13245); one group of all heads is Shazeer 2019 (1911.02150).
+    """
+
+    def __init__(self, *, width: int, heads: int, key_value_heads: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.heads, self.key_value_heads, self.head_width = heads, key_value_heads, width // heads
+        self.query_key_value = nn.Linear(width, (heads + 2 * key_value_heads) * self.head_width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
 
     def forward(self, x_BTW: Tensor, context: Context, *, layer: int) -> Tensor:
         """Mix tokens; shape (B, T, W)."""
         rows, tokens, width = x_BTW.shape
-        packed = self.query_key_value(x_BTW).view(rows, tokens, 3, self.heads, width // self.heads)
-        queries, keys, values = packed.permute(2, 0, 3, 1, 4)
+        packed = self.query_key_value(x_BTW).view(rows, tokens, self.heads + 2 * self.key_value_heads, self.head_width)
+        queries, keys, values = packed.transpose(1, 2).split(
+            (self.heads, self.key_value_heads, self.key_value_heads), dim=1
+        )
         queries = rotate(queries, context.cosines, context.sines)
         keys = rotate(keys, context.cosines, context.sines)
         if context.cache is not None and context.positions_BT is not None:
@@ -59,23 +65,27 @@ class Attention(nn.Module):
             mixed = _by_pieces(queries, keys, values, context.pieces)
         else:
             mixed = functional.scaled_dot_product_attention(
-                queries, keys, values, attn_mask=context.mask, is_causal=context.mask is None
-            ).transpose(1, 2)
+                queries, keys, values, attn_mask=context.mask, is_causal=context.mask is None,
+                enable_gqa=self.heads != self.key_value_heads,
+            ).transpose(1, 2)  # fmt: skip
         out: Tensor = self.output(mixed.reshape(rows, tokens, width))
         return out
 
 
-def _by_pieces(queries_BHTD: Tensor, keys_BHTD: Tensor, values_BHTD: Tensor, pieces: tuple[int, ...]) -> Tensor:
+def _by_pieces(queries_BHTD: Tensor, keys_BGTD: Tensor, values_BGTD: Tensor, pieces: tuple[int, ...]) -> Tensor:
     """Causal attention of each piece to itself, with no work for pairs of different pieces; shape (B, T, H, D)."""
     rows, heads, tokens, head_width = queries_BHTD.shape
-    laid = [
-        column.transpose(1, 2).reshape(rows * tokens, heads, head_width).split(pieces)
-        for column in (queries_BHTD, keys_BHTD, values_BHTD)
-    ]
+    queries, keys, values = (
+        torch.split(column.transpose(1, 2).reshape(rows * tokens, -1, head_width), list(pieces))
+        for column in (queries_BHTD, keys_BGTD, values_BGTD)
+    )
     mixed = [
-        functional.scaled_dot_product_attention(*(part.transpose(0, 1)[None] for part in parts), is_causal=True)
-        for parts in zip(*laid, strict=True)
-    ]
+        functional.scaled_dot_product_attention(
+            query.transpose(0, 1)[None], key.transpose(0, 1)[None], value.transpose(0, 1)[None],
+            is_causal=True, enable_gqa=heads != keys_BGTD.shape[1],
+        )
+        for query, key, value in zip(queries, keys, values, strict=True)
+    ]  # fmt: skip
     return torch.cat([part[0].transpose(0, 1) for part in mixed]).view(rows, tokens, heads, head_width)
 
 
@@ -93,3 +103,17 @@ def within_segments(segments_BT: Tensor) -> Tensor:
     causal = torch.ones(tokens, tokens, dtype=torch.bool, device=segments_BT.device).tril()
     same = segments_BT[:, None, :, None] == segments_BT[:, None, None, :]
     return same & causal
+
+
+def within_window(positions_T: Tensor, places_S: Tensor, *, window_tokens: int) -> Tensor:
+    """Mask that looks back over a window, the token itself among it (Child et al. 2019, arXiv 1904.10509).
+
+    Args:
+        positions_T: places of the tokens that look; any leading dimensions.
+        places_S: places of what is looked at.
+
+    Returns:
+        True where a token may look; shape (…, T, S).
+    """
+    back = positions_T[..., :, None] - places_S
+    return (back >= 0) & (back < window_tokens)

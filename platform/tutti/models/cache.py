@@ -54,6 +54,11 @@ class KeyValueCache:
         values[rows_B1, :, positions_BT] = values_BHTD.transpose(1, 2)
         return keys[:, :, :used], values[:, :, :used]
 
+    def put_row(self, index: int, fresh: KeyValueCache) -> None:
+        """Take the one row of another cache in place of a row."""
+        self.keys_LBHSD[:, index], self.values_LBHSD[:, index] = fresh.keys_LBHSD[:, 0], fresh.values_LBHSD[:, 0]
+        self.lengths_B[index] = fresh.lengths_B[0]
+
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these; their order becomes the order of ``rows``."""
         self.keys_LBHSD = self.keys_LBHSD[:, rows]

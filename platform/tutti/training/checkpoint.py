@@ -37,9 +37,9 @@ class Saved:
     history: dict[str, Any]
 
     @property
-    def valid_nll(self) -> float | None:
+    def valid_score(self) -> float | None:
         """NLL on the valid split when it was written, nats per token; None where that was not measured."""
-        value = self.dataset.facts.get("valid_nll")
+        value = self.dataset.facts.get("valid_score")
         return None if value is None else float(value)
 
 
@@ -48,7 +48,7 @@ class Kept:
     """What of a checkpoint decides whether it stays."""
 
     step: int
-    valid_nll: float | None = None
+    valid_score: float | None = None
 
 
 def staying(found: Iterable[Kept], *, last: int, best: int, every_steps: int) -> set[int]:
@@ -58,7 +58,7 @@ def staying(found: Iterable[Kept], *, last: int, best: int, every_steps: int) ->
         every_steps: 0: no multiples.
     """
     by_step = sorted(found, key=lambda kept: kept.step)
-    judged = sorted((kept.valid_nll, kept.step) for kept in by_step if kept.valid_nll is not None)
+    judged = sorted((kept.valid_score, kept.step) for kept in by_step if kept.valid_score is not None)
     newest = by_step[max(len(by_step) - last, 0) :]
     stay = {kept.step for kept in newest} | {step for _, step in judged[:best]}
     return stay | {kept.step for kept in by_step if every_steps and kept.step % every_steps == 0}
@@ -76,8 +76,8 @@ def latest(run: Folder) -> Saved | None:
 
 def best(run: Folder) -> Saved | None:
     """The complete checkpoint of lowest valid NLL; None where none was judged."""
-    judged = [saved for step in steps(run) if (saved := at(run, step=step)) and saved.valid_nll is not None]
-    return min(judged, key=lambda saved: (saved.valid_nll or 0.0, saved.step), default=None)
+    judged = [saved for step in steps(run) if (saved := at(run, step=step)) and saved.valid_score is not None]
+    return min(judged, key=lambda saved: (saved.valid_score or 0.0, saved.step), default=None)
 
 
 def at(run: Folder, *, step: int) -> Saved | None:
@@ -117,7 +117,7 @@ def fetch(saved: Saved, folder: Path, *, wanted: Callable[[str], bool]) -> None:
 def prune(run: Folder, *, last: int, best: int, every_steps: int) -> None:
     """Remove the complete checkpoints that the policy does not keep."""
     complete = [(step, name) for step, name in _folders(run) if (run / "checkpoints" / name).exists(MANIFEST)]
-    found = {step: Kept(step, _valid_nll(run / "checkpoints" / name) if best else None) for step, name in complete}
+    found = {step: Kept(step, _valid_score(run / "checkpoints" / name) if best else None) for step, name in complete}
     stay = staying(found.values(), last=last, best=best, every_steps=every_steps)
     for step, name in complete:
         if step not in stay:
@@ -145,8 +145,8 @@ def _remove(folder: Folder) -> None:
     folder.delete()
 
 
-def _valid_nll(folder: Folder) -> float | None:
-    value = json.loads(folder.read(MANIFEST))["facts"].get("valid_nll")
+def _valid_score(folder: Folder) -> float | None:
+    value = json.loads(folder.read(MANIFEST))["facts"].get("valid_score")
     return None if value is None else float(value)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from tutti.errors import MissingError
 from tutti.models.bundle import Bundle
+from tutti.models.families import family_of
 from tutti.storage import Folder
-from tutti.training import checkpoint, strategy
+from tutti.training import checkpoint, networks
 from tutti.training.checkpoint import Saved
 
 
@@ -49,8 +50,8 @@ def bundle_of(saved: Saved) -> Bundle:
     """
     with tempfile.TemporaryDirectory(prefix="tutti-export-") as folder:
         checkpoint.fetch(saved, Path(folder), wanted=lambda path: path != checkpoint.HISTORY)
-        weights = strategy.weights_in(Path(folder))
-    model = saved.dataset.facts["model"]
+        model = saved.dataset.facts["model"]
+        weights = networks.weights_of(Path(folder), network=family_of(model["family"]).maker)
     return Bundle(
         family=model["family"],
         flavour=model["flavour"],
@@ -64,7 +65,7 @@ def bundle_of(saved: Saved) -> Bundle:
 
 def _facts(saved: Saved, known: dict[str, Any]) -> dict[str, Any]:
     measures = dict(known["measures"])
-    if saved.valid_nll is not None:
-        measures["valid_nll_nats_per_token"] = saved.valid_nll
+    if saved.valid_score is not None:
+        measures[f"valid_{known['score']}"] = saved.valid_score
     tokens = saved.dataset.facts["learnt_tokens"]
     return {**known, "measures": measures, "training": {**known["training"], "steps": saved.step, "tokens": tokens}}

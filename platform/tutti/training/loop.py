@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,14 +18,16 @@ from typing import Any
 import torch
 
 from tutti import lineage, seeding
-from tutti.dataset.loader import Batch, Loader
+from tutti.dataset.batch import Batch
+from tutti.dataset.loader import Loader
 from tutti.errors import UserError
 from tutti.training import checkpoint, publishing, skipping
 from tutti.training.accounts import Accounts, facts_of
 from tutti.training.ceiling import matmul_flops_per_s
+from tutti.training.examples import kind_of as kind_of_examples
 from tutti.training.faults import Faults
+from tutti.training.learner import Judgement, floats
 from tutti.training.ledger import Activity, kind_of
-from tutti.training.objectives import summed_nll, to_tensors
 from tutti.training.plan import Attempt, Outcome, Plan, Progress, Signals
 from tutti.training.publishing import Result
 from tutti.training.ranks import Ranks
@@ -34,7 +37,6 @@ from tutti.training.speed import Speedometer, peak_memory_bytes
 from tutti.training.state import State
 from tutti.training.tracker import NoSampler, Sampler, Tracker
 from tutti.training.uploader import Policy, Uploader
-from tutti.training.validation import Judgement, judged
 
 _MOST_POINTS = 20_000
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -53,15 +55,15 @@ class Stepped:
     """What all ranks know after a step.
 
     Args:
-        loss: mean NLL over the global batch, nats per token.
-        norm: global gradient norm before clipping.
+        loss: mean over the global batch.
+        figures: all means and norms by the names of the record.
         following_targets: tokens to be learnt in the next global batch.
         pause: whether some rank was asked to pause.
         busy: whether some rank's checkpoint is still on its way.
     """
 
     loss: float
-    norm: float
+    figures: Mapping[str, float]
     following_targets: int
     pause: bool
     busy: bool
@@ -101,10 +103,12 @@ class Trainer:
             attempt.faults, run=plan.run, rank=ranks.rank, preempt=signals.ask_pause, cut_tracker=tracker.cut_off
         )
         self._state = State(plan, attempt=attempt.name, ranks=ranks, told=signals.say)
+        self._kind = kind_of_examples(plan.model)
+        self._unit = self._kind.layout(recipe).unit
         sequences = self._state.patiently(lambda: lineage.load(plan.sequences))
         self._loaders = {split: self._loader(sequences, split) for split in ("train", "valid", "test")}
         self._speed = Speedometer(
-            flops_per_token=self._state.configuration.training_flops_per_token(recipe.sequence_tokens),
+            flops_per_place=self._state.configuration.training_flops_per_place(self._kind.places(recipe)),
             ceiling_flops_per_s=ranks.summed([self._ceiling()])[0],
         )
         self._uploader = Uploader(
@@ -229,29 +233,22 @@ class Trainer:
 
     def _step(self, step: int, number: int, share: Batch, *, num_targets: int, following: Batch | None) -> Stepped:
         """One optimizer step over the global batch."""
-        recipe, size = self._recipe, self._recipe.micro_batch
-        micro_batches = recipe.num_grains // self._ranks.num_ranks
+        learner = self._state.learner
         poison = math.nan if self._faults.poisons(number) else 1.0
-        nats = torch.zeros((), dtype=torch.float64, device=self._ranks.device)
-        for place in range(micro_batches):
-            # Dropout's stream belongs to the step and the grain, so it does not move with the number of ranks.
-            grain = self._ranks.rank * micro_batches + place
-            torch.manual_seed(seeding.derive(recipe.seed, "dropout", step, grain))
-            inputs, targets, segments = to_tensors(share.rows(place * size, (place + 1) * size), self._ranks.device)
-            nll = summed_nll(self._state.strategy.forward(inputs, segments), targets) * poison
-            self._state.strategy.backward(nll / num_targets, last=place == micro_batches - 1)
-            nats += nll.detach()
-        norm = self._state.strategy.step(learning_rate(step, recipe))
-        told = self._ranks.summed([
-            float(nats),
+        learnt = learner.learn(share, step=step, num_targets=num_targets, poison=poison)
+        *sums, targets, pause, busy = self._ranks.summed([
+            *floats(learnt.sums),
             following.num_targets if following else 0,
             float(self._signals.pause_is_asked()),
             float(self._uploader.is_busy),
         ])  # fmt: skip
-        loss = told[0] / num_targets
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise NotFiniteError(step=step, number=number, loss=loss if not math.isfinite(loss) else norm)
-        return Stepped(loss, norm, int(told[1]), pause=told[2] > 0, busy=told[3] > 0)
+        means = [value / num_targets for value in sums]
+        for value in (*means, *learnt.norms.values()):
+            if not math.isfinite(value):
+                raise NotFiniteError(step=step, number=number, loss=value)
+        names = [learner.figure(name) for name in learnt.sums]
+        figures = {**dict(zip(names, means, strict=True)), **learnt.norms}
+        return Stepped(means[0], figures, int(targets), pause=pause > 0, busy=busy > 0)
 
     def _record(self, step: int, number: int, stepped: Stepped) -> None:
         if self._recipe.record_order:
@@ -265,10 +262,9 @@ class Trainer:
         if len(points) > _MOST_POINTS:
             del points[: len(points) // 2 : 2]
         figures = {
-            "train_nll_nats_per_token": stepped.loss,
+            **stepped.figures,
             "learning_rate": learning_rate(step, self._recipe),
-            "gradient_norm": stepped.norm,
-            "tokens_per_s": self._speed.tokens_per_s,
+            f"{self._unit}_per_s": self._speed.places_per_s,
             "mfu": self._speed.model_flops_utilisation,
             "memory_mib": peak_memory_bytes(self._ranks.device) / 2**20,
         }
@@ -280,7 +276,7 @@ class Trainer:
         valid = self._state.history["valid"][-1][1] if self._state.history["valid"] else None
         self._signals.report(
             Progress(
-                step, self._recipe.steps, loss, valid, self._speed.tokens_per_s, accounts.published_step,
+                step, self._recipe.steps, loss, valid, self._speed.places_per_s, self._unit, accounts.published_step,
                 accounts.tokens, accounts.now(), accounts.kept, time.time(),
             )
         )  # fmt: skip
@@ -297,11 +293,16 @@ class Trainer:
             facts = {
                 "num_ranks": self._ranks.num_ranks,
                 "learnt_tokens": self._state.learnt_tokens,
-                "valid_nll": valid[-1][1] if valid and valid[-1][0] == step else None,
-                "model": publishing.about(self._plan, self._state.configuration, workers=self._ranks.num_ranks),
+                "valid_score": valid[-1][1] if valid and valid[-1][0] == step else None,
+                "model": publishing.about(
+                    self._plan,
+                    self._state.configuration,
+                    workers=self._ranks.num_ranks,
+                    score=self._state.learner.score_name,
+                ),
             }
             self._accounts.taken(step, tokens=self._state.learnt_tokens)
-            files = self._state.strategy.snapshot()
+            files = self._state.learner.networks.snapshot()
             self._uploader.submit(step=step, files=files, history=self._state.history, facts=facts)
             self._due = False
             if now:
@@ -323,13 +324,13 @@ class Trainer:
     def _validate(self, step: int) -> None:
         with self._accounts.watch.on(Activity.VALIDATE):
             judgement = self._judged("valid")
-        self._state.history["valid"].append([step, judgement.nats_per_token])
+        self._state.history["valid"].append([step, judgement.score])
         if self._ranks.is_first:
             self._tracker.log(judgement.measures("valid"), step=step)
 
     def _sample(self, step: int) -> None:
         with self._accounts.watch.on(Activity.SAMPLE):
-            weights = self._state.strategy.weights()
+            weights = self._state.weights()
             if self._ranks.is_first:
                 bundle = publishing.bundle_of(
                     self._plan, weights=weights, configuration=self._state.configuration, facts={"step": step}
@@ -346,10 +347,11 @@ class Trainer:
         published_step = self._state.take_best() if self._recipe.publish == "best" else None
         with self._accounts.watch.on(Activity.VALIDATE):
             measures = self._measures()
-        weights = self._state.strategy.weights()
+        weights = self._state.weights()
         if self._ranks.is_first:
             bill = self._state.patiently(lambda: self._accounts.close(tokens=self._state.learnt_tokens))
             facts = {
+                "score": self._state.learner.score_name,
                 "measures": measures,
                 "data": dict(self._plan.data),
                 "training": {**self._facts(), "published_step": published_step or self._recipe.steps},
@@ -378,10 +380,10 @@ class Trainer:
             (run / "checkpoints").delete()
 
     def _judged(self, split: str) -> Judgement:
-        return judged(self._state.strategy, self._loaders[split], ranks=self._ranks, rows=self._recipe.micro_batch)
+        return self._state.learner.judged(self._loaders[split])
 
     def _measures(self) -> dict[str, float]:
-        measures = {"before_valid_nll_nats_per_token": self._state.history["valid"][0][1]}
+        measures = {f"before_valid_{self._state.learner.score_name}": self._state.history["valid"][0][1]}
         for split in ("valid", "test"):
             measures |= self._judged(split).measures(split)
         measures |= {f"{name}_nll_nats_per_token": value for name, value in self._plan.baselines.items()}
@@ -399,9 +401,9 @@ class Trainer:
             "sequence_tokens": recipe.sequence_tokens,
             "tokens": self._state.learnt_tokens,
             "seconds": round(spent_s, 1),
-            "tokens_per_s": round(self._state.learnt_tokens / max(spent_s, 1e-9), 1),
+            f"{self._unit}_per_s": round(self._state.learnt_tokens / max(spent_s, 1e-9), 1),
             "mfu": round(self._speed.model_flops_utilisation, 4),
-            "training_flops": self._speed.flops_per_token * self._state.learnt_tokens,
+            "training_flops": self._speed.flops_per_place * self._state.learnt_tokens,
             "workers": self._ranks.num_ranks,
             "strategy": recipe.strategy,
             "zero_stage": recipe.zero_stage if recipe.strategy == "deepspeed" else None,
@@ -414,10 +416,9 @@ class Trainer:
         return Loader(
             sequences,
             split=split,
-            sequence_tokens=recipe.sequence_tokens,
+            layout=self._kind.layout(recipe),
             batch_sequences=recipe.batch_sequences,
             seed=seeding.derive(recipe.seed, "data"),
-            augmentation=recipe.augmentation,
             mixture=recipe.mixture or None if split == "train" else None,
             patience_s=recipe.storage_patience_s,
         )

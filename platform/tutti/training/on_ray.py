@@ -80,9 +80,9 @@ def run(
 
 def describe(progress: Progress) -> str:
     """Figures of a step in one short text."""
-    valid = "" if progress.valid_nll is None else f" · valid {progress.valid_nll:.3f}"
+    valid = "" if progress.valid_score is None else f" · valid {progress.valid_score:.3f}"
     loss = "" if progress.loss != progress.loss else f"loss {progress.loss:.3f}{valid} · "
-    return f"{loss}{progress.tokens_per_s:,.0f} tokens/s"
+    return f"{loss}{progress.per_s:,.0f} {progress.unit}/s"
 
 
 class _Driver:

@@ -75,9 +75,10 @@ class Progress:
 
     Args:
         step: steps done.
-        loss: mean NLL of the step's tokens, nats per token; NaN before this attempt's first.
-        valid_nll: of the last validation, nats per token.
-        tokens_per_s: learnt tokens a second over all ranks, lately.
+        loss: mean over the step's places; NaN before this attempt's first.
+        valid_score: of the last validation: the lower the better.
+        per_s: places learnt a second over all ranks, lately.
+        unit: what a place is called, in the plural.
         published_step: of the newest checkpoint that is complete; -1 before the first.
         tokens: tokens learnt until that checkpoint.
         spent, kept: the ledger now, and as it was when that checkpoint was taken.
@@ -87,8 +88,9 @@ class Progress:
     step: int
     steps: int
     loss: float
-    valid_nll: float | None
-    tokens_per_s: float
+    valid_score: float | None
+    per_s: float
+    unit: str
     published_step: int = -1
     tokens: int = 0
     spent: Ledger = field(default_factory=Ledger)

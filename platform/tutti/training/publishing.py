@@ -49,7 +49,7 @@ def bundle_of(plan: Plan, *, weights: dict[str, Tensor], configuration: Any, fac
     )
 
 
-def about(plan: Plan, configuration: Any, *, workers: int) -> dict[str, Any]:
+def about(plan: Plan, configuration: Any, *, workers: int, score: str) -> dict[str, Any]:
     """What a checkpoint says of its model, so that a bundle can be made of it where the plan is not known."""
     recipe = plan.training
     return {
@@ -61,6 +61,7 @@ def about(plan: Plan, configuration: Any, *, workers: int) -> dict[str, Any]:
         "facts": {
             "name": plan.name,
             "parameters": configuration.parameters,
+            "score": score,
             "data": dict(plan.data),
             "measures": {f"{name}_nll_nats_per_token": value for name, value in plan.baselines.items()},
             "training": {

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from tutti.config import Settings
 from tutti.features.augment import MAX_TRANSPOSITION_SEMITONES, Augmentation
-from tutti.models.flavours import DECODERS, FAMILIES
+from tutti.models.families import FAMILIES
 from tutti.training.ledger import Prices
 
 
@@ -17,17 +17,21 @@ class ModelRecipe(Settings):
     """Which network."""
 
     family: str = Field(default="decoder", description=f"model family: {', '.join(FAMILIES)}")
-    flavour: str = Field(default="tiny", description=f"named size: {', '.join(DECODERS)}")
+    flavour: str = Field(default="tiny", description="named size of the family, such as nano, tiny, base")
     dropout: float = Field(
         default=0.1, ge=0, lt=1, description="share of each residual branch that is dropped, no unit"
+    )
+    settings: dict[str, Any] = Field(
+        default={}, description="what is changed of the flavour, by name of the family's configuration"
     )
 
     @model_validator(mode="after")
     def _known(self) -> ModelRecipe:
         if self.family not in FAMILIES:
             raise ValueError(f"family {self.family!r} is not known; choose {', '.join(FAMILIES)}")
-        if self.flavour not in DECODERS:
-            raise ValueError(f"flavour {self.flavour!r} is not known; choose {', '.join(DECODERS)}")
+        flavours = FAMILIES[self.family].flavours
+        if self.flavour not in flavours:
+            raise ValueError(f"flavour {self.flavour!r} of {self.family} is not known; choose {', '.join(flavours)}")
         return self
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from tutti.models.decoder import DecoderConfiguration
-from tutti.models.flavours import build
+from tutti.models.family import Configuration
+from tutti.training import learners
 from tutti.training.ceiling import matmul_flops_per_s
-from tutti.training.objectives import summed_nll
+from tutti.training.examples import configuration_of, kind_of
+from tutti.training.ranks import Ranks
+from tutti.training.recipe import ModelRecipe, TrainingRecipe, Workers
 from tutti.training.sizing import RECOMPUTATION, Asked
 
 UTILISATION = 0.3
@@ -21,6 +23,8 @@ ABSENT_GPU_FLOPS_PER_S = {"fp32": 19.5e12, "bf16": 312e12}
 """Of an A100 by its maker's sheet: what a recipe with GPUs is reckoned with where no GPU is here."""
 MOST_S = 6.0
 """A rehearsal that would take longer is not made."""
+# One grain and two, each once to warm up and once for the clock.
+_EXAMPLES_TRIED = 6
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -37,11 +41,12 @@ class Pace:
     how: str
 
 
-def pace_of(family: str, configuration: DecoderConfiguration, asked: Asked) -> Pace:
+def pace_of(model: ModelRecipe, recipe: TrainingRecipe, asked: Asked) -> Pace:
     """The pace of a training on this machine, within seconds.
 
     Args:
-        family, configuration: the model.
+        model, recipe: what is to be trained, and how.
+        asked: its size.
     """
     if asked.gpus_per_worker and not torch.cuda.is_available():
         ceiling = ABSENT_GPU_FLOPS_PER_S[asked.precision]
@@ -49,45 +54,55 @@ def pace_of(family: str, configuration: DecoderConfiguration, asked: Asked) -> P
     device = torch.device("cuda" if asked.gpus_per_worker else "cpu")
     dtype = _DTYPES[asked.precision]
     ceiling = matmul_flops_per_s(device=device, dtype=dtype, threads=asked.threads_per_worker)
-    of_sequence_s = asked.sequence_tokens * asked.flops_per_token / (ceiling * UTILISATION)
-    # Once to warm up, once for the clock.
-    rows = min(asked.micro_batch, int(MOST_S / 2 / of_sequence_s))
+    of_example_s = asked.places * asked.flops_per_place / (ceiling * UTILISATION)
+    rows = min(asked.micro_batch, int(MOST_S / _EXAMPLES_TRIED / of_example_s))
     if rows < 1:
         return _assumed(asked, ceiling, "too slow to be tried here; this machine")
-    return rehearsed(family, configuration, asked, rows=rows, device=device)
+    return rehearsed(model, recipe, asked, rows=rows, device=device)
 
 
 def _assumed(asked: Asked, ceiling: float, whose: str) -> Pace:
-    flops = asked.micro_batch * asked.sequence_tokens * asked.flops_per_token
+    flops = asked.micro_batch * asked.places * asked.flops_per_place
     again = RECOMPUTATION if asked.activation_checkpointing else 1.0
     how = f"assumed: {whose} at {UTILISATION:.0%} of {ceiling / 1e12:.3g} TFLOP/s"
     return Pace(flops * again / (ceiling * UTILISATION), 0.0, how)
 
 
-def rehearsed(
-    family: str, configuration: DecoderConfiguration, asked: Asked, *, rows: int, device: torch.device
-) -> Pace:
-    """The pace of two steps over ``rows`` sequences, done for real; random tokens cost what music does."""
-    shape = (rows, asked.sequence_tokens)
+def rehearsed(model: ModelRecipe, recipe: TrainingRecipe, asked: Asked, *, rows: int, device: torch.device) -> Pace:
+    """The pace of steps of one grain and of two, done for real; random examples cost what music does."""
+    configuration = configuration_of(model, recipe)
     with _alone(asked.threads_per_worker):
-        model = build(family, configuration).to(device)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
-        tokens_BT = torch.randint(1, configuration.vocabulary_size, shape, device=device)
-        segments_BT = torch.zeros_like(tokens_BT)
-        half = torch.autocast(device.type, dtype=torch.bfloat16) if asked.precision == "bf16" else nullcontext()
-        for _ in range(2):
-            start_s = _now_s(device)
-            with half:
-                logits_BTV = model(tokens_BT, segments_BT)
-            summed_nll(logits_BTV, tokens_BT).backward()  # type: ignore[no-untyped-call]
-            middle_s = _now_s(device)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            end_s = _now_s(device)
+        one_s, two_s = (
+            _step_s(model, _here(recipe, rows=rows, grains=grains), configuration, device=device) for grains in (1, 2)
+        )
     again = RECOMPUTATION if asked.activation_checkpointing else 1.0
-    micro_batch_s = (middle_s - start_s) * asked.micro_batch / rows * again
-    tried = f"{rows} of {asked.micro_batch} sequences" if rows < asked.micro_batch else "a micro-batch"
-    return Pace(micro_batch_s, end_s - middle_s, f"{tried} timed here on {device.type}")
+    # A machine that is busy with something else may turn the two around.
+    grain_s = max(two_s - one_s, one_s / 2)
+    tried = f"{rows} of {asked.micro_batch} examples" if rows < asked.micro_batch else "a micro-batch"
+    return Pace(
+        grain_s * asked.micro_batch / rows * again, max(one_s - grain_s, 0.0), f"{tried} timed here on {device.type}"
+    )
+
+
+def _here(recipe: TrainingRecipe, *, rows: int, grains: int) -> TrainingRecipe:
+    """The recipe for one process, with steps of so many grains."""
+    changes = {
+        "strategy": "plain", "workers": Workers(min=1, max=1), "offload": "none", "compile": False,
+        "activation_checkpointing": False, "batch_sequences": rows * grains, "micro_batch_sequences": rows,
+    }  # fmt: skip
+    return recipe.model_copy(update=changes)
+
+
+def _step_s(model: ModelRecipe, recipe: TrainingRecipe, configuration: Configuration, *, device: torch.device) -> float:
+    """Seconds of a step after one to warm up; the mean where not every step is alike."""
+    learner = learners.build(model, configuration, recipe, ranks=Ranks(device=device))
+    batch = kind_of(model).random(recipe)
+    start_s = 0.0
+    for step in range(1 + learner.cycle_steps):
+        if step == 1:
+            start_s = _now_s(device)
+        learner.learn(batch, step=step, num_targets=batch.num_targets, poison=1.0)
+    return (_now_s(device) - start_s) / learner.cycle_steps
 
 
 def _now_s(device: torch.device) -> float:

@@ -3,8 +3,7 @@
 All of it is arithmetic on the recipe. Constants were measured on real workers (torch 2.13, DeepSpeed 0.19, processor)
 and are held against a real process's memory in ``tests/unit/test_sizing.py``.
 
-Legend: L layers, W width, F hidden channels of the feed-forward, V vocabulary. A token's activations are
-``L (24 W + 6 F)`` numbers and its logits ``5 V``: they, their logarithms, the gradients of both.
+What a model remembers between forward and backward its family says (:class:`tutti.models.family.Footprint`).
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import psutil
 
 from tutti.errors import RecipeError
+from tutti.models.family import Footprint
 from tutti.training.ledger import Prices
 from tutti.units import format_bytes
 
@@ -52,9 +52,10 @@ class Asked:
     """What of a recipe decides its size.
 
     Args:
-        parameters, layers, width, feed_forward, vocabulary: of the model.
-        flops_per_token: of forward and backward.
-        steps, sequence_tokens: of the training.
+        parameters, footprint: of the model.
+        flops_per_place: of forward and backward.
+        steps: of the training.
+        places: to be learnt in an example, at most.
         micro_batch: sequences of one forward pass.
         micro_batches: of one step, over all workers.
         fewest_workers, most_workers: it goes on with the fewest, and uses the most where there is room.
@@ -62,13 +63,10 @@ class Asked:
     """
 
     parameters: int
-    layers: int
-    width: int
-    feed_forward: int
-    vocabulary: int
-    flops_per_token: float
+    footprint: Footprint
+    flops_per_place: float
     steps: int
-    sequence_tokens: int
+    places: int
     micro_batch: int
     micro_batches: int
     fewest_workers: int = 1
@@ -84,14 +82,14 @@ class Asked:
     kept_checkpoints: int = 2
 
     @property
-    def tokens(self) -> int:
-        """Places of all steps' sequences; a few hold padding."""
-        return self.steps * self.micro_batches * self.micro_batch * self.sequence_tokens
+    def all_places(self) -> int:
+        """Of all steps' examples; a few hold padding."""
+        return self.steps * self.micro_batches * self.micro_batch * self.places
 
     @property
     def flops(self) -> float:
         """Floating-point operations of all steps, without what checkpointing of activations repeats."""
-        return self.tokens * self.flops_per_token
+        return self.all_places * self.flops_per_place
 
     @property
     def stage(self) -> int:
@@ -188,7 +186,7 @@ def memory_of(asked: Asked, *, workers: int) -> Memory:
         "optimizer": weights * (3 * shard if asked.stage else 2),
         "buckets": FP32 * min(asked.parameters, BUCKET_NUMBERS) if asked.stage else 0,
     }
-    work = {"activations": _activation_bytes(asked), "logits": _logits_bytes(asked)}
+    work = {"activations": _activation_bytes(asked), "outputs": _output_bytes(asked)}
     if asked.micro_batches == asked.most_workers and not asked.stage:
         # Gradients of one micro-batch grow while its activations are given back: both are never there whole.
         state["gradients"] = max(0, state["gradients"] - work["activations"])
@@ -355,18 +353,18 @@ def _counted(workers: int) -> str:
 
 
 def _activation_bytes(asked: Asked) -> float:
-    tokens = asked.micro_batch * asked.sequence_tokens
-    of_layer = tokens * (24 * asked.width + 6 * asked.feed_forward) * FP32
-    # Whether a token may look at another, for each pair, and the same as numbers.
-    pairs = asked.micro_batch * asked.sequence_tokens**2 * (1 + FP32)
+    places = asked.micro_batch * asked.places
+    held = asked.footprint
+    of_block = places * held.block_numbers * FP32
+    pairs = asked.micro_batch * asked.places**2 * held.pair_bytes
     share = BF16_SHARE_OF_ACTIVATIONS if _is_half(asked) else 1.0
     if asked.activation_checkpointing:
-        return asked.layers * tokens * asked.width * FP32 + of_layer * share + pairs
-    return asked.layers * of_layer * share + pairs
+        return held.blocks * places * held.boundary_numbers * FP32 + of_block * share + pairs
+    return held.blocks * of_block * share + pairs
 
 
-def _logits_bytes(asked: Asked) -> int:
-    return asked.micro_batch * asked.sequence_tokens * asked.vocabulary * 5 * FP32
+def _output_bytes(asked: Asked) -> float:
+    return asked.micro_batch * asked.places * asked.footprint.output_numbers * FP32
 
 
 def _is_half(asked: Asked) -> bool:

@@ -15,14 +15,14 @@ _WINDOW_STEPS = 20
 
 @dataclass
 class Speedometer:
-    """Tokens a second over the last steps; time between them that is not training's does not count.
+    """Places learnt a second over the last steps; time between them that is not training's does not count.
 
     Args:
-        flops_per_token: of forward and backward.
+        flops_per_place: of forward and backward.
         ceiling_flops_per_s: what the workers' matrix products reach together.
     """
 
-    flops_per_token: float
+    flops_per_place: float
     ceiling_flops_per_s: float
     _steps: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_WINDOW_STEPS))
     _began_s: float = 0.0
@@ -31,20 +31,20 @@ class Speedometer:
         """A step begins."""
         self._began_s = time.perf_counter()
 
-    def end(self, tokens: int) -> None:
-        """It ended, having learnt so many tokens over all ranks."""
-        self._steps.append((tokens, time.perf_counter() - self._began_s))
+    def end(self, places: int) -> None:
+        """It ended, having learnt so many places over all ranks."""
+        self._steps.append((places, time.perf_counter() - self._began_s))
 
     @property
-    def tokens_per_s(self) -> float:
+    def places_per_s(self) -> float:
         """Over the last steps; 0 before the first."""
         seconds = sum(seconds for _, seconds in self._steps)
-        return sum(tokens for tokens, _ in self._steps) / seconds if seconds else 0.0
+        return sum(places for places, _ in self._steps) / seconds if seconds else 0.0
 
     @property
     def model_flops_utilisation(self) -> float:
         """Share of the ceiling that the model's own arithmetic reaches (Chowdhery et al., arXiv 2204.02311, B)."""
-        return self.tokens_per_s * self.flops_per_token / self.ceiling_flops_per_s if self.ceiling_flops_per_s else 0.0
+        return self.places_per_s * self.flops_per_place / self.ceiling_flops_per_s if self.ceiling_flops_per_s else 0.0
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from tutti import seeding
 from tutti.errors import UserError
-from tutti.features.vocabulary import EVENTS
-from tutti.models.flavours import build, configuration_of
+from tutti.models.families import family_of
 from tutti.storage import patiently
-from tutti.training import checkpoint, skipping, strategy
+from tutti.training import checkpoint, learners, skipping
 from tutti.training.checkpoint import Saved
+from tutti.training.examples import configuration_of
 from tutti.training.plan import Plan
 from tutti.training.ranks import Ranks
 
@@ -35,24 +36,15 @@ class State:
 
     def __init__(self, plan: Plan, *, attempt: str, ranks: Ranks, told: Callable[[str], None]) -> None:
         self._plan, self._attempt, self._ranks, self._told = plan, attempt, ranks, told
-        self.configuration = configuration_of(
-            plan.model.family,
-            plan.model.flavour,
-            vocabulary_size=len(EVENTS),
-            max_tokens=max(4096, plan.training.sequence_tokens),
-            dropout=plan.model.dropout,
-        )
+        self.configuration = configuration_of(plan.model, plan.training)
         self.begin()
 
     def begin(self) -> None:
         """Be as before the first step, whatever was."""
         # The one that was goes first: two engines at once may not fit.
-        vars(self).pop("strategy", None)
+        vars(self).pop("learner", None)
         torch.manual_seed(seeding.derive(self._plan.training.seed, "weights"))
-        self.strategy = strategy.build(
-            build(self._plan.model.family, self.configuration), self._plan.training,
-            device=self._ranks.device, num_ranks=self._ranks.num_ranks,
-        )  # fmt: skip
+        self.learner = learners.build(self._plan.model, self.configuration, self._plan.training, ranks=self._ranks)
         self.history: dict[str, list[Any]] = {"train": [], "valid": [], "order": []}
         self.learnt_tokens = 0
         self.skipped: tuple[int, ...] = ()
@@ -77,14 +69,20 @@ class State:
         return step
 
     def take_best(self) -> int | None:
-        """Take up the checkpoint of lowest valid NLL, if that is below the last; its step. Every rank calls."""
+        """Take up the checkpoint of lowest valid score, if that is below the last; its step. Every rank calls."""
         found = self.patiently(lambda: checkpoint.best(self._plan.run)) if self._ranks.is_first else None
         last = self.history["valid"][-1][1]
-        step = self._ranks.told(found.step if found and found.valid_nll is not None and found.valid_nll < last else -1)
+        step = self._ranks.told(
+            found.step if found and found.valid_score is not None and found.valid_score < last else -1
+        )
         if step < 0:
             return None
         self._load(found or self._at(step))
         return step
+
+    def weights(self) -> dict[str, Tensor]:
+        """Of the network that makes music, whole, in fp32 on the processor; every rank calls."""
+        return self.learner.networks[family_of(self._plan.model.family).maker].weights()
 
     def patiently(self, action: Callable[[], T]) -> T:
         """What ``action`` gives, once storage lets it."""
@@ -98,17 +96,18 @@ class State:
 
     def _load(self, saved: Saved) -> None:
         num_ranks = int(saved.dataset.facts["num_ranks"])
-        if not self.strategy.must_convert(num_ranks=num_ranks):
+        networks = self.learner.networks
+        if not networks.must_convert(num_ranks=num_ranks):
             with tempfile.TemporaryDirectory(prefix="tutti-resume-") as own:
-                self._fetch(saved, Path(own), wanted=self.strategy.wanted)
-                self.strategy.load(Path(own), converted=False)
+                self._fetch(saved, Path(own), wanted=networks.wanted)
+                networks.load(Path(own), converted=False)
             return
         with self._shared_folder() as shared:
             if self._ranks.rank_of_node == 0:
                 self._fetch(saved, shared, wanted=lambda _: True)
-                self.strategy.convert(shared)
+                networks.convert(shared)
             self._ranks.wait()
-            self.strategy.load(shared, converted=True)
+            networks.load(shared, converted=True)
             self._ranks.wait()
 
     def _fetch(self, saved: Saved, folder: Path, *, wanted: Callable[[str], bool]) -> None:

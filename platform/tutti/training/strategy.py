@@ -29,10 +29,16 @@ _SHARDS, _WHOLE = "*_optim_states.pt", "mp_rank_00_model_states.pt"
 
 
 class Strategy(Protocol):
-    """One rank's part of the optimizer."""
+    """One rank's part of the optimizer of one network."""
 
-    def forward(self, tokens_BT: Tensor, segments_BT: Tensor) -> Tensor:
-        """Logits; shape (B, T, V)."""
+    network: nn.Module
+    """The network itself."""
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """What the network says, in the recipe's precision."""
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The recipe's precision, for who calls the network itself."""
 
     def backward(self, share: Tensor, *, last: bool) -> None:
         """Add the gradients of this rank's share of the global loss: shares sum to it over ranks and micro-batches.
@@ -75,10 +81,10 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def _optimizer(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.AdamW:
+def _optimizer(model: nn.Module, recipe: TrainingRecipe, *, betas: tuple[float, float]) -> torch.optim.AdamW:
     # One pass over each weight instead of a dozen; ZeRO's flat partitions go through it alike.
     return torch.optim.AdamW(
-        _groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=(0.9, recipe.beta2), eps=1e-8, fused=True
+        _groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=betas, eps=1e-8, fused=True
     )
 
 
@@ -91,20 +97,25 @@ def _autocast(recipe: TrainingRecipe, device: torch.device) -> contextlib.Abstra
 class Plain:
     """torch alone; with several ranks gradients are summed by one all-reduce."""
 
-    def __init__(self, model: nn.Module, recipe: TrainingRecipe, *, device: torch.device) -> None:
-        self._model = model.to(device)
+    def __init__(
+        self, model: nn.Module, recipe: TrainingRecipe, *, device: torch.device, betas: tuple[float, float]
+    ) -> None:
+        self.network = model.to(device)
         self._recipe = recipe
         self._device = device
-        self._optimizer = _optimizer(model, recipe)
+        self._optimizer = _optimizer(model, recipe, betas=betas)
         if recipe.compile:
             # In place, so that names of weights and the module's own methods stay.
             model.compile()
 
-    def forward(self, tokens_BT: Tensor, segments_BT: Tensor) -> Tensor:
-        """Logits; shape (B, T, V)."""
-        with _autocast(self._recipe, self._device):
-            logits: Tensor = self._model(tokens_BT, segments_BT)
-        return logits
+    def forward(self, *inputs: Tensor) -> Any:
+        """What the network says."""
+        with self.autocast():
+            return self.network(*inputs)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The recipe's precision."""
+        return _autocast(self._recipe, self._device)
 
     def backward(self, share: Tensor, *, last: bool) -> None:  # noqa: ARG002
         """Add the gradients of a share of the loss."""
@@ -112,7 +123,7 @@ class Plain:
 
     def step(self, learning_rate: float) -> float:
         """Update the weights; return the gradient norm before clipping."""
-        weights = [weight for weight in self._model.parameters() if weight.grad is not None]
+        weights = [weight for weight in self.network.parameters() if weight.grad is not None]
         if distributed.is_initialized() and distributed.get_world_size() > 1:
             flat = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
             distributed.all_reduce(flat)
@@ -128,17 +139,19 @@ class Plain:
 
     def evaluating(self, on: bool) -> None:
         """Turn dropout off, or on again."""
-        self._model.train(not on)
+        self.network.train(not on)
 
     def weights(self) -> dict[str, Tensor]:
         """All weights in fp32 on the processor."""
-        return {name: value.detach().float().cpu() for name, value in self._model.state_dict().items()}
+        return {name: value.detach().float().cpu() for name, value in self.network.state_dict().items()}
 
     def snapshot(self) -> dict[str, Any]:
         """Every rank holds the same state; the first gives it."""
         if distributed.is_initialized() and distributed.get_rank() > 0:
             return {}
-        return {_PLAIN_STATE: host_copy({"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()})}
+        return {
+            _PLAIN_STATE: host_copy({"model": self.network.state_dict(), "optimizer": self._optimizer.state_dict()})
+        }
 
     def wanted(self, path: str) -> bool:
         """The one file."""
@@ -154,14 +167,22 @@ class Plain:
     def load(self, folder: Path, *, converted: bool) -> None:  # noqa: ARG002
         """Read the state."""
         state = torch.load(folder / _PLAIN_STATE, map_location=self._device, weights_only=True)
-        self._model.load_state_dict(state["model"])
+        self.network.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
 
 
 class DeepSpeed:
     """DeepSpeed's engine in a process group that is already made (by Ray Train)."""
 
-    def __init__(self, model: nn.Module, recipe: TrainingRecipe, *, device: torch.device, num_ranks: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: TrainingRecipe,
+        *,
+        device: torch.device,
+        num_ranks: int,
+        betas: tuple[float, float],
+    ) -> None:
         import deepspeed
 
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -173,18 +194,22 @@ class DeepSpeed:
         self._num_ranks, self._rank = num_ranks, distributed.get_rank()
         deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)
         self._engine, *_ = deepspeed.initialize(
-            model=model.to(device), optimizer=_optimizer(model, recipe), config=self._configuration()
+            model=model.to(device), optimizer=_optimizer(model, recipe, betas=betas), config=self._configuration()
         )
+        self.network = self._engine.module
         if recipe.compile:
-            self._engine.module.compile()
+            self.network.compile()
         # DeepSpeed takes means over ranks and micro-batches where our shares are parts of a sum.
         self._shares = recipe.num_grains
 
-    def forward(self, tokens_BT: Tensor, segments_BT: Tensor) -> Tensor:
-        """Logits; shape (B, T, V)."""
-        with _autocast(self._recipe, self._device):
-            logits: Tensor = self._engine(tokens_BT, segments_BT)
-        return logits
+    def forward(self, *inputs: Tensor) -> Any:
+        """What the network says."""
+        with self.autocast():
+            return self._engine(*inputs)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The recipe's precision."""
+        return _autocast(self._recipe, self._device)
 
     def backward(self, share: Tensor, *, last: bool) -> None:
         """Add the gradients of a share of the loss."""
@@ -343,14 +368,23 @@ def _recomputing(model: nn.Module) -> None:
             block.forward = partial(activation_checkpoint, block.forward, use_reentrant=False)
 
 
-def build(model: nn.Module, recipe: TrainingRecipe, *, device: torch.device, num_ranks: int) -> Strategy:
+def build(
+    model: nn.Module,
+    recipe: TrainingRecipe,
+    *,
+    device: torch.device,
+    num_ranks: int,
+    betas: tuple[float, float] | None = None,
+) -> Strategy:
     """The recipe's strategy around a model.
 
     Args:
         num_ranks: workers of this attempt.
+        betas: AdamW's, where the way of learning wants its own.
     """
     if recipe.activation_checkpointing:
         _recomputing(model)
+    decays = betas or (0.9, recipe.beta2)
     if recipe.strategy == "deepspeed":
-        return DeepSpeed(model, recipe, device=device, num_ranks=num_ranks)
-    return Plain(model, recipe, device=device)
+        return DeepSpeed(model, recipe, device=device, num_ranks=num_ranks, betas=decays)
+    return Plain(model, recipe, device=device, betas=decays)

@@ -8,6 +8,7 @@ Legend: B rows, T tokens, V vocabulary, W width.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tutti.models.attention import Attention, Context, pieces_of, within_segments
+from tutti.models.attention import Attention, Context, pieces_of, within_segments, within_window
 from tutti.models.cache import KeyValueCache
+from tutti.models.family import Footprint
 from tutti.models.positions import angles
 
 
@@ -28,6 +30,8 @@ class DecoderConfiguration:
         vocabulary_size: V.
         layers, width, heads: depth, W, attention heads; W is a multiple of 2 * heads.
         feed_forward: hidden channels of SwiGLU.
+        key_value_heads: heads of keys and values, which divide the heads; 0: as many. Fewer make the cache smaller.
+        window_tokens: how far a layer looks back; 0: as far as the piece goes.
         max_tokens: longest sequence that may be read.
         dropout: on each residual branch, while training.
     """
@@ -39,6 +43,21 @@ class DecoderConfiguration:
     feed_forward: int
     max_tokens: int = 4096
     dropout: float = 0.0
+    key_value_heads: int = 0
+    window_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} is no multiple of twice the {self.heads} heads")
+        if self.heads % self.groups:
+            raise ValueError(f"key_value_heads {self.groups} does not divide the {self.heads} heads")
+        if self.window_tokens < 0:
+            raise ValueError(f"window_tokens {self.window_tokens} is below 0")
+
+    @property
+    def groups(self) -> int:
+        """Heads of keys and values."""
+        return self.key_value_heads or self.heads
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -47,18 +66,36 @@ class DecoderConfiguration:
     @property
     def parameters(self) -> int:
         """Number of weights; the tied embedding counts once."""
-        layer = 4 * self.width**2 + 3 * self.width * self.feed_forward + 2 * self.width
+        layer = self._matrix_weights + 2 * self.width
         return self.vocabulary_size * self.width + self.layers * layer + self.width
 
-    def training_flops_per_token(self, sequence_tokens: int) -> float:
+    def training_flops_per_place(self, places: int) -> float:
         """Floating-point operations of forward and backward for one token.
 
         Six for each weight in a matrix product, and causal attention's ``6 * layers * T * W`` (Kaplan et al. 2020,
         arXiv 2001.08361, Table 1, halved for the causal mask).
         """
-        matrix_weights = self.layers * (4 * self.width**2 + 3 * self.width * self.feed_forward)
-        matrix_weights += self.vocabulary_size * self.width
-        return 6.0 * matrix_weights + 6.0 * self.layers * sequence_tokens * self.width
+        matrix_weights = self.layers * self._matrix_weights + self.vocabulary_size * self.width
+        # A causal mask lets a token look at half of the sequence on average, a window at no more than it holds.
+        looked_at = min(places / 2, self.window_tokens or math.inf)
+        return 6.0 * matrix_weights + 12.0 * self.layers * looked_at * self.width
+
+    @property
+    def _matrix_weights(self) -> int:
+        """Of one layer."""
+        attention = 2 * self.width**2 + 2 * self.width * self.groups * (self.width // self.heads)
+        return attention + 3 * self.width * self.feed_forward
+
+    @property
+    def footprint(self) -> Footprint:
+        """Measured on real workers (torch 2.13, processor); the mask is there as truth values and as numbers."""
+        return Footprint(
+            blocks=self.layers,
+            block_numbers=24 * self.width + 6 * self.feed_forward,
+            boundary_numbers=self.width,
+            pair_bytes=5,
+            output_numbers=5 * self.vocabulary_size,
+        )
 
 
 class Block(nn.Module):
@@ -68,7 +105,7 @@ class Block(nn.Module):
         super().__init__()
         width = configuration.width
         self.attention_norm = nn.RMSNorm(width, eps=1e-6)
-        self.attention = Attention(width=width, heads=configuration.heads)
+        self.attention = Attention(width=width, heads=configuration.heads, key_value_heads=configuration.groups)
         self.feed_forward_norm = nn.RMSNorm(width, eps=1e-6)
         self.gate_and_up = nn.Linear(width, 2 * configuration.feed_forward, bias=False)
         self.down = nn.Linear(configuration.feed_forward, width, bias=False)
@@ -108,13 +145,7 @@ class Decoder(nn.Module):
             segments_BT: number of the piece that each token belongs to; attention stays within one.
         """
         tokens = tokens_BT.shape[1]
-        mask = pieces = None
-        if segments_BT is not None:
-            # One kernel over a mask where launches are dear or shapes must not change; else only what is looked at.
-            if segments_BT.is_cuda or torch.compiler.is_compiling():
-                mask = within_segments(segments_BT)
-            else:
-                pieces = pieces_of(segments_BT)
+        mask, pieces = self._sight(tokens, segments_BT)
         context = Context(cosines=self.cosines[:tokens], sines=self.sines[:tokens], mask=mask, pieces=pieces)
         return self._through(tokens_BT, context)
 
@@ -131,10 +162,11 @@ class Decoder(nn.Module):
         positions_BT = positions_BT.clamp_max(cache.capacity_tokens - 1)
         used = int(positions_BT.max()) + 1
         places = torch.arange(used, device=tokens_BT.device)
+        window_tokens = self.configuration.window_tokens or used
         context = Context(
             cosines=self.cosines[positions_BT][:, None],
             sines=self.sines[positions_BT][:, None],
-            mask=(places <= positions_BT[:, :, None])[:, None],
+            mask=within_window(positions_BT, places, window_tokens=window_tokens)[:, None],
             cache=cache,
             positions_BT=positions_BT,
             used=used,
@@ -150,12 +182,26 @@ class Decoder(nn.Module):
         return KeyValueCache(
             layers=configuration.layers,
             rows=rows,
-            heads=configuration.heads,
+            heads=configuration.groups,
             capacity_tokens=min(capacity_tokens, configuration.max_tokens),
             head_width=configuration.width // configuration.heads,
             device=weight.device,
             dtype=weight.dtype,
         )
+
+    def _sight(self, tokens: int, segments_BT: Tensor | None) -> tuple[Tensor | None, tuple[int, ...] | None]:
+        """What each token may look at: a mask, or the lengths of the pieces; neither where that is all before it."""
+        window_tokens = self.configuration.window_tokens
+        if window_tokens:
+            places = torch.arange(tokens, device=self.cosines.device)
+            window = within_window(places, places, window_tokens=window_tokens)
+            return (window if segments_BT is None else window & within_segments(segments_BT)), None
+        if segments_BT is None:
+            return None, None
+        # One kernel over a mask where launches are dear or shapes must not change; else only what is looked at.
+        if segments_BT.is_cuda or torch.compiler.is_compiling():
+            return within_segments(segments_BT), None
+        return None, pieces_of(segments_BT)
 
     def _through(self, tokens_BT: Tensor, context: Context) -> Tensor:
         x_BTW = self.dropout(self.embedding(tokens_BT))

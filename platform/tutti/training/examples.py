@@ -1,0 +1,69 @@
+"""Kinds of examples that a training can read: how their rows become batches, and what they decide of a model's size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tutti.dataset.batch import Batch, Layout
+from tutti.dataset.sequences import SequenceLayout, random_sequences
+from tutti.features.vocabulary import EVENTS
+from tutti.models.families import family_of
+from tutti.models.family import Configuration
+from tutti.training.adversarial import Judge
+from tutti.training.recipe import ModelRecipe, TrainingRecipe
+
+_LONGEST_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of examples.
+
+    Args:
+        layout: how rows become batches.
+        shape: what the examples decide of a model's configuration, by name of its fields.
+        places: how many places to be learnt an example has, at most.
+        random: a batch that costs what a real one does.
+        judge: who compares them with generated ones, where a family learns against a critic.
+    """
+
+    layout: Callable[[TrainingRecipe], Layout]
+    shape: Callable[[TrainingRecipe], dict[str, Any]]
+    places: Callable[[TrainingRecipe], int]
+    random: Callable[[TrainingRecipe], Batch]
+    judge: Callable[[], Judge] | None = None
+
+
+KINDS: dict[str, Kind] = {
+    "sequences": Kind(
+        layout=lambda recipe: SequenceLayout(
+            sequence_tokens=recipe.sequence_tokens, augmentation=recipe.augmentation
+        ),
+        shape=lambda recipe: {
+            "vocabulary_size": len(EVENTS), "max_tokens": max(_LONGEST_TOKENS, recipe.sequence_tokens),
+        },
+        places=lambda recipe: recipe.sequence_tokens,
+        random=lambda recipe: random_sequences(
+            recipe.batch_sequences, sequence_tokens=recipe.sequence_tokens, vocabulary_size=len(EVENTS)
+        ),
+    ),
+}  # fmt: skip
+
+
+def kind_of(model: ModelRecipe) -> Kind:
+    """What a recipe's family reads."""
+    return KINDS[family_of(model.family).reads]
+
+
+def configuration_of(model: ModelRecipe, training: TrainingRecipe) -> Configuration:
+    """The configuration of a recipe's model.
+
+    Raises:
+        RecipeError: a setting that the family does not know, or a value that cannot be.
+    """
+    family = family_of(model.family)
+    settings = {"dropout": model.dropout, **model.settings} if family.drops else model.settings
+    made: Configuration = family.configure(model.flavour, shape=kind_of(model).shape(training), settings=settings)
+    return made
