@@ -173,9 +173,12 @@ def test_storage_that_is_away_is_waited_for(
         wanted = streamed(loader)
     faulty.calm()
     faulty.plan(*["unavailable"] * 40, match="GET")
-    with closing(loader_of(sequences)) as loader:
+    lines: list[str] = []
+    with closing(loader_of(sequences, told=lines.append)) as loader:
         assert streamed(loader) == wanted
     assert faulty.failed == 40
+    (line,) = lines
+    assert "cannot read s3://" in line, "several readers wait, and one line says so"
     faulty.calm()
     with closing(loader_of(sequences, patience_s=0.1)) as loader:
         faulty.storm(1.0, seed=5, kinds=("unavailable",))

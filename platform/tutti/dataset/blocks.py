@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +32,8 @@ BLOCK_BYTES = 2**20
 FILE_BLOCKS = 64
 """Blocks of a full file."""
 INDEX = "blocks.parquet"
+QUIET_S = 5.0
+"""After a line on storage that is away, no other reader says the same for so long."""
 
 
 def sequences_of_block(sequence_tokens: int) -> int:
@@ -141,13 +145,24 @@ class Blocks:
         split: one that it has.
         with_pieces: whether pieces' numbers are wanted.
         patience_s: how long storage that is away is waited for.
+        told: a line for people while it is away; what several readers see at once is told once.
 
     Raises:
         IntegrityError: the index differs from the manifest.
     """
 
-    def __init__(self, sequences: Dataset, *, split: str, with_pieces: bool, patience_s: float) -> None:
+    def __init__(
+        self,
+        sequences: Dataset,
+        *,
+        split: str,
+        with_pieces: bool,
+        patience_s: float,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
         self.stopped = threading.Event()
+        self._told, self._told_s = told, -math.inf
+        self._lock = threading.Lock()
         self._folder, self._patience_s = sequences.folder, patience_s
         self._columns = ["tokens", "lengths", *(["pieces"] if with_pieces else [])]
         facts = sequences.facts
@@ -157,7 +172,6 @@ class Blocks:
         self.sources = tuple(Source(name, group["sequences"], self._block_sequences) for name, group in groups.items())
         self._index = from_parquet(self._patiently(lambda: sequences.read(INDEX)), BLOCKS).combine_chunks()
         self._ends = dict[tuple[int, int], pq.FileMetaData]()
-        self._lock = threading.Lock()
 
     def read(self, source: int, block: int) -> Packed:
         """One block, verified.
@@ -206,7 +220,15 @@ class Blocks:
         return data
 
     def _patiently(self, action: Callable[[], bytes]) -> bytes:
-        return patiently(action, patience_s=self._patience_s, stopped=self.stopped)
+        return patiently(action, patience_s=self._patience_s, stopped=self.stopped, told=self._tell)
+
+    def _tell(self, line: str) -> None:
+        with self._lock:
+            is_old = time.monotonic() - self._told_s < QUIET_S
+            if not is_old:
+                self._told_s = time.monotonic()
+        if self._told is not None and not is_old:
+            self._told(line)
 
 
 class _Window(io.RawIOBase):

@@ -9,7 +9,7 @@ Legend: B sequences of a rank's share.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -56,6 +56,7 @@ class Loader:
             top. Below two windows of :data:`tutti.dataset.order.SHUFFLE_BLOCKS` nothing is read ahead of its batches,
             below one the same blocks are read again and again.
         patience_s: how long storage that is away is waited for.
+        told: a line for people while it is away.
         shuffle_blocks: blocks that are shuffled at once; another number is another order.
 
     Raises:
@@ -75,6 +76,7 @@ class Loader:
         mixture: Mapping[str, float] | None = None,
         cache_bytes: int = CACHE_BYTES,
         patience_s: float = PATIENCE_S,
+        told: Callable[[str], None] | None = None,
         shuffle_blocks: int = SHUFFLE_BLOCKS,
     ) -> None:
         facts, where = sequences.facts, sequences.folder.uri
@@ -85,7 +87,7 @@ class Loader:
         self.notes = int(facts["split_notes"][split])
         self._seed = seed
         self._layout = layout
-        self._blocks = Blocks(sequences, split=split, with_pieces=layout.needs_pieces, patience_s=patience_s)
+        self._blocks = Blocks(sequences, split=split, with_pieces=layout.needs_pieces, patience_s=patience_s, told=told)
         self.sources = tuple(source.name for source in self._blocks.sources)
         self._order = Order(self._blocks.sources, seed=seed, mixture=mixture, shuffle_blocks=shuffle_blocks)
         self.cache = Cache[tuple[int, int], Packed](self._read, most_bytes=cache_bytes, readers=READERS)

@@ -421,6 +421,7 @@ class Trainer:
             seed=seeding.derive(recipe.seed, "data"),
             mixture=recipe.mixture or None if split == "train" else None,
             patience_s=recipe.storage_patience_s,
+            told=self._signals.say if self._ranks.is_first else None,
         )
 
     def _ceiling(self) -> float:
