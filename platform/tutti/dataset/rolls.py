@@ -97,23 +97,9 @@ def pack_rolls(
         raise UserError(
             f"no work of {works.name} has {roll.BARS} bars of four quarters in a row", remedy="ingest works in 4/4"
         )
-    dataset = lineage.publish(
-        folder,
-        kind=KIND,
-        name=name,
-        inputs=inputs,
-        files=writer.files,
-        facts={
-            "rolls": roll.described(),
-            "hop_bars": hop_bars,
-            "block_sequences": block_sequences,
-            "file_blocks": file_blocks,
-            "sequences": writer.groups,
-            "collections": sorted({source for sources in writer.groups.values() for source in sources}),
-            "works_address": works.address,
-            **seen.facts(),
-        },
-    )
+    facts = {name: inputs[name] for name in ("rolls", "hop_bars", "block_sequences", "file_blocks")}
+    facts |= {"sequences": writer.groups, "works_address": works.address, **seen.facts()}
+    dataset = lineage.publish(folder, kind=KIND, name=name, inputs=inputs, files=writer.files, facts=facts)
     reporter.line(f"rolls {name}: {counts(dataset)}")
     return dataset
 
@@ -136,6 +122,7 @@ class _Seen:
     left_out: Counter[str] = field(default_factory=Counter)
     split_notes: Counter[str] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
+    collections: set[str] = field(default_factory=set)
     notes_of: NDArray[np.int64] = field(default_factory=lambda: np.zeros((len(roll.TRACKS), _PROGRAMS), np.int64))
 
     def facts(self) -> dict[str, Any]:
@@ -148,6 +135,7 @@ class _Seen:
             "notes": self.split_notes.total(),
             "split_notes": dict(self.split_notes),
             "licences": dict(sorted(self.licences.items())),
+            "collections": sorted(self.collections),
             "programs": np.flatnonzero(self.notes_of.any(axis=0)).tolist(),
             # What a track is most often played by, so that a choir is not decoded as a band.
             "track_programs": np.where(used, self.notes_of.argmax(axis=1), roll.PROGRAMS).tolist(),
@@ -202,6 +190,7 @@ def _windows(
         seen.works_without += not sounding
         if sounding:
             seen.licences[licence] += 1
+            seen.collections.add(collection)
             np.add.at(seen.notes_of, (tracks, np.minimum(score.notes.program, DRUM_PROGRAM)), 1)
         rolls += sounding
         groups += [(split, collection)] * len(sounding)
