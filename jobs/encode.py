@@ -23,7 +23,7 @@ from jobs.receipts import found as found_receipt
 from tutti import lineage, telemetry
 from tutti.corpus import rights
 from tutti.corpus.splits import SPLITS
-from tutti.errors import RecipeError, UserError
+from tutti.errors import RecipeError
 from tutti.features.encoding import ENCODE_VERSION, encode_works
 from tutti.features.vocabulary import EVENTS, MAX_COLLECTIONS
 from tutti.lineage import Dataset, FileEntry
@@ -56,7 +56,7 @@ def run(works: Dataset, *, licences: tuple[str, ...], root: Folder, reporter: Re
     if found is not None:
         reporter.line(f"tokens {works.name}: found finished · {counts(found)}")
         return found
-    for line in licences_told(works, licences=licences):
+    for line in rights.told(works, named=licences):
         reporter.line(f"tokens {works.name}: {line}")
     collections = _collections(works)
     paths = [path for path in works.paths(".parquet") if path.startswith("works-")]
@@ -83,33 +83,6 @@ def counts(tokens: Dataset) -> str:
     """What a token dataset holds, in one short text."""
     facts = tokens.facts
     return f"{facts['works']:,} works · {facts['notes']:,} notes · {facts['tokens']:,} tokens"
-
-
-def licences_told(works: Dataset, *, licences: tuple[str, ...]) -> list[str]:
-    """Which works may train and which may not, by licence; a line each.
-
-    Raises:
-        UserError: none may.
-    """
-    held = works.facts["licences"]
-    named = {name: number for name, number in held.items() if rights.allowed(name, named=licences)}
-    left_out = {name: number for name, number in held.items() if name not in named}
-    if not held:
-        raise UserError(f"{works.name} holds sound and no notes", remedy="name a dataset with works")
-    if not sum(named.values()):
-        raise UserError(
-            f"no work of {works.name} has a licence of {', '.join(licences)}",
-            remedy=f"name one of {', '.join(sorted(held))}",
-        )
-    lines = [f"{sum(named.values()):,} of {works.facts['works']:,} works may train: {_by_licence(named)}"]
-    if left_out:
-        lines.append(f"left out, as their licence was not named: {_by_licence(left_out)}")
-    lines += [f"no work is under {name}" for name in dict.fromkeys(licences) if name not in held]
-    return lines
-
-
-def _by_licence(numbers: dict[str, int]) -> str:
-    return ", ".join(f"{number:,} {name}" for name, number in sorted(numbers.items()))
 
 
 def _collections(works: Dataset) -> tuple[str, ...]:
@@ -208,7 +181,7 @@ def command(works_address: str, licences: tuple[str, ...], root: str, dry_run: b
     for licence in licences:
         rights.check(licence)
     if dry_run:
-        for line in licences_told(works, licences=licences):
+        for line in rights.told(works, named=licences):
             click.echo(line)
         click.echo(f"they would be encoded below {root}/tokens/{works.name}/")
         return

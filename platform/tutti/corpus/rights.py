@@ -10,7 +10,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
-from tutti.errors import RecipeError
+from tutti.errors import RecipeError, UserError
+from tutti.lineage import Dataset
 
 UNKNOWN = "unknown"
 MAX_HINTS = 3
@@ -81,3 +82,30 @@ def check_allowed(licences: Iterable[str], *, named: Iterable[str]) -> None:
             f"works under {', '.join(missing)} are not among the licences that this run may use ({shown})",
             remedy="name them, or leave those works out",
         )
+
+
+def told(works: Dataset, *, named: tuple[str, ...]) -> list[str]:
+    """Which works a run that named ``named`` may use and which not, by licence; a line each.
+
+    Raises:
+        UserError: it may use none.
+    """
+    held = works.facts["licences"]
+    may = {name: number for name, number in held.items() if allowed(name, named=named)}
+    left_out = {name: number for name, number in held.items() if name not in may}
+    if not held:
+        raise UserError(f"{works.name} holds sound and no notes", remedy="name a dataset with works")
+    if not sum(may.values()):
+        raise UserError(
+            f"no work of {works.name} has a licence of {', '.join(named)}",
+            remedy=f"name one of {', '.join(sorted(held))}",
+        )
+    lines = [f"{sum(may.values()):,} of {works.facts['works']:,} works may train: {_by_licence(may)}"]
+    if left_out:
+        lines.append(f"left out, as their licence was not named: {_by_licence(left_out)}")
+    lines += [f"no work is under {name}" for name in dict.fromkeys(named) if name not in held]
+    return lines
+
+
+def _by_licence(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {name}" for name, number in sorted(numbers.items()))

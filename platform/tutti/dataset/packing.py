@@ -11,7 +11,6 @@ from __future__ import annotations
 import bisect
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tutti import lineage, seeding
+from tutti import lineage
 from tutti.dataset import blocks
-from tutti.dataset.packed import Index, Packed
+from tutti.dataset.packed import Packed
 from tutti.dataset.shards import read_shard
+from tutti.dataset.spill import Bucket, Spill, draws
 from tutti.features.events import bar_windows
-from tutti.features.sequences import Sequences
 from tutti.features.vocabulary import ANY, EVENTS
 from tutti.lineage import Dataset
 from tutti.storage import Folder
@@ -35,6 +34,7 @@ PACK_VERSION = 1
 KIND = "sequences"
 BUCKET_BYTES = 2**28
 """Tokens that are packed at once; memory holds some times as much."""
+_Tokens = NDArray[np.uint16]
 _KEPT_FACTS = ("works", "notes", "tokens", "licences", "collections", "programs", "vocabulary", "works_address")
 
 
@@ -103,12 +103,17 @@ def _written(
 ) -> dict[str, int]:
     """Write all sequences; notes of each split."""
     buckets = max(-(-2 * int(tokens.facts["tokens"]) // bucket_bytes), 1)
+    notes = Counter[str]()
     with tempfile.TemporaryDirectory(prefix="tutti-packing-") as spilled:
-        spill = _Spill(Path(spilled), buckets=buckets)
+        spill = Spill(Path(spilled), buckets=buckets)
         paths = tokens.paths(".parquet")
         with reporter.task("pack", total=2 * len(paths), unit="shards") as task:
             for number, path in enumerate(paths, start=1):
-                spill.add(read_shard(tokens, path), names=tokens.facts["collections"], max_tokens=sequence_tokens + 1)
+                shard = read_shard(tokens, path)
+                pieces, of = _windows(shard, names=tokens.facts["collections"], max_tokens=sequence_tokens + 1)
+                spill.add(pieces, groups=of)
+                for split, held in zip(*(shard.column(name).to_pylist() for name in ("split", "notes")), strict=True):
+                    notes[split] += held
                 task.update(number)
             groups = spill.groups()
             for number, (split, source) in enumerate(groups, start=1):
@@ -117,7 +122,7 @@ def _written(
                     writer.add(_packed(bucket, sequence_tokens=sequence_tokens))
                 task.update(len(paths) * (1 + number / len(groups)))
         writer.finish()
-    return dict(spill.notes)
+    return dict(notes)
 
 
 def counts(sequences: Dataset) -> str:
@@ -129,96 +134,13 @@ def counts(sequences: Dataset) -> str:
     return f"{held:,} sequences of {sequences.facts['sequence_tokens']:,} tokens{full}"
 
 
-@dataclass(frozen=True)
-class _Bucket:
-    """Pieces and their numbers, in the order in which they were drawn."""
-
-    pieces: Sequences
-    numbers: Index
-
-
-class _Spill:
-    """Pieces of each split and source in buckets on this machine's disk."""
-
-    def __init__(self, folder: Path, *, buckets: int) -> None:
-        self.notes = Counter[str]()
-        self._folder, self._buckets = folder, buckets
-        self._sizes = dict[tuple[str, str], NDArray[np.int64]]()
-        self._names = list[tuple[str, str]]()
-        self._next_piece = 0
-
-    def add(self, shard: pa.Table, *, names: list[str], max_tokens: int) -> None:
-        """The works of one shard."""
-        column = shard.column("tokens").combine_chunks()
-        starts, tokens = column.offsets.to_numpy(), column.values.to_numpy(zero_copy_only=False)
-        windows, rows = list[NDArray[np.uint16]](), list[int]()
-        for row, (start, stop) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
-            # Of a lone token nothing can be learnt.
-            parts = bar_windows(tokens[start:stop], max_tokens=max_tokens) if stop - start > 1 else []
-            windows += parts
-            rows += [row] * len(parts)
-        splits = shard.column("split").to_pylist()
-        for split, notes in zip(splits, shard.column("notes").to_pylist(), strict=True):
-            self.notes[split] += notes
-        numbers = np.arange(self._next_piece, self._next_piece + len(windows))
-        self._next_piece += len(windows)
-        bucket = (_draws("bucket", numbers) * self._buckets).astype(np.int64)
-        held = defaultdict[tuple[str, str, int], list[int]](list)
-        for piece, (row, drawn) in enumerate(zip(rows, bucket.tolist(), strict=True)):
-            held[splits[row], _source_of(windows[piece], names=names), drawn].append(piece)
-        for (split, source, drawn), pieces in held.items():
-            self._append(split, source, drawn, [windows[piece] for piece in pieces], numbers=numbers[pieces])
-
-    def groups(self) -> list[tuple[str, str]]:
-        """Split and source of all pieces, sorted."""
-        return sorted(self._sizes)
-
-    def read(self, split: str, source: str, *, most_bytes: int) -> Iterator[_Bucket]:
-        """The pieces of a group, neighbouring buckets together as long as they are not too large."""
-        sizes, start = self._sizes[split, source], 0
-        for stop in range(1, self._buckets + 1):
-            if stop == self._buckets or sizes[start : stop + 1].sum() > most_bytes:
-                paths = [self._path(split, source, bucket) for bucket in range(start, stop)]
-                start = stop
-                if bucket := _joined([path for path in paths if path.exists()]):
-                    yield bucket
-
-    def _append(
-        self, split: str, source: str, bucket: int, pieces: list[NDArray[np.uint16]], *, numbers: Index
-    ) -> None:
-        if (split, source) not in self._sizes:
-            self._sizes[split, source] = np.zeros(self._buckets, dtype=np.int64)
-            self._names.append((split, source))
-        path = self._path(split, source, bucket)
-        tokens = np.concatenate(pieces)
-        self._sizes[split, source][bucket] += tokens.nbytes
-        lengths = np.array([len(piece) for piece in pieces])
-        for suffix, column in ((".tokens", tokens), (".pieces", np.stack([lengths, numbers], axis=1))):
-            with path.with_suffix(suffix).open("ab") as file:
-                file.write(column.tobytes())
-        path.touch()
-
-    def _path(self, split: str, source: str, bucket: int) -> Path:
-        # A source may be called as no file can be.
-        return self._folder / f"{self._names.index((split, source))}-{bucket}.spilled"
-
-
-def _joined(paths: list[Path]) -> _Bucket | None:
-    if not paths:
-        return None
-    tokens = np.concatenate([np.fromfile(path.with_suffix(".tokens"), np.uint16) for path in paths])
-    rows = np.concatenate([np.fromfile(path.with_suffix(".pieces"), np.int64).reshape(-1, 2) for path in paths])
-    starts = np.concatenate(([0], np.cumsum(rows[:, 0])))
-    return _Bucket(Sequences(tokens, starts), rows[:, 1])
-
-
-def _packed(bucket: _Bucket, *, sequence_tokens: int) -> Packed:
+def _packed(bucket: Bucket, *, sequence_tokens: int) -> Packed:
     """Sequences of all pieces, in an order that is drawn."""
-    drawn = np.argsort(_draws("place", bucket.numbers), kind="stable")
+    drawn = np.argsort(draws("place", bucket.numbers), kind="stable")
     lengths = bucket.pieces.lengths[drawn]
     made = plan(lengths - 1, sequence_tokens=sequence_tokens)
     firsts = bucket.numbers[drawn[made.pieces[made.starts[:-1]]]]
-    sequences = np.argsort(_draws("sequence", firsts), kind="stable")
+    sequences = np.argsort(draws("sequence", firsts), kind="stable")
     pieces = drawn[np.concatenate([made.of(sequence) for sequence in sequences.tolist()])]
     taken = bucket.pieces.take(pieces)
     return Packed.of(
@@ -226,10 +148,18 @@ def _packed(bucket: _Bucket, *, sequence_tokens: int) -> Packed:
     )
 
 
-def _draws(name: str, numbers: Index) -> NDArray[np.float64]:
-    """From 0 to 1 (exclusive), for each number."""
-    stream = np.array([seeding.derive(0, "packing", name)], dtype=np.uint64)
-    return seeding.uniform_at(stream, numbers.astype(np.uint64))
+def _windows(shard: pa.Table, *, names: list[str], max_tokens: int) -> tuple[list[_Tokens], list[tuple[str, str]]]:
+    """The works of one shard, cut at bar lines, with split and source of each piece."""
+    column = shard.column("tokens").combine_chunks()
+    starts, tokens = column.offsets.to_numpy(), column.values.to_numpy(zero_copy_only=False)
+    windows, groups = list[_Tokens](), list[tuple[str, str]]()
+    splits = shard.column("split").to_pylist()
+    for split, start, stop in zip(splits, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        # Of a lone token nothing can be learnt.
+        parts = bar_windows(tokens[start:stop], max_tokens=max_tokens) if stop - start > 1 else []
+        windows += parts
+        groups += [(split, _source_of(part, names=names)) for part in parts]
+    return windows, groups
 
 
 def _source_of(piece: NDArray[np.uint16], *, names: list[str]) -> str:
