@@ -1,0 +1,149 @@
+"""Every stretch of a long sequence, sorted: where the longest match of another sequence lies is found by bisection.
+
+A suffix array (Manber and Myers 1993, "Suffix arrays: a new method for on-line string searches"), built by doubling
+(Larsson and Sadakane 2007, "Faster suffix sorting"). Stretches are compared by hashes of any length, so that many
+bisections run side by side in numpy.
+
+Legend: P places of the text, Q places of what is looked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutti.corpus.stretches import Stretches
+from tutti.seeding import mix64
+
+Codes = NDArray[np.int64]
+Rows = NDArray[np.int64]
+
+NOTHING = -1
+"""The code of a place that matches no other, in the text or in what is looked for."""
+
+
+@dataclass(frozen=True)
+class SuffixArray:
+    """The suffixes of a text in order.
+
+    Args:
+        codes: the text, each 0 or more or :data:`NOTHING`; shape (P,).
+        order: where the suffixes begin, in their order; shape (P,).
+        stretches: their hashes.
+    """
+
+    codes: NDArray[np.int32]
+    order: NDArray[np.int32]
+    stretches: Stretches
+
+    @classmethod
+    def of(cls, codes: Codes) -> SuffixArray:
+        """Of a text of at most 2^31 - 1 codes below 2^31."""
+        return cls(codes.astype(np.int32), _order(codes), Stretches.of(_hashes(codes)))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def longest_matches(self, wanted: Codes) -> tuple[Rows, Rows]:
+        """For each place the length of the longest stretch from there on that the text holds, and where it begins there.
+
+        Both of shape (Q,). Where nothing matches the length is 0; of several equally long it is one.
+        """
+        looked_for = _Wanted(self, wanted)
+        places = np.arange(len(wanted))
+        row = looked_for.rows(places, past=False)
+        length, begin = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.int64)
+        # What resembles a suffix most stands next to where it would stand itself.
+        for beside in (row - 1, row):
+            known = np.flatnonzero((beside >= 0) & (beside < len(self)))
+            at = self.order[beside[known]].astype(np.int64)
+            common = looked_for.common(known, at)
+            better = common > length[known]
+            length[known[better]], begin[known[better]] = common[better], at[better]
+        return length, begin
+
+    def occurrences(self, wanted: Codes) -> Rows:
+        """Every place from which on the text holds all of ``wanted``, ascending."""
+        looked_for = _Wanted(self, wanted)
+        first, past = (int(looked_for.rows(np.zeros(1, np.int64), past=side)[0]) for side in (False, True))
+        return np.sort(self.order[first:past]).astype(np.int64)
+
+
+class _Wanted:
+    """A sequence that is looked for in a text."""
+
+    def __init__(self, text: SuffixArray, codes: Codes) -> None:
+        self._text = text
+        self._codes = np.append(codes, NOTHING)
+        self._stretches = Stretches.of(_hashes(codes))
+        # How many codes follow each place, itself included, before one that matches nothing.
+        stops = np.flatnonzero(self._codes == NOTHING)
+        self._lasting = stops[np.searchsorted(stops, np.arange(len(codes)))] - np.arange(len(codes))
+
+    def rows(self, places: Rows, *, past: bool) -> Rows:
+        """The first row of the order that is no less than what begins at each place, or that is past all that start
+        with it; of one shape."""
+        text = self._text
+        low, high = np.zeros(len(places), np.int64), np.full(len(places), len(text))
+        for _ in range(len(text).bit_length()):
+            open_ = np.flatnonzero(low < high)
+            middle = (low[open_] + high[open_]) // 2
+            place, at = places[open_], text.order[middle].astype(np.int64)
+            common = self.common(place, at)
+            whole = common == self._lasting[place]
+            ends = at + common == len(text)
+            less = text.codes[np.where(ends, 0, at + common)] < self._codes[place + common]
+            less = np.where(whole, past, less | ends)
+            low[open_] = np.where(less, middle + 1, low[open_])
+            high[open_] = np.where(less, high[open_], middle)
+        return low
+
+    def common(self, places: Rows, at: Rows) -> Rows:
+        """How many codes from each place on equal those of the text from ``at`` on; of one shape."""
+        most = np.minimum(self._lasting[places], len(self._text) - at)
+        length = np.zeros(len(places), np.int64)
+        step = 1 << int(most.max(initial=0)).bit_length()
+        while step:
+            longer = np.flatnonzero(length + step <= most)
+            here, there, known = places[longer], at[longer], length[longer]
+            mine = self._stretches.hashes(here + known, here + known + step)
+            theirs = self._text.stretches.hashes(there + known, there + known + step)
+            length[longer] += step * (mine == theirs)
+            step >>= 1
+        return length
+
+
+def _hashes(codes: Codes) -> NDArray[np.uint64]:
+    """Of each code; of places that match nothing one that no other place of the sequence has."""
+    nothing = np.uint64(1 << 63) | np.arange(len(codes), dtype=np.uint64)
+    return mix64(np.where(codes == NOTHING, nothing, codes.astype(np.uint64)))
+
+
+def _order(codes: Codes) -> NDArray[np.int32]:
+    """The suffixes in order: first by one code, then by twice as many each time, those that are not settled yet."""
+    size = len(codes)
+    # A place that matches nothing is a letter of its own.
+    letters = np.where(codes == NOTHING, np.arange(size) - size, codes)
+    order = np.argsort(letters, kind="stable")
+    opens = np.ones(size + 1, dtype=bool)
+    opens[1:-1] = letters[order][1:] != letters[order][:-1]
+    rank = np.full(size + 1, -1)
+    rank[order] = np.maximum.accumulate(np.where(opens[:-1], np.arange(size), 0))
+    depth, rows = 1, np.flatnonzero(~(opens[:-1] & opens[1:]))
+    while len(rows):
+        some = order[rows]
+        following = rank[np.minimum(some + depth, size)]
+        # The order within each group of equals, which lies in one run of rows, is by what follows.
+        key = (rank[some] << 32) + following + 1
+        inorder = np.argsort(key, kind="stable")
+        key, order[rows] = key[inorder], some[inorder]
+        new = np.ones(len(rows), dtype=bool)
+        new[1:] = key[1:] != key[:-1]
+        opens[rows[new]] = True
+        first = np.maximum.accumulate(np.where(new, rows, 0))
+        rank[order[rows]] = first
+        rows = rows[~(opens[rows] & opens[rows + 1])]
+        depth *= 2
+    return order.astype(np.int32)
