@@ -125,7 +125,7 @@ def _octaves(roll: np.ndarray) -> np.ndarray:
 
 def _centroid(beat: np.ndarray) -> np.ndarray:
     chroma = _octaves(beat).sum(axis=0)
-    return rolls._get_tonal_matrix(1.0, 1.0, 0.5) @ (chroma / chroma.sum())
+    return np.asarray(rolls._get_tonal_matrix(1.0, 1.0, 0.5) @ (chroma / chroma.sum()))
 
 
 def by_pypianoroll(piece: dict[str, Any]) -> dict[str, Any]:

@@ -231,7 +231,7 @@ def _changes(keys: Words) -> NDArray[np.bool_]:
     return changes
 
 
-def _reduced_lines(keys: Words) -> tuple[Rows, Rows, Rows]:
+def _reduced_lines(keys: Words) -> tuple[Small, Rows, Small]:
     """Line, onset in steps and pitch of what is left without notes below a sounding one and without ornaments."""
     time = (keys >> _STEP_SHIFT).astype(np.int64)
     length = (keys & np.uint64(2**_LENGTH_BITS - 1)).astype(np.int64)

@@ -46,27 +46,27 @@ RADII = (1.0, 1.0, 0.5)
 
 def empty_bars_rate(roll_NBSPK: Roll) -> Figures:
     """Share of bars without a note, 0 to 1; shape (K,)."""
-    return _mean(~roll_NBSPK.any(axis=(2, 3)).reshape(-1, roll_NBSPK.shape[-1]))
+    return _mean(~_any(roll_NBSPK, 2, 3).reshape(-1, roll_NBSPK.shape[-1]))
 
 
 def empty_beat_rate(roll_NBSPK: Roll, *, steps_per_quarter: int) -> Figures:
     """Share of beats without a note, 0 to 1; shape (K,)."""
-    return _mean(~_beats(roll_NBSPK, steps_per_quarter).any(axis=(1, 2)))
+    return _mean(~_any(_beats(roll_NBSPK, steps_per_quarter), 1, 2))
 
 
 def pitches_used(roll_NBSPK: Roll) -> Figures:
     """Mean number of different pitches in a bar that is not empty; shape (K,)."""
-    return _per_bar(roll_NBSPK.any(axis=2))
+    return _per_bar(_any(roll_NBSPK, 2))
 
 
 def pitch_classes_used(roll_NBSPK: Roll) -> Figures:
     """Mean number of different pitch classes in a bar that is not empty, 1 to 12; shape (K,)."""
-    return _per_bar(_classes(roll_NBSPK.any(axis=2)) > 0)
+    return _per_bar(_classes(_any(roll_NBSPK, 2)) > 0)
 
 
 def pitch_range(roll_NBSPK: Roll) -> Figures:
     """Semitones from the lowest to the highest pitch of all; shape (K,)."""
-    used_PK = roll_NBSPK.any(axis=(0, 1, 2))
+    used_PK = _any(roll_NBSPK, 0, 1, 2)
     span = len(used_PK) - 1 - used_PK[::-1].argmax(axis=0) - used_PK.argmax(axis=0)
     return np.where(used_PK.any(axis=0), span, np.nan)
 
@@ -171,6 +171,10 @@ def _classes(counts_P: NDArray[np.generic]) -> NDArray[np.int64]:
     padding = [(0, 0)] * (counts_P.ndim - 2) + [(0, 12 * num_octaves - pitches), (0, 0)]
     octaves = np.pad(counts_P, padding).reshape(*counts_P.shape[:-2], num_octaves, 12, tracks)
     return np.asarray(octaves.sum(axis=-3, dtype=np.int64))
+
+
+def _any(roll: Roll, *axes: int) -> Roll:
+    return np.asarray(roll.any(axis=axes))
 
 
 def _per_bar(used_NBPK: Roll) -> Figures:

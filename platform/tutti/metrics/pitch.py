@@ -45,7 +45,8 @@ def pitch_range(batch: ScoreBatch) -> Index:
     """Semitones from the lowest to the highest pitch; shape (W,)."""
     pitched = batch.without_drums()
     pitch = pitched.notes.pitch.astype(np.int64)
-    return reduced(np.maximum, pitch, pitched.note_starts) - reduced(np.minimum, pitch, pitched.note_starts)
+    highest, lowest = (reduced(side, pitch, pitched.note_starts) for side in (np.maximum, np.minimum))
+    return np.asarray(highest - lowest)
 
 
 def pitch_entropy(batch: ScoreBatch) -> Figures:

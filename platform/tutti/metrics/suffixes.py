@@ -46,71 +46,69 @@ class SuffixArray:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def longest_matches(self, wanted: Codes) -> tuple[Rows, Rows]:
-        """For each place the length of the longest stretch from there on that the text holds, and where it begins there.
-
-        Both of shape (Q,). Where nothing matches the length is 0; of several equally long it is one.
-        """
-        looked_for = _Wanted(self, wanted)
-        places = np.arange(len(wanted))
-        row = looked_for.rows(places, past=False)
-        length, begin = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.int64)
-        # What resembles a suffix most stands next to where it would stand itself.
-        for beside in (row - 1, row):
-            known = np.flatnonzero((beside >= 0) & (beside < len(self)))
-            at = self.order[beside[known]].astype(np.int64)
-            common = looked_for.common(known, at)
-            better = common > length[known]
-            length[known[better]], begin[known[better]] = common[better], at[better]
-        return length, begin
-
-    def occurrences(self, wanted: Codes) -> Rows:
-        """Every place from which on the text holds all of ``wanted``, ascending."""
-        looked_for = _Wanted(self, wanted)
-        first, past = (int(looked_for.rows(np.zeros(1, np.int64), past=side)[0]) for side in (False, True))
-        return np.sort(self.order[first:past]).astype(np.int64)
+    def search(self, wanted: Codes) -> Search:
+        """What this text holds of another sequence, each code 0 or more or :data:`NOTHING`; shape (Q,)."""
+        return Search(self, wanted)
 
 
-class _Wanted:
+class Search:
     """A sequence that is looked for in a text."""
 
-    def __init__(self, text: SuffixArray, codes: Codes) -> None:
+    def __init__(self, text: SuffixArray, wanted: Codes) -> None:
         self._text = text
-        self._codes = np.append(codes, NOTHING)
-        self._stretches = Stretches.of(_hashes(codes))
+        self._codes = np.append(wanted, NOTHING)
+        self._stretches = Stretches.of(_hashes(wanted))
         # How many codes follow each place, itself included, before one that matches nothing.
         stops = np.flatnonzero(self._codes == NOTHING)
-        self._lasting = stops[np.searchsorted(stops, np.arange(len(codes)))] - np.arange(len(codes))
+        self._lasting = stops[np.searchsorted(stops, np.arange(len(wanted)))] - np.arange(len(wanted))
 
-    def rows(self, places: Rows, *, past: bool) -> Rows:
-        """The first row of the order that is no less than what begins at each place, or that is past all that start
-        with it; of one shape."""
+    def longest(self) -> Rows:
+        """For each place the length of the longest stretch from there on that the text holds, 0 without any; (Q,)."""
+        places = np.arange(len(self._lasting))
+        row = self._rows(places, self._lasting, past=False)
+        length = np.zeros(len(places), np.int64)
+        # What resembles a suffix most stands next to where it would stand itself.
+        for beside in (row - 1, row):
+            known = np.flatnonzero((beside >= 0) & (beside < len(self._text)))
+            at = self._text.order[beside[known]].astype(np.int64)
+            length[known] = np.maximum(length[known], self._common(known, at, self._lasting[known]))
+        return length
+
+    def rows(self, places: Rows, lengths: Rows) -> tuple[Rows, Rows]:
+        """The rows of the text's order, from the first to before the last, whose suffixes start with each stretch.
+
+        Args:
+            places, lengths: where each stretch begins in what is looked for, and its length, 1 or more.
+        """
+        first, past = (self._rows(places, lengths, past=side) for side in (False, True))
+        return first, past
+
+    def _rows(self, places: Rows, lengths: Rows, *, past: bool) -> Rows:
+        """The first row that is no less than each stretch, or that is past all that start with it."""
         text = self._text
         low, high = np.zeros(len(places), np.int64), np.full(len(places), len(text))
         for _ in range(len(text).bit_length()):
-            open_ = np.flatnonzero(low < high)
-            middle = (low[open_] + high[open_]) // 2
-            place, at = places[open_], text.order[middle].astype(np.int64)
-            common = self.common(place, at)
-            whole = common == self._lasting[place]
+            left = np.flatnonzero(low < high)
+            middle = (low[left] + high[left]) // 2
+            place, at = places[left], text.order[middle].astype(np.int64)
+            common = self._common(place, at, lengths[left])
             ends = at + common == len(text)
             less = text.codes[np.where(ends, 0, at + common)] < self._codes[place + common]
-            less = np.where(whole, past, less | ends)
-            low[open_] = np.where(less, middle + 1, low[open_])
-            high[open_] = np.where(less, high[open_], middle)
+            less = np.where(common == lengths[left], past, less | ends)
+            low[left] = np.where(less, middle + 1, low[left])
+            high[left] = np.where(less, high[left], middle)
         return low
 
-    def common(self, places: Rows, at: Rows) -> Rows:
-        """How many codes from each place on equal those of the text from ``at`` on; of one shape."""
-        most = np.minimum(self._lasting[places], len(self._text) - at)
+    def _common(self, places: Rows, at: Rows, lengths: Rows) -> Rows:
+        """How many codes from each place on, of no more than ``lengths``, equal those of the text from ``at`` on."""
+        most = np.minimum(lengths, len(self._text) - at)
         length = np.zeros(len(places), np.int64)
         step = 1 << int(most.max(initial=0)).bit_length()
         while step:
             longer = np.flatnonzero(length + step <= most)
-            here, there, known = places[longer], at[longer], length[longer]
-            mine = self._stretches.hashes(here + known, here + known + step)
-            theirs = self._text.stretches.hashes(there + known, there + known + step)
-            length[longer] += step * (mine == theirs)
+            here, there = places[longer] + length[longer], at[longer] + length[longer]
+            mine = self._stretches.hashes(here, here + step)
+            length[longer] += step * (mine == self._text.stretches.hashes(there, there + step))
             step >>= 1
         return length
 

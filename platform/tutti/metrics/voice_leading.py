@@ -130,12 +130,12 @@ def examine(voices_TV: Voices) -> VoiceLeading:
         mark("range", _begins(_out_of_range(voices_TV[:, voice], VOICES[voice])), all_steps, voice)
         mark("leap", _odd_leap(before[:, voice], after[:, voice]), kept, voice)
         if voice:
-            upper, lower = voices_TV[:, voice - 1], voices_TV[:, voice]
-            both = (upper != REST) & (lower != REST)
-            mark("crossing", _begins(both & (upper < lower)), all_steps, voice - 1, voice)
+            high, low = voices_TV[:, voice - 1], voices_TV[:, voice]
+            both = (high != REST) & (low != REST)
+            mark("crossing", _begins(both & (high < low)), all_steps, voice - 1, voice)
             mark("overlap", _overlap(before, after, voice - 1), kept, voice - 1, voice)
             if VOICES[voice] != "bass":
-                mark("spacing", _begins(both & (upper - lower > _WIDEST_SPACING)), all_steps, voice - 1, voice)
+                mark("spacing", _begins(both & (high - low > _WIDEST_SPACING)), all_steps, voice - 1, voice)
     return VoiceLeading(len(kept), tuple(fault for _, _, fault in sorted(found, key=lambda row: row[:2])))
 
 
@@ -189,7 +189,7 @@ def _overlap(before: Voices, after: Voices, upper: int) -> Where:
     high, low = after[:, upper], after[:, upper + 1]
     up = (low > high_before) & (low > low_before) & (high_before != REST) & (low_before != REST)
     down = (high < low_before) & (high < high_before) & (high != REST) & (low_before != REST) & (high_before != REST)
-    return (up | down) & (low != REST) & (high != REST) & (high >= low)
+    return np.asarray((up | down) & (low != REST) & (high != REST) & (high >= low))
 
 
 def _out_of_range(line: Voices, voice: str) -> Where:
