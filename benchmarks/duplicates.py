@@ -45,17 +45,17 @@ Rows = NDArray[np.int64]
 Sketches = tuple[NDArray[np.uint64], Rows]
 
 
-def works() -> tuple[str, ScoreBatch]:
+def works(collections: tuple[str, ...] = COLLECTIONS) -> tuple[str, ScoreBatch]:
     """What is measured, in words and notes: real files where they lie beside this checkout, else Bach chorales."""
     scores = []
-    for collection in COLLECTIONS:
+    for collection in collections:
         for path in sorted((CORPORA / collection).rglob("*.mid")):
             try:
                 scores.append(read_midi(path.read_bytes()))
             except DataError:
                 continue
     if scores:
-        return "lieder, Mutopia, Freedoom and Groove MIDI files", ScoreBatch.of(scores)
+        return f"MIDI files of {', '.join(collections)}", ScoreBatch.of(scores)
     from music21 import corpus
 
     names = corpus.getComposer("bach")[:CHORALES]

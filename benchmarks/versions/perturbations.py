@@ -139,6 +139,17 @@ def cut(score: Score, draw: np.random.Generator, *, share: float) -> Score | Non
     return replace(score, notes=replace(notes, onset_ticks=notes.onset_ticks - np.int32(begin)))
 
 
+def some_bars(score: Score, draw: np.random.Generator, *, count: int) -> Score | None:
+    """So many bars of those that the first bar's meter makes, from any place; None where few notes are left."""
+    bar_ticks = 4 * score.ticks_per_quarter * int(score.meter_numerator[0]) // int(score.meter_denominator[0])
+    bar = score.notes.onset_ticks.astype(np.int64) // bar_ticks
+    first = int(draw.integers(0, max(int(bar.max(initial=0)) + 2 - count, 1)))
+    notes = score.notes.take((bar >= first) & (bar < first + count))
+    if len(notes) < MIN_NOTES:
+        return None
+    return replace(score, notes=replace(notes, onset_ticks=notes.onset_ticks - np.int32(first * bar_ticks)))
+
+
 def several(score: Score, draw: np.random.Generator) -> Score:
     """In another key and tempo, stretched, on other instruments and ornamented."""
     for change in (ornamented, transposed, at_another_tempo, stretched, on_another_instrument):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tutti.corpus.score import CANONICAL_TICKS_PER_QUARTER, Bytes, Notes, Score, Ticks
+from tutti.corpus.score import CANONICAL_TICKS_PER_QUARTER, DRUM_PROGRAM, Bytes, Notes, Score, Ticks
 
 Starts = NDArray[np.int64]
 WORK_ID_DIGITS = 24
@@ -201,6 +201,14 @@ class ScoreBatch:
             titles=tuple(self.titles[piece] for piece in index),
             composers=tuple(self.composers[piece] for piece in index),
         )
+
+    def without_drums(self) -> ScoreBatch:
+        """The same pieces without the notes of program 128."""
+        kept = self.notes.program != DRUM_PROGRAM
+        if kept.all():
+            return self
+        counts = np.bincount(self.piece_of_note[kept], minlength=len(self))
+        return replace(self, notes=self.notes.take(kept), note_starts=np.concatenate(([0], np.cumsum(counts))))
 
     def work_ids(self) -> list[str]:
         """Hash of the canonical music of each piece: 24 hex digits.

@@ -6,13 +6,12 @@ notes but have no pitch. :mod:`tutti.features.tonality` and :mod:`tutti.features
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from tutti.corpus.score import DRUM_PROGRAM, Score
+from tutti.corpus.score import Score
 from tutti.corpus.score_batch import ScoreBatch, reduced
 from tutti.features import rhythm, tonality
 from tutti.features.mood import Cues, estimate_moods
@@ -23,7 +22,7 @@ MODE_SLOPE = 4.0
 
 def describe(batch: ScoreBatch) -> dict[str, pa.Array]:
     """The descriptor columns of the ``works`` table, by name; each of W rows."""
-    pitched = _pitched(batch)
+    pitched = batch.without_drums()
     fit = tonality.key_fit(pitched)
     keys, confidence = tonality.best_keys(fit)
     pitch_entropy, pitch_class_entropy = tonality.entropies(pitched)
@@ -63,17 +62,8 @@ def describe_score(score: Score) -> dict[str, Any]:
 
 def estimate_key(score: Score) -> tuple[Key, float]:
     """The likeliest key and its confidence: correlation of its profile less that of the second best, 0 to 2."""
-    keys, confidence = tonality.best_keys(tonality.key_fit(_pitched(ScoreBatch.of([score]))))
+    keys, confidence = tonality.best_keys(tonality.key_fit(ScoreBatch.of([score]).without_drums()))
     return tonality.KEYS[keys[0]], float(confidence[0])
-
-
-def _pitched(batch: ScoreBatch) -> ScoreBatch:
-    """The same pieces without drums."""
-    kept = batch.notes.program != DRUM_PROGRAM
-    if kept.all():
-        return batch
-    counts = np.bincount(batch.piece_of_note[kept], minlength=len(batch))
-    return replace(batch, notes=batch.notes.take(kept), note_starts=np.concatenate(([0], np.cumsum(counts))))
 
 
 def _mean_tempos(batch: ScoreBatch, *, quarters: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -24,16 +24,16 @@ STEPS_PER_QUARTER = 24
 LONGEST_LEGATO = 2.0
 MOMENT_S = 0.05
 
-_STEP_BITS = 16
+_STEP_BITS = 31
 
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """The bars of each piece, up to that of its last onset, numbered through all pieces.
+    """The bars of each piece, up to that of its last onset or a stated tick, numbered through all pieces.
 
     Args:
         of_note: bar of each onset; shape (N,).
-        step_of_note: 24ths of a quarter from the bar line to the onset, rounded; shape (N,).
+        step_of_note: steps from the bar line to the onset, rounded; shape (N,).
         last_of_note: bar in which each note stops sounding, no later than the piece's last; shape (N,).
         starts: first bar of each piece; shape (W + 1,).
         steps: length of each bar; shape (B,).
@@ -46,49 +46,77 @@ class Bars:
     steps: Index
 
 
-def bars(batch: ScoreBatch) -> Bars:
-    """Where the bar lines are, by the meters."""
-    ticks_per_quarter = batch.ticks_per_quarter.astype(np.int64)
-    piece_of_meter = np.repeat(np.arange(len(batch)), np.diff(batch.meter_starts))
-    # A meter of 4/0 or 0/4 does not pass the readers; a bar has at least one tick.
-    bar_ticks = 4 * ticks_per_quarter[piece_of_meter] * batch.meter_numerator // batch.meter_denominator
-    bar_ticks = np.maximum(bar_ticks, 1)
-    meter_ticks = batch.meter_ticks.astype(np.int64)
-    lasts = np.diff(meter_ticks, append=0)
-    lasts[batch.meter_starts[1:] - 1] = 0
-    # A meter that changes inside a bar begins a new one.
-    bars_of_meter = -(-lasts // bar_ticks)
-    before = np.cumsum(bars_of_meter) - bars_of_meter
-    before -= before[batch.meter_starts[:-1]][piece_of_meter]
-    piece, onset = batch.piece_of_note, batch.notes.onset_ticks.astype(np.int64)
-    sounding_until = onset + batch.notes.duration_ticks - 1
-    meter, meter_of_end = (
-        entry_at(at, piece, entry_ticks=batch.meter_ticks, starts=batch.meter_starts) for at in (onset, sounding_until)
-    )
-    from_change = onset - meter_ticks[meter]
-    bar, ticks_in = np.divmod(from_change, bar_ticks[meter])
-    bar += before[meter]
-    bar_of_end = before[meter_of_end] + (sounding_until - meter_ticks[meter_of_end]) // bar_ticks[meter_of_end]
+@dataclass(frozen=True, slots=True)
+class BarLines:
+    """Where the bar lines of W pieces are, by their meters; a meter that changes inside a bar begins a new one.
 
-    count = reduced(np.maximum, bar + 1, batch.note_starts)
+    Args:
+        batch: the pieces.
+        bar_ticks: length of a bar of each meter, at least one tick; shape (M,).
+        before: bars of its piece before each meter; shape (M,).
+    """
+
+    batch: ScoreBatch
+    bar_ticks: Index
+    before: Index
+
+    @classmethod
+    def of(cls, batch: ScoreBatch) -> BarLines:
+        """Of all pieces."""
+        piece = np.repeat(np.arange(len(batch)), np.diff(batch.meter_starts))
+        # A meter of 4/0 or 0/4 does not pass the readers; a bar has at least one tick.
+        quarter_ticks = batch.ticks_per_quarter.astype(np.int64)[piece]
+        bar_ticks = np.maximum(4 * quarter_ticks * batch.meter_numerator // batch.meter_denominator, 1)
+        lasts = np.diff(batch.meter_ticks.astype(np.int64), append=0)
+        lasts[batch.meter_starts[1:] - 1] = 0
+        bars_of_meter = -(-lasts // bar_ticks)
+        before = np.cumsum(bars_of_meter) - bars_of_meter
+        return cls(batch, bar_ticks, before - before[batch.meter_starts[:-1]][piece])
+
+    def at(self, ticks: Index, piece: Index) -> tuple[Index, Index]:
+        """Number within its piece of the bar that holds each tick, and the ticks from its bar line; of one shape."""
+        meter_ticks = self.batch.meter_ticks
+        meter = entry_at(ticks, piece, entry_ticks=meter_ticks, starts=self.batch.meter_starts)
+        bar, ticks_in = np.divmod(ticks - meter_ticks[meter], self.bar_ticks[meter])
+        return bar + self.before[meter], ticks_in
+
+
+def bars(batch: ScoreBatch, *, steps_per_quarter: int = STEPS_PER_QUARTER, until_ticks: Index | None = None) -> Bars:
+    """Where the bar lines are, by the meters.
+
+    Args:
+        batch: W pieces.
+        steps_per_quarter: what steps are counted in.
+        until_ticks: the tick of each piece whose bar is its last, no earlier than its last onset, in place of that
+            onset; shape (W,).
+    """
+    lines = BarLines.of(batch)
+    ticks_per_quarter = batch.ticks_per_quarter.astype(np.int64)
+    piece, onset = batch.piece_of_note, batch.notes.onset_ticks.astype(np.int64)
+    bar, ticks_in = lines.at(onset, piece)
+    bar_of_end, _ = lines.at(onset + batch.notes.duration_ticks - 1, piece)
+    if until_ticks is None:
+        count = reduced(np.maximum, bar + 1, batch.note_starts)
+    else:
+        count = lines.at(until_ticks, np.arange(len(batch)))[0] + 1
     starts = np.concatenate(([0], np.cumsum(count)))
     first = starts[:-1][piece]
-    steps = (2 * ticks_in * STEPS_PER_QUARTER // ticks_per_quarter[piece] + 1) // 2
     return Bars(
         of_note=bar + first,
-        step_of_note=steps,
+        step_of_note=(2 * ticks_in * steps_per_quarter // ticks_per_quarter[piece] + 1) // 2,
         last_of_note=np.minimum(bar_of_end, count[piece] - 1) + first,
         starts=starts,
-        steps=_steps_of_bars(batch, starts=starts, before=before, bar_ticks=bar_ticks),
+        steps=_steps_of_bars(lines, starts=starts, steps_per_quarter=steps_per_quarter),
     )
 
 
-def _steps_of_bars(batch: ScoreBatch, *, starts: Starts, before: Index, bar_ticks: Index) -> Index:
+def _steps_of_bars(lines: BarLines, *, starts: Starts, steps_per_quarter: int) -> Index:
     """Length of every bar in steps; shape (B,)."""
+    batch = lines.batch
     piece_of_meter = np.repeat(np.arange(len(batch)), np.diff(batch.meter_starts))
-    first_bar = np.minimum(before + starts[piece_of_meter], starts[piece_of_meter + 1])
+    first_bar = np.minimum(lines.before + starts[piece_of_meter], starts[piece_of_meter + 1])
     lengths = np.diff(np.append(first_bar, starts[-1]))
-    steps = bar_ticks * STEPS_PER_QUARTER // batch.ticks_per_quarter[piece_of_meter]
+    steps = lines.bar_ticks * steps_per_quarter // batch.ticks_per_quarter[piece_of_meter]
     return np.repeat(np.maximum(steps, 1), lengths)
 
 
