@@ -100,8 +100,8 @@ def mel_weights(sample_rate_hz: int, *, scale: MelScale) -> Floats:
             f"mel bands from {scale.fmin_hz:g} to {scale.fmax_hz:g} Hz do not fit a rate of {sample_rate_hz} Hz",
             remedy=f"end them at {sample_rate_hz / 2:g} Hz or below",
         )
-    low, high = (float(_mel(np.array(hertz))) for hertz in (scale.fmin_hz, scale.fmax_hz))
-    edges_hz = _hertz(np.linspace(low, high, scale.n_mels + 2))
+    low, high = (float(mel_of_hertz(np.array(hertz))) for hertz in (scale.fmin_hz, scale.fmax_hz))
+    edges_hz = hertz_of_mel(np.linspace(low, high, scale.n_mels + 2))
     bins_hz = np.arange(1 + scale.n_fft // 2)[:, None] * (sample_rate_hz / scale.n_fft)
     left, centre, right = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
     rising, falling = (bins_hz - left) / (centre - left), (right - bins_hz) / (right - centre)
@@ -167,12 +167,14 @@ def _frozen(values: NDArray[np.float64]) -> Floats:
     return kept
 
 
-def _mel(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
+def mel_of_hertz(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Frequencies on Slaney's scale."""
     above = _LOG_FROM_MEL + np.log(np.maximum(hertz, _LOG_FROM_HZ) / _LOG_FROM_HZ) / _LOG_STEP
     return np.where(hertz < _LOG_FROM_HZ, hertz / _HZ_PER_MEL, above)
 
 
-def _hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+def hertz_of_mel(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse of :func:`mel_of_hertz`."""
     return np.where(
         mel < _LOG_FROM_MEL,
         mel * _HZ_PER_MEL,

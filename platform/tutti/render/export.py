@@ -7,7 +7,7 @@ stream number libvorbis draws from the clock.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ from tutti.errors import RecipeError
 from tutti.render.mastering import TRUE_PEAK_DBTP, Mastered, master, measure_true_peak_dbtp
 from tutti.render.picture import piano_roll_png
 from tutti.render.synthesis import SAMPLE_RATE_HZ, synthesise
+from tutti.render.voice import Instrument
 from tutti.seeding import generator
 
 AudioKind = Literal["wav", "flac", "mp3", "ogg"]
@@ -59,7 +60,9 @@ class Finished:
     true_peak_dbtp: float | None
 
 
-def finish(score: Score, *, formats: Sequence[str], title: str = "") -> Finished:
+def finish(
+    score: Score, *, formats: Sequence[str], title: str = "", instruments: Mapping[int, Instrument] | None = None
+) -> Finished:
     """Make the asked files of a score; its sound is synthesised and mastered once for all of them.
 
     WAV and FLAC hold the mastered sound at 16 bits with dither. A lossy encoding overshoots what it is given, so an MP3
@@ -69,9 +72,10 @@ def finish(score: Score, *, formats: Sequence[str], title: str = "") -> Finished
         score: at least one note.
         formats: of :data:`FORMATS`.
         title: written over the picture and into the sound files.
+        instruments: as in :func:`tutti.render.synthesis.synthesise`.
 
     Raises:
-        RecipeError: a format that is not known.
+        RecipeError: a format that is not known, or an instrument for drums.
         InputError: no notes, too long, or no sound.
     """
     unknown = [name for name in formats if name not in FORMATS]
@@ -85,7 +89,7 @@ def finish(score: Score, *, formats: Sequence[str], title: str = "") -> Finished
         elif name == "png":
             data = piano_roll_png(score, title=title)
         else:
-            mastered = mastered or master(synthesise(score), sample_rate_hz=SAMPLE_RATE_HZ)
+            mastered = mastered or master(synthesise(score, instruments=instruments), sample_rate_hz=SAMPLE_RATE_HZ)
             data = _within_peak(mastered.audio_SC, kind=name, title=title)
         files[SUFFIXES[name]] = data
     return Finished(

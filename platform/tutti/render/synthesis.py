@@ -1,4 +1,4 @@
-"""A score as sound: every note's voice from a SoundFont, mixed to stereo.
+"""A score as sound: every note's voice from a SoundFont or another instrument, mixed to stereo.
 
 Legend: S samples, C channels (left, right). The same score, font and rate give the same samples on the same machine,
 whatever the number of threads: notes are added in one fixed order by element-wise arithmetic.
@@ -7,7 +7,7 @@ whatever the number of threads: notes are added in one fixed order by element-wi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutti.corpus.score import Notes, Score
-from tutti.errors import InputError
+from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
+from tutti.errors import InputError, RecipeError
 from tutti.render.soundfont import SoundFont, Zone, default_path, read_soundfont
-from tutti.render.voice import AUDIBLE_DB, Voice, release_samples, sound
+from tutti.render.voice import AUDIBLE_DB, Instrument, Voice, release_samples, sound
 
 SAMPLE_RATE_HZ = 44_100
 MAX_RENDER_S = 1800.0
@@ -32,10 +32,15 @@ _HEADROOM = np.float32(0.25)
 class _Timing:
     """N notes on the sample grid: first sample, samples held, loudness, and where a choke cuts them off."""
 
+    sample_rate_hz: int
     onset_N: NDArray[np.int64]
     held_N: NDArray[np.int64]
     gain_N: NDArray[np.float32]
     cut_N: NDArray[np.int64]
+
+    def held_s(self, members: NDArray[Any]) -> float:
+        """How long the longest of some notes is held."""
+        return float(self.held_N[members].max()) / self.sample_rate_hz
 
 
 def check_renderable(score: Score) -> None:
@@ -54,7 +59,11 @@ def check_renderable(score: Score) -> None:
 
 
 def synthesise(
-    score: Score, *, sample_rate_hz: int = SAMPLE_RATE_HZ, soundfont: Path | None = None
+    score: Score,
+    *,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    soundfont: Path | None = None,
+    instruments: Mapping[int, Instrument] | None = None,
 ) -> NDArray[np.float32]:
     """Play a score dry, with the ring-out of its last notes.
 
@@ -65,18 +74,24 @@ def synthesise(
         score: at least one note, at most 30 minutes.
         sample_rate_hz: of the result.
         soundfont: an ``.sf2`` file; left out, the one that pretty_midi carries.
+        instruments: what plays the notes of a program in place of the SoundFont, in the middle; by program, no drums.
 
     Returns:
         ``audio_SC``, float32, two channels.
 
     Raises:
+        RecipeError: an instrument for drums.
         InputError: no notes, too long, or no sound behind any of its notes.
         MissingError: no font.
     """
     check_renderable(score)
+    instruments = instruments or {}
+    if DRUM_PROGRAM in instruments:
+        raise RecipeError("drums have no pitch for an instrument to play", remedy="leave them to the SoundFont")
     font = read_soundfont(soundfont or default_path())
-    timing = _timing(score, font, sample_rate_hz)
-    mix_CS = _mix(score.notes, timing, font, sample_rate_hz)
+    of_font_N = ~np.isin(score.notes.program, list(instruments))
+    timing = _timing(score, font, of_font_N, sample_rate_hz)
+    mix_CS = _mixed(score.notes, timing, font, of_font_N, instruments, sample_rate_hz)
     length = _audible_samples(mix_CS)
     if not length:
         raise InputError("no note of the score has a sound in the SoundFont", remedy="choose other pitches or programs")
@@ -94,23 +109,26 @@ def _audible_samples(mix_CS: NDArray[np.float32]) -> int:
     return 0
 
 
-def _timing(score: Score, font: SoundFont, sample_rate_hz: int) -> _Timing:
+def _timing(score: Score, font: SoundFont, of_font_N: NDArray[np.bool_], sample_rate_hz: int) -> _Timing:
     notes = score.notes
     onset_N = np.round(score.seconds_at(notes.onset_ticks) * sample_rate_hz).astype(np.int64)
     end_ticks = notes.onset_ticks.astype(np.int64) + notes.duration_ticks
     end_N = np.round(score.seconds_at(end_ticks) * sample_rate_hz).astype(np.int64)
     return _Timing(
+        sample_rate_hz=sample_rate_hz,
         onset_N=onset_N,
         held_N=np.maximum(end_N - onset_N, 1),
         gain_N=np.square(notes.velocity.astype(np.float32) / 127) * _HEADROOM,
-        cut_N=_chokes(notes, onset_N, font),
+        cut_N=_chokes(notes, onset_N, font, of_font_N),
     )
 
 
-def _chokes(notes: Notes, onset_N: NDArray[np.int64], font: SoundFont) -> NDArray[np.int64]:
+def _chokes(
+    notes: Notes, onset_N: NDArray[np.int64], font: SoundFont, of_font_N: NDArray[np.bool_]
+) -> NDArray[np.int64]:
     """First later onset of a note's exclusive class, at which it must be silent; far away for all others."""
     cut_N = np.full(len(notes), np.iinfo(np.int64).max)
-    for program in np.unique(notes.program).tolist():
+    for program in np.unique(notes.program[of_font_N]).tolist():
         class_of_pitch = np.zeros(256, dtype=np.int64)
         for zone in font.zones(program):
             class_of_pitch[zone.keys[0] : zone.keys[1] + 1] = zone.exclusive_class
@@ -124,13 +142,20 @@ def _chokes(notes: Notes, onset_N: NDArray[np.int64], font: SoundFont) -> NDArra
     return cut_N
 
 
-def _keys(notes: Notes, font: SoundFont) -> Iterator[tuple[int, Zone, NDArray[Any]]]:
-    """Each (pitch, zone) that sounds, with the positions of its notes."""
-    key_N = notes.program.astype(np.int32) * 128 + notes.pitch
+def _keys(notes: Notes, chosen_N: NDArray[np.bool_]) -> Iterator[tuple[int, int, NDArray[Any]]]:
+    """Each program and pitch of the chosen notes, with the positions of those."""
+    positions = np.flatnonzero(chosen_N)
+    key_N = notes.program[positions].astype(np.int32) * 128 + notes.pitch[positions]
     order = np.argsort(key_N, kind="stable")
     keys, starts = np.unique(key_N[order], return_index=True)
-    for key, members in zip(keys.tolist(), np.split(order, starts[1:]), strict=True):
-        program, pitch = divmod(key, 128)
+    if len(keys):
+        for key, members in zip(keys.tolist(), np.split(positions[order], starts[1:]), strict=True):
+            yield *divmod(key, 128), members
+
+
+def _zones(notes: Notes, font: SoundFont, of_font_N: NDArray[np.bool_]) -> Iterator[tuple[int, Zone, NDArray[Any]]]:
+    """Each (pitch, zone) that sounds, with the positions of its notes."""
+    for program, pitch, members in _keys(notes, of_font_N):
         for zone in font.zones_at(program, pitch):
             low, high = zone.velocities
             velocity = notes.velocity[members]
@@ -139,23 +164,44 @@ def _keys(notes: Notes, font: SoundFont) -> Iterator[tuple[int, Zone, NDArray[An
                 yield pitch, zone, heard
 
 
-def _mix(notes: Notes, timing: _Timing, font: SoundFont, sample_rate_hz: int) -> NDArray[np.float32]:
-    keys = list(_keys(notes, font))
+def _mixed(
+    notes: Notes,
+    timing: _Timing,
+    font: SoundFont,
+    of_font_N: NDArray[np.bool_],
+    instruments: Mapping[int, Instrument],
+    sample_rate_hz: int,
+) -> NDArray[np.float32]:
+    zones = list(_zones(notes, font, of_font_N))
+    played = dict[int, dict[int, NDArray[Any]]]()
+    for program, pitch, members in _keys(notes, ~of_font_N):
+        played.setdefault(program, {})[pitch] = members
+    releases = [(members, release_samples(zone, sample_rate_hz=sample_rate_hz)) for _, zone, members in zones]
+    for program, keys in played.items():
+        release = instruments[program].release_samples(sample_rate_hz=sample_rate_hz)
+        releases += [(members, release) for members in keys.values()]
     end_N = timing.onset_N + timing.held_N
-    total = max(
-        (int(end_N[members].max()) + release_samples(zone, sample_rate_hz=sample_rate_hz) for _, zone, members in keys),
-        default=1,
-    )
+    total = max((int(end_N[members].max()) + release for members, release in releases), default=1)
     mix_CS = np.zeros((2, total), dtype=np.float32)
-    for pitch, zone, members in keys:
-        held_s = float(timing.held_N[members].max()) / sample_rate_hz
-        voice = sound(font, zone, pitch=pitch, held_s=held_s, sample_rate_hz=sample_rate_hz)
-        angle = (zone.pan + 0.5) * math.pi / 2
-        volume = 10 ** (-zone.attenuation_db / 20)
-        sides = np.array([math.cos(angle), math.sin(angle)], dtype=np.float32) * np.float32(volume)
+    choke = round(_CHOKE_S * sample_rate_hz)
+    for pitch, zone, members in zones:
+        voice = sound(font, zone, pitch=pitch, held_s=timing.held_s(members), sample_rate_hz=sample_rate_hz)
+        sides_C = _sides(zone.pan, zone.attenuation_db)
         for note in members.tolist():
-            _add(mix_CS, voice, sides, timing, note, choke=round(_CHOKE_S * sample_rate_hz))
+            _add(mix_CS, voice, sides_C, timing, note, choke=choke)
+    for program, keys in played.items():
+        held_s = {pitch: timing.held_s(members) for pitch, members in keys.items()}
+        for pitch, voice in instruments[program].voices(held_s, sample_rate_hz=sample_rate_hz):
+            for note in keys[pitch].tolist():
+                _add(mix_CS, voice, _sides(0.0, 0.0), timing, note, choke=choke)
     return mix_CS
+
+
+def _sides(pan: float, attenuation_db: float) -> NDArray[np.float32]:
+    """Gains of left and right."""
+    angle = (pan + 0.5) * math.pi / 2
+    volume = np.float32(10 ** (-attenuation_db / 20))
+    return np.array([math.cos(angle), math.sin(angle)], dtype=np.float32) * volume
 
 
 def _add(

@@ -7,7 +7,9 @@ the key stayed down (its release is hidden under the loudness envelope's).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,17 @@ class Voice:
     release_S: Mono
 
 
+class Instrument(Protocol):
+    """What plays the notes of a program in place of a SoundFont."""
+
+    def release_samples(self, *, sample_rate_hz: int) -> int:
+        """How long a note is heard after its key went up."""
+
+    def voices(self, held_s: Mapping[int, float], *, sample_rate_hz: int) -> Iterator[tuple[int, Voice]]:
+        """Each pitch of ``held_s`` and its voice, for notes of up to so many seconds, in an order that is always the
+        same."""
+
+
 def release_samples(zone: Zone, *, sample_rate_hz: int) -> int:
     """How long a note is heard after its key went up."""
     return max(1, math.ceil(zone.volume.release_s * AUDIBLE_DB / FULL_SCALE_DB * sample_rate_hz))
@@ -52,8 +65,12 @@ def sound(font: SoundFont, zone: Zone, *, pitch: int, held_s: float, sample_rate
     held_S = _oscillator(font, zone, pitch, length, modulation_S, sample_rate_hz)
     held_S = _filtered(held_S, zone, modulation_S, sample_rate_hz)
     _shape(held_S, zone.volume, sample_rate_hz)
-    release_S = _decibels(np.linspace(0, -AUDIBLE_DB, tail, dtype=np.float32))
-    return Voice(held_S=held_S, release_S=release_S)
+    return Voice(held_S=held_S, release_S=released(tail))
+
+
+def released(length: int) -> Mono:
+    """Factors of so many samples that fall by :data:`AUDIBLE_DB`, straight in decibels."""
+    return _decibels(np.linspace(0, -AUDIBLE_DB, length, dtype=np.float32))
 
 
 def _decibels(level_db: Mono) -> Mono:

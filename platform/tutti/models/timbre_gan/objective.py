@@ -1,0 +1,179 @@
+"""What generator and critic make small: Wasserstein distance, a gradient penalty, and the note that was asked for.
+
+Sources: I. Gulrajani et al. 2017 (arXiv 1704.00028) for the penalty; T. Karras et al. 2018 (1710.10196) for the small
+pull of the real scores to 0; A. Odena et al. 2017 (1610.09585) for the classes. We differ from the last in that the
+critic learns pitch and instrument from real notes alone: what a poor generator draws has no pitch to be learnt.
+
+Every loss is a sum over its rows and no row knows another, so a batch may be cut anywhere. All randomness is drawn from
+the generator of random numbers that is handed in, in the order of the rows.
+
+Legend: B rows, Z latent numbers, K bins, F frames, P pitches, I instruments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tutti.models.timbre_gan.network import Critic, Generator, TimbreConfiguration
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """The notes that are asked for.
+
+    Args:
+        pitch_B: MIDI pitches, int64.
+        instrument_B: numbers of their instruments, int64.
+    """
+
+    pitch_B: Tensor
+    instrument_B: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pitch_B)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much the parts of the losses count beside the critic's score.
+
+    Args:
+        penalty: of the critic's slope, away from 1.
+        drift: of the square of the scores of real notes.
+        pitch, instrument: of the cross-entropies.
+    """
+
+    penalty: float = 10.0
+    drift: float = 0.001
+    pitch: float = 10.0
+    instrument: float = 1.0
+
+
+def latent_noise(rows: int, *, configuration: TimbreConfiguration, random: torch.Generator) -> Tensor:
+    """Normal noise for so many notes, ``latent_BZ``; the same on every device."""
+    return torch.randn(rows, configuration.latent, generator=random, device=random.device)
+
+
+def fakes(generator: nn.Module, condition: Condition, *, random: torch.Generator) -> Tensor:
+    """Pictures of the notes that are asked for, ``spectra_B2KF``, each of a timbre of its own."""
+    noise_BZ = latent_noise(len(condition), configuration=_configuration(generator), random=random)
+    out: Tensor = generator(noise_BZ.to(condition.pitch_B.device), condition.pitch_B, condition.instrument_B)
+    return out
+
+
+def critic_loss(
+    critic: nn.Module,
+    real_B2KF: Tensor,
+    fake_B2KF: Tensor,
+    condition: Condition,
+    *,
+    random: torch.Generator,
+    weights: Weights = Weights(),
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The critic's loss and its parts by name, summed over the rows.
+
+    Args:
+        critic: gives scores, logits of the pitches and of the instruments.
+        real_B2KF: real notes of ``condition``.
+        fake_B2KF: generated ones; no gradient runs into them.
+        random: where between a real and a generated note the slope is looked at.
+    """
+    fake_B2KF = fake_B2KF.detach()
+    real_scores_B, pitch_BP, instrument_BI = critic(real_B2KF)
+    fake_scores_B, _, _ = critic(fake_B2KF)
+    slope = slopes(critic, real_B2KF, fake_B2KF, random=random)
+    pitch, instrument = _told(critic, pitch_BP, instrument_BI, condition)
+    parts = {
+        "distance": (real_scores_B - fake_scores_B).float().sum(),
+        "penalty": torch.square(slope - 1).sum(),
+        "critic_pitch": pitch,
+        "critic_instrument": instrument,
+    }
+    loss = (
+        weights.penalty * parts["penalty"]
+        - parts["distance"]
+        + weights.drift * torch.square(real_scores_B.float()).sum()
+        + weights.pitch * pitch
+        + weights.instrument * instrument
+    )
+    return loss, parts
+
+
+def generator_loss(
+    critic: nn.Module, fake_B2KF: Tensor, condition: Condition, *, weights: Weights = Weights()
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The generator's loss and its parts by name, summed over the rows."""
+    scores_B, pitch_BP, instrument_BI = critic(fake_B2KF)
+    pitch, instrument = _told(critic, pitch_BP, instrument_BI, condition)
+    loss = weights.pitch * pitch + weights.instrument * instrument - scores_B.float().sum()
+    return loss, {"generator_pitch": pitch, "generator_instrument": instrument}
+
+
+def slopes(critic: nn.Module, real_B2KF: Tensor, fake_B2KF: Tensor, *, random: torch.Generator) -> Tensor:
+    """How steeply the score rises at a drawn place between each real note and a generated one; shape (B,)."""
+    share_B = torch.rand(len(real_B2KF), generator=random, device=random.device).to(real_B2KF)
+    between_B2KF = torch.lerp(real_B2KF, fake_B2KF.to(real_B2KF), share_B[:, None, None, None]).requires_grad_()
+    scores_B, _, _ = critic(between_B2KF)
+    (rise_B2KF,) = torch.autograd.grad(scores_B.sum(), between_B2KF, create_graph=True)
+    steep_B: Tensor = rise_B2KF.float().flatten(1).norm(dim=1)
+    return steep_B
+
+
+def _told(critic: nn.Module, pitch_BP: Tensor, instrument_BI: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+    """Cross-entropies of pitch and instrument in nats, summed over the rows."""
+    lowest = _configuration(critic).lowest_pitch
+    pitch = functional.cross_entropy(pitch_BP.float(), condition.pitch_B - lowest, reduction="sum")
+    return pitch, functional.cross_entropy(instrument_BI.float(), condition.instrument_B, reduction="sum")
+
+
+def _configuration(network: nn.Module) -> TimbreConfiguration:
+    """Of a generator or a critic, whatever engine it is wrapped in."""
+    network = getattr(network, "module", network)
+    assert isinstance(network, Generator | Critic)
+    return network.configuration
+
+
+@dataclass(frozen=True, slots=True)
+class TimbreLearning:
+    """The same for examples by the names of their columns: ``spectra``, ``pitch``, ``instrument``.
+
+    Args:
+        critic_steps: steps of the critic for each one of the generator.
+        betas: Adam's, of both networks.
+        weights: of the parts of the losses.
+    """
+
+    critic_steps: int = 1
+    betas: tuple[float, float] = (0.0, 0.99)
+    weights: Weights = field(default_factory=Weights)
+
+    def fakes(self, generator: nn.Module, examples: Mapping[str, Tensor], *, seed: int) -> Tensor:
+        """As many as there are examples, of their pitches and instruments."""
+        return fakes(generator, _condition(examples), random=_random(seed))
+
+    def critic_loss(
+        self, critic: nn.Module, examples: Mapping[str, Tensor], fakes: Tensor, *, seed: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the critic makes small, and figures by name; all summed over the rows."""
+        real_B2KF = examples["spectra"].to(fakes.dtype)
+        return critic_loss(critic, real_B2KF, fakes, _condition(examples), random=_random(seed), weights=self.weights)
+
+    def generator_loss(
+        self, critic: nn.Module, examples: Mapping[str, Tensor], fakes: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the generator makes small, and figures by name; all summed over the rows."""
+        return generator_loss(critic, fakes, _condition(examples), weights=self.weights)
+
+
+def _condition(examples: Mapping[str, Tensor]) -> Condition:
+    return Condition(examples["pitch"], examples["instrument"])
+
+
+def _random(seed: int) -> torch.Generator:
+    """On the processor, so that a device changes nothing."""
+    return torch.Generator().manual_seed(seed)
