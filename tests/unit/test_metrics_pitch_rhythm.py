@@ -103,6 +103,8 @@ def test_each_note_length_is_its_own_class_and_others_are_the_nearest() -> None:
     found = rhythm.note_length_classes(ScoreBatch.of([Score.of(notes, ticks_per_quarter=24)]))
     assert found.tolist() == [*range(12), 4, 0, 2]
     assert rhythm.NOTE_LENGTHS[9] == "half triplet"
+    # In 96ths of a whole note, as Yang and Lerch list them.
+    assert (rhythm.NOTE_LENGTHS_QUARTERS * 24).tolist() == [96, 48, 24, 12, 6, 72, 36, 18, 9, 32, 16, 8]
 
 
 @pytest.mark.parametrize("name", MEASURES)

@@ -27,7 +27,7 @@ def columns(found: pa.Table) -> dict[str, dict[str, float]]:
 def test_features_worked_out_by_hand() -> None:
     # Part 0: C4 and E4 (quarters), then G4 (half), C5 (quarter); part 1: C3 for four quarters, at 60 a minute.
     notes = Notes.of(
-        onset_ticks=[0, 0, 24, 72, 0],
+        onset_ticks=np.array([0, 0, 24, 72, 0]) + 48,
         duration_ticks=[24, 24, 48, 24, 96],
         pitch=[60, 64, 67, 72, 48],
         track=[0, 0, 0, 0, 1],
@@ -35,13 +35,13 @@ def test_features_worked_out_by_hand() -> None:
     score = Score.of(notes, ticks_per_quarter=24, tempos=[(0, 60.0)], meters=[(0, 2, 4)])
     found = {name: rows[0] for name, rows in set_features.describe(ScoreBatch.of([score])).items()}
     assert found["pitch count"] == 5
-    # Bars 0 and 1 begin C3, C4, E4, G4, and C5.
-    assert found["pitch count per bar"] == 2.5
-    assert (found["note count"], found["note count per bar"]) == (5, 2.5)
+    # Bars 1 and 2 begin C3, C4, E4, G4, and C5; bar 0 is silent.
+    assert found["pitch count per bar"] == pytest.approx(5 / 3)
+    assert (found["note count"], found["note count per bar"]) == (5, pytest.approx(5 / 3))
     assert found["pitch range"] == 24
     # The line of part 0 is E4, G4, C5.
     assert found["pitch interval"] == 4
-    # Moments at 0, 1 and 3 seconds.
+    # Moments at 2, 3 and 5 seconds.
     assert found["inter-onset interval"] == 1.5
     assert found["pitch class histogram"][[0, 4, 7]].tolist() == pytest.approx([6 / 9, 1 / 9, 2 / 9])
     transitions = np.zeros((12, 12))

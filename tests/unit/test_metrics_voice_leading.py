@@ -142,6 +142,12 @@ def test_chords_in_a_part_give_their_outer_note_and_drums_are_no_part() -> None:
     assert voices_of(Score.of(notes, ticks_per_quarter=24), steps_per_quarter=1).tolist() == [[76, 67, 60, 43]]
 
 
+def test_a_part_is_one_program_of_one_track() -> None:
+    notes = Notes.of(onset_ticks=[0] * 4, duration_ticks=24, pitch=[72, 67, 60, 43], track=[0, 0, 1, 1],
+                     program=[0, 1, 0, 1])  # fmt: skip
+    assert voices_of(Score.of(notes, ticks_per_quarter=24), steps_per_quarter=1).tolist() == [[72, 67, 60, 43]]
+
+
 def test_what_is_not_of_four_voices_is_refused() -> None:
     with pytest.raises(InputError, match=r"shape \(3, 5\) is none of four voices: give shape"):
         examine(np.zeros((3, 5), dtype=int))

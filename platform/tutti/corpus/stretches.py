@@ -44,7 +44,8 @@ def _powers(size: int) -> tuple[Words, Words]:
     return _table(1 << max(size - 1, 1).bit_length())
 
 
-@lru_cache(maxsize=2)
+# Every size is a power of two, so all that are kept take at most twice the largest.
+@lru_cache(maxsize=64)
 def _table(size: int) -> tuple[Words, Words]:
     powers, inverses = (np.full(size, base, dtype=np.uint64) for base in (BASE, _INVERSE))
     return np.multiply.accumulate(powers), np.multiply.accumulate(inverses)

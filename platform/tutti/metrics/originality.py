@@ -11,12 +11,14 @@ longest stretch that a work holds from each place on (Meredith, Lemström and Wi
 repeated patterns in multidimensional representations of polyphonic music", find the same by geometry, at one tempo).
 
 **What counts is not how long a passage is but how much it tells.** A scale or a broken chord of forty notes is
-everybody's. The longest passage is that which tells the most bits; what is no more than a chance of the size of the
-index would tell about 30.
+everybody's. The longest passage is that which tells the most bits: half of 490 works, held against 1,940 others, have
+none over 40 in the melody and 28 in the texture, one in a hundred one over 100 and 75, and those are mostly quotations.
 
-:func:`is_copy` holds against :data:`LIMITS`. A passage of 80 bits in the texture or 120 in the melody is a copy, or a
-quotation; so is a piece of which one work holds three notes in ten in passages that each tell something. Measured with
-``python -m benchmarks.originality``, which says it for other works too; its figures are in ``benchmarks/README.md``.
+:func:`is_copy` holds against :data:`LIMITS`: a passage of 150 bits in the melody or of 120 in the texture is a copy, or
+a quotation; so is a piece of which one work holds 0.35 of the notes in passages that each tell something. Of 47,600
+copies of 1,980 works, transposed, stretched, on other instruments and cut to 8 bars, it misses six: three hold chords
+that stand in many works and nothing else, three are rounded to ticks too coarse for them. Of works held out it takes
+0.4 to 0.8 % for copies (``python -m benchmarks.originality``, platform/decisions/0012-originality.md).
 
 A piece without three moments has no passage and shares nothing; an index of no works holds nothing.
 
