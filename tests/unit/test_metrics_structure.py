@@ -123,6 +123,19 @@ def test_the_longest_repeat_is_what_comparing_everything_gives(form: list[int]) 
     assert (found and (found.bars, -found.first, -found.again)) == expected
 
 
+def test_silent_bars_count_for_nothing() -> None:
+    gaps = structure.similarity(of_bars(A, [], A, [], A), transposed=False)
+    assert structure.mean_similarity(gaps) == 1
+    assert structure.repetition_rate(gaps, threshold=1.0) == pytest.approx(2 / 3)
+    assert structure.longest_repeat(gaps, threshold=1.0) == Repeat(bars=1, first=0, again=2)
+
+
+def test_segments_longer_than_the_piece_have_no_fitness() -> None:
+    score = played(tune(1, notes=20), tune(1, notes=20))
+    assert scape.structureness(score, shortest_s=2, longest_s=10, frames_per_s=1) > 0.3
+    assert scape.structureness(score, shortest_s=score.length_s + 2, longest_s=1e9, frames_per_s=1) == 0
+
+
 def test_nothing_has_no_structure() -> None:
     nothing = Score.of(Notes.none(), ticks_per_quarter=24)
     found = structure.similarity(nothing, transposed=True)
