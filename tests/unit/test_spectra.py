@@ -69,7 +69,8 @@ def test_loudness_does_not_change_a_picture_and_silence_has_one() -> None:
 
 
 def test_a_sine_comes_back_as_loud_as_it_was() -> None:
-    samples_BS = sines(np.array([45.0, 60.0, 81.0]))
+    pitches = np.array([30.0, 45.0, 60.0, 81.0])
+    samples_BS = sines(pitches)
     back_BS = to_sound(to_spectra(samples_BS, scale=SCALE), scale=SCALE, length_s=1.0)
     # The loudest bin stands for amplitude 1, and its neighbours hold the rest of the tone.
     levels = [level_db(back_S, start_s=0.2, stop_s=0.9) for back_S in back_BS]
@@ -77,6 +78,11 @@ def test_a_sine_comes_back_as_loud_as_it_was() -> None:
     for back_S in back_BS:
         steps = [level_db(back_S, start_s=start, stop_s=start + 0.1) for start in np.arange(0, 0.9, 0.1)]
         assert max(steps) - min(steps) < 0.3, "it neither swells nor beats"
+    for pitch, back_S in zip(pitches, back_BS, strict=True):
+        phase_S = 2 * np.pi * hertz_of(pitch) * np.arange(RATE_HZ // 4) / RATE_HZ
+        waves_S2, heard_S = np.stack((np.sin(phase_S), np.cos(phase_S)), axis=1), back_S[RATE_HZ // 4 : RATE_HZ // 2]
+        rest_S = heard_S - waves_S2 @ np.linalg.lstsq(waves_S2, heard_S, rcond=None)[0]
+        assert np.square(rest_S).sum() < 1e-3 * np.square(heard_S).sum(), "30 dB under the tone there is nothing else"
 
 
 def test_a_struck_string_sounds_at_once_and_a_bowed_one_swells() -> None:
