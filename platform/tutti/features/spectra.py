@@ -13,8 +13,8 @@ that overlap by three quarters, magnitudes in decibels, frequency in place of ph
   that went in are lost.
 
 Frame f is centred on sample ``f * hop_samples`` of the note, which begins at sample 0: the part of a window that lies
-before it is known to be silent, so its level is that of the rest. Measured on rendered notes of twelve instruments in
-platform/decisions/0011-notes-as-pictures.md.
+before it is known to be silent, so its level is that of the rest. What comes back of real notes is held in
+tests/unit/test_spectra.py.
 
 Legend: B notes, S samples, W samples of a window, F frames, L bins of the transform, K bins of the picture, P partials.
 """
