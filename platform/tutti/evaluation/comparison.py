@@ -117,7 +117,7 @@ def rows_of_measures(measured: Mapping[str, Mapping[str, Figures]]) -> list[Row]
 
 
 def rows_of_voice_leading(scores: Mapping[str, ScoreBatch], *, why_not: Mapping[str, str]) -> list[Row]:
-    """Faults of each kind per hundred changes, over those pieces of each set that have four parts.
+    """Faults of each kind per hundred changes, over the pieces with four parts of each set of which half have four.
 
     Args:
         scores: by set, parts apart.
@@ -142,8 +142,10 @@ def _faults(batch: ScoreBatch, *, why: str) -> Cell | dict[str, Cell]:
             continue
         examined.append(voice_leading.examine(grid_TV))
     changes = sum(each.changes for each in examined)
-    if not changes:
-        return Cell.none(f"none of {len(batch)} has four parts{f': {why}' if why else ''}")
+    # Four instruments that happen to meet are no chorale.
+    if not changes or 2 * len(examined) < len(batch):
+        some = f"only {len(examined)}" if examined else "none"
+        return Cell.none(f"{some} of {len(batch)} has four parts{f': {why}' if why else ''}")
     counts = [each.counts() for each in examined]
     return {
         kind: Cell(100 * sum(count[kind] for count in counts) / changes, pieces=len(examined))

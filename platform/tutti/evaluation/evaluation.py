@@ -18,6 +18,7 @@ from tutti.corpus.score_batch import ScoreBatch
 from tutti.evaluation import comparison, judgement, measures, takes, works
 from tutti.evaluation.borrowing import MOST_NOTES, Borrowings, Lender
 from tutti.evaluation.comparison import HELD_OUT, SETS, TAKES, TRAIN, Feature, Row
+from tutti.evaluation.takes import Takes
 from tutti.evaluation.works import Works
 from tutti.generation.request import Request
 from tutti.lineage import Dataset
@@ -160,15 +161,23 @@ def evaluate(
         IntegrityError: stored bytes are damaged.
     """
     judged = _judged(bundle, folder, material, asked, root=root, reporter=reporter)
-    held_out = takes.as_written(material.held_out.batch)
     reporter.line(f"generating {material.num_takes} takes, as long as works of {asked.split}")
     requests = takes.requests_like(
-        takes.bars_of(held_out).tolist(),
+        takes.bars_of(takes.as_written(material.held_out.batch)).tolist(),
         takes=material.num_takes, seed=asked.seed, temperature=asked.temperature, top_p=asked.top_p,
     )  # fmt: skip
     made = takes.made(folder, requests, device=asked.device)
-    scores, apart = {TAKES: made.batch, HELD_OUT: held_out}, {TAKES: made.batch, HELD_OUT: material.held_out.batch}
-    named = {HELD_OUT: material.held_out.named}
+    return compared(bundle, made, judged, material, asked, reporter=reporter)
+
+
+def compared(
+    bundle: Bundle, made: Takes, judged: Judged, material: Material, asked: Asked, *, reporter: Reporter
+) -> Evaluation:
+    """Takes that are made already, measure by measure beside works held out and works of the training."""
+    held_out = material.held_out
+    scores = {TAKES: made.batch, HELD_OUT: takes.as_written(held_out.batch)}
+    apart = {TAKES: made.batch, HELD_OUT: held_out.batch}
+    named = {HELD_OUT: held_out.named}
     borrowings: dict[str, Borrowings] = {}
     if material.train is not None:
         drawn = works.drawn(material.train, most=material.num_takes, seed=asked.seed)
