@@ -195,10 +195,10 @@ def _sections(rows: tuple[Row, ...]) -> Iterator[Section]:
 
 
 def _why(row: Row, *, beside: Sequence[Row]) -> Iterator[str]:
-    """Why cells of a row are empty: once for all sets, or for all rows of its section, where that is the same."""
+    """Why cells of a row are empty: all sets in one line, or once for all rows of its section."""
     whys = {name: row.cells[name].why for name in SETS if row.cells[name].value is None}
-    if len(whys) == len(SETS) and len(set(whys.values())) == 1:
-        yield f"{row.title}: {whys[TAKES]}"
+    if len(whys) == len(SETS):
+        yield f"{row.title}: " + "; ".join(f"{pictures.NAMES[name]}, {why}" for name, why in whys.items())
         return
     for name, why in whys.items():
         of = f"{pictures.NAMES[name]}: {why}"
@@ -298,7 +298,9 @@ def _borrowed(evaluation: Evaluation, borrowed: Borrowings, *, of: str) -> Itera
 def _moved(passage: Passage) -> str:
     parts = []
     if passage.semitones:
-        parts.append(f"{abs(passage.semitones)} semitones {'higher' if passage.semitones > 0 else 'lower'}")
+        size = abs(passage.semitones)
+        unit = "semitone" if size == 1 else "semitones"
+        parts.append(f"{size} {unit} {'higher' if passage.semitones > 0 else 'lower'}")
     if abs(passage.stretch - 1) > 0.01:
         parts.append(f"{passage.stretch:.2g} times as long")
     return ", ".join(parts) or "as it is"
