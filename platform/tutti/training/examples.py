@@ -42,7 +42,8 @@ KINDS: dict[str, Kind] = {
             sequence_tokens=recipe.sequence_tokens, augmentation=recipe.augmentation
         ),
         shape=lambda recipe: {
-            "vocabulary_size": len(EVENTS), "max_tokens": max(_LONGEST_TOKENS, recipe.sequence_tokens), "bar_token": BAR,
+            "vocabulary_size": len(EVENTS), "max_tokens": max(_LONGEST_TOKENS, recipe.sequence_tokens),
+            "bar_token": BAR,
         },
         places=lambda recipe: recipe.sequence_tokens,
         random=lambda recipe: random_sequences(

@@ -81,4 +81,5 @@ def normal_at(seeds_U: NDArray[np.uint64], numbers_U: NDArray[np.integer], *, si
     counters = (np.asarray(numbers_U, dtype=np.int64)[:, None] * size + np.arange(size)).astype(np.uint64)
     # Draws lie on a grid of step 2^-53 from 0: half a step away from it the tails are finite.
     drawn = seeding.uniform_at(seeds_U[:, None], counters) + 2.0**-54
-    return torch.special.ndtri(torch.from_numpy(drawn).clamp_max(1 - 2.0**-53)).float()
+    normal: Tensor = torch.special.ndtri(torch.from_numpy(drawn).clamp_max(1 - 2.0**-53))
+    return normal.float()
