@@ -256,6 +256,9 @@ class BarVae(nn.Module):
             if weight.dim() == 2 and not name.startswith("conductor."):
                 scale = branch_scale if name.endswith(("output.weight", "down.weight")) else 1.0
                 nn.init.normal_(weight, std=0.02 * scale)
+        # What a bar is told beside its tokens is at first as loud as a token: louder, it drowns them.
+        for layer in (self.latent_to_bar, self.conductor_to_bar):
+            nn.init.normal_(layer.weight, std=0.02 * layer.in_features**-0.5)
         # A new encoder says what it sees almost without noise: a decoder that finds something in a latent from the
         # first step on does not learn to do without.
         for layer in (self.posterior, self.prior):
