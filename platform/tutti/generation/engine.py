@@ -117,6 +117,11 @@ class Engine:
             max_batch=max_batch,
         )
 
+    @property
+    def model(self) -> Reader:
+        """The network itself."""
+        return self._model
+
     def check(self, request: Request) -> None:
         """Refuse a request that this model cannot take, before anything runs.
 
