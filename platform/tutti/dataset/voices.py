@@ -86,7 +86,9 @@ def pack_voices(
     writer.finish()
     kept = ("vocabulary_size", "voices", "most_steps", "block_sequences", "file_blocks")
     facts = {**{name: inputs[name] for name in kept}, "sequences": writer.groups, "works_address": works.address}
-    dataset = lineage.publish(folder, kind=KIND, name=name, inputs=inputs, files=writer.files, facts=facts | seen.facts())
+    dataset = lineage.publish(
+        folder, kind=KIND, name=name, inputs=inputs, files=writer.files, facts=facts | seen.facts()
+    )
     reporter.line(f"voices {name}: {counts(dataset)}")
     return dataset
 
@@ -220,6 +222,7 @@ class VoiceLayout:
 
     kind, unit = KIND, "notes"
     sets_lasts_apart = False
+    rows_are_pieces = True
     needs_pieces = True
 
     def __init__(self, *, steps: int, most_semitones: int) -> None:

@@ -1,7 +1,7 @@
 """Dropout that forgets the same channels at all steps of a row.
 
-Source: Gal and Ghahramani 2016 (arXiv 1512.05287). A few draws for each row also cost nothing, where one for each number
-is a tenth of a step on a processor.
+Source: Gal and Ghahramani 2016 (arXiv 1512.05287). A few draws for each row also cost nothing, where one for each
+number is a tenth of a step on a processor.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A transformer over steps of several voices, with a small network for each voice at its end.
 
-One place of attention is a step of all voices, so a chorale is four times shorter than as a row of notes; what the voices
-do to one another within a step is said by the small networks, one voice after the other from the highest. The
+One place of attention is a step of all voices, so a chorale is four times shorter than as a row of notes; what the
+voices do to one another within a step is said by the small networks, one voice after the other from the highest. The
 probability of a piece is still the product over its notes, so its likelihood compares with that of models that read
 note by note.
 
@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from tutti.models.chorale.attention import CausalAttention, Heard
 from tutti.models.chorale.dropping import dropped
-from tutti.models.chorale.part import INTERVALS, MOST_HELD_STEPS, Part, held_steps, interval
+from tutti.models.chorale.part import INTERVALS, MOST_HELD_STEPS, Part, held_steps, interval, table
 from tutti.models.family import Footprint
 from tutti.models.positions import angles
 
@@ -165,13 +165,13 @@ class Chorale(nn.Module):
         self.configuration = configuration
         voices, width, size = configuration.voices, configuration.width, configuration.vocabulary_size
         self._pairs = list(combinations(range(voices), 2))
-        self.pitch = nn.ModuleList(nn.Embedding(size, _PITCH_WIDTH) for _ in range(voices))
-        self.held = nn.ModuleList(nn.Embedding(MOST_HELD_STEPS + 1, _FACT_WIDTH) for _ in range(voices))
-        self.moved = nn.ModuleList(nn.Embedding(INTERVALS, _FACT_WIDTH) for _ in range(voices))
-        self.apart = nn.ModuleList(nn.Embedding(INTERVALS, _FACT_WIDTH) for _ in self._pairs)
+        self.pitch = nn.ModuleList(table(size, _PITCH_WIDTH, deviation=0.5) for _ in range(voices))
+        self.held = nn.ModuleList(table(MOST_HELD_STEPS + 1, _FACT_WIDTH, deviation=0.5) for _ in range(voices))
+        self.moved = nn.ModuleList(table(INTERVALS, _FACT_WIDTH, deviation=0.3) for _ in range(voices))
+        self.apart = nn.ModuleList(table(INTERVALS, _FACT_WIDTH, deviation=0.3) for _ in self._pairs)
         self.input = nn.Linear(voices * (_PITCH_WIDTH + 2 * _FACT_WIDTH) + len(self._pairs) * _FACT_WIDTH, width)
-        self.beat = nn.Embedding(_BAR_STEPS, width)
-        self.bar = nn.Embedding(_BARS, width)
+        self.beat = table(_BAR_STEPS, width)
+        self.bar = table(_BARS, width)
         self.blocks = nn.ModuleList(_Block(configuration) for _ in range(configuration.layers))
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self.parts = nn.ModuleList(
@@ -185,7 +185,6 @@ class Chorale(nn.Module):
             )
             for voice in range(voices)
         )
-        self._initialise()
 
     def forward(self, before_BTV: Tensor, now_BTV: Tensor, places_BT: Tensor) -> Tensor:
         """Logits of the pitch of each voice at each step; shape (B, T, V, P).
@@ -202,9 +201,7 @@ class Chorale(nn.Module):
         for block in self.blocks:
             x_BTW = block(x_BTW, cosines, sines)
         state_BTW = self.norm(x_BTW)
-        logits = [
-            part(state_BTW, before_BTV, held_BTV[..., voice], now_BTV) for voice, part in enumerate(self.parts)
-        ]
+        logits = [part(state_BTW, before_BTV, held_BTV[..., voice], now_BTV) for voice, part in enumerate(self.parts)]
         return torch.stack(logits, dim=-2)
 
     def new_memory(self, *, rows: int) -> Listening:
@@ -246,8 +243,8 @@ class Chorale(nn.Module):
             parts.append(self.pitch[voice](pitch))
             parts.append(self.held[voice](held_BTV[..., voice]))
             parts.append(self.moved[voice](interval(pitch, moved_from_BTV[..., voice])))
-        for table, (upper, lower) in zip(self.apart, self._pairs, strict=True):
-            parts.append(table(interval(pitches_BTV[..., upper], pitches_BTV[..., lower])))
+        for apart, (upper, lower) in zip(self.apart, self._pairs, strict=True):
+            parts.append(apart(interval(pitches_BTV[..., upper], pitches_BTV[..., lower])))
         read: Tensor = self.input(torch.cat(parts, dim=-1))
         return read
 
@@ -258,17 +255,3 @@ class Chorale(nn.Module):
     def _angles(self, first: int, stop: int, like: Tensor) -> tuple[Tensor, Tensor]:
         cosines, sines = angles(stop, self.configuration.width // self.configuration.heads)
         return cosines[first:].to(like), sines[first:].to(like)
-
-    def _initialise(self) -> None:
-        for tables, deviation in ((self.pitch, 0.5), (self.held, 0.5), (self.moved, 0.3), (self.apart, 0.3)):
-            for table in tables:
-                nn.init.normal_(table.weight, std=deviation)
-        for table in (self.beat, self.bar):
-            nn.init.normal_(table.weight, std=0.02)
-        for part in self.parts:
-            for tables in (part.above, part.moved, part.apart, [part.held]):
-                for table in tables:
-                    nn.init.normal_(table.weight, std=0.02)
-            for output in (part.pitches, part.intervals):
-                nn.init.normal_(output.weight, std=0.01)
-                nn.init.zeros_(output.bias)

@@ -32,6 +32,13 @@ def interval(upper: Tensor, lower: Tensor) -> Tensor:
     return torch.where(both, wide, _NO_INTERVAL)
 
 
+def table(entries: int, width: int, *, deviation: float = 0.02) -> nn.Embedding:
+    """A vector for each of some entries, drawn from a normal distribution."""
+    made = nn.Embedding(entries, width)
+    nn.init.normal_(made.weight, std=deviation)
+    return made
+
+
 class Part(nn.Module):
     """One voice of several.
 
@@ -53,17 +60,20 @@ class Part(nn.Module):
         self._voice, self._voices, self._reach, self._dropout = voice, voices, reach, dropout
         self._references = voices + voice
         self.context = nn.Linear(width, width)
-        self.held = nn.Embedding(MOST_HELD_STEPS + 1, width)
+        self.held = table(MOST_HELD_STEPS + 1, width)
         # Of each voice above: its pitch, how it moved, and how far it is from where this voice was.
-        self.above = nn.ModuleList(nn.Embedding(vocabulary_size, width) for _ in range(voice))
-        self.moved = nn.ModuleList(nn.Embedding(INTERVALS, width) for _ in range(voice))
-        self.apart = nn.ModuleList(nn.Embedding(INTERVALS, width) for _ in range(voice))
+        self.above = nn.ModuleList(table(vocabulary_size, width) for _ in range(voice))
+        self.moved = nn.ModuleList(table(INTERVALS, width) for _ in range(voice))
+        self.apart = nn.ModuleList(table(INTERVALS, width) for _ in range(voice))
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self.hidden = nn.Linear(width, 2 * width)
         self.mixed = nn.Linear(2 * width, width)
         self.pitches = nn.Linear(width, vocabulary_size)
         self.intervals = nn.Linear(width, self._references * (2 * reach + 2))
         pitches = torch.arange(vocabulary_size)
+        for output in (self.pitches, self.intervals):
+            nn.init.normal_(output.weight, std=0.01)
+            nn.init.zeros_(output.bias)
         self.register_buffer("_pitches_P", pitches, persistent=False)
 
     def forward(self, state_BTW: Tensor, before_BTV: Tensor, held_BT: Tensor, now_BTV: Tensor) -> Tensor:
@@ -89,11 +99,12 @@ class Part(nn.Module):
     def _of_intervals(self, logits: Tensor, references_BTR: Tensor) -> Tensor:
         """Logits for intervals from each reference, summed on the pitches that they lead to; shape (B, T, P)."""
         reach = self._reach
-        logits_BTRK = logits.unflatten(-1, (self._references, 2 * reach + 2))
+        logits_BTRK = logits.view(*logits.shape[:-1], self._references, 2 * reach + 2)
         pitches_P: Tensor = self._pitches_P
         place_BTRP = (pitches_P - references_BTR[..., None]).clamp(-reach, reach) + reach
         is_none = (references_BTR < FIRST_PITCH)[..., None] | (pitches_P < FIRST_PITCH)
-        return logits_BTRK.gather(-1, place_BTRP.masked_fill(is_none, 2 * reach + 1)).sum(dim=-2)
+        places_BTRP = place_BTRP.masked_fill(is_none, 2 * reach + 1)
+        return torch.gather(logits_BTRK, -1, places_BTRP).sum(dim=-2)
 
 
 def held_steps(pitches_BTV: Tensor) -> Tensor:
@@ -103,4 +114,3 @@ def held_steps(pitches_BTV: Tensor) -> Tensor:
     steps_T1 = torch.arange(pitches_BTV.shape[1], device=pitches_BTV.device)[:, None]
     begun = torch.where(begins, steps_T1, 0).cummax(dim=1).values
     return (steps_T1 - begun).clamp_max(MOST_HELD_STEPS)
-
