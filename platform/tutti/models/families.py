@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from tutti.errors import RecipeError
+from tutti.models.bar_vae import BAR_VAE
 from tutti.models.chorale import CHORALE
 from tutti.models.decoder import DECODER
 from tutti.models.family import Configuration, Family
@@ -19,6 +20,7 @@ FAMILIES: dict[str, Family[Any]] = {
         DECODER,
         RECURRENT,
         CHORALE,
+        BAR_VAE,
     )
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 from tutti.dataset.batch import Batch, Layout
 from tutti.dataset.sequences import SequenceLayout, random_sequences
 from tutti.dataset.voices import VoiceLayout, random_voices
-from tutti.features.vocabulary import EVENTS
+from tutti.features.vocabulary import BAR, EVENTS
 from tutti.features.voices import VOCABULARY_SIZE, VOICES
 from tutti.models.families import family_of
 from tutti.models.family import Configuration
@@ -45,6 +45,7 @@ KINDS: dict[str, Kind] = {
         ),
         shape=lambda recipe: {
             "vocabulary_size": len(EVENTS), "max_tokens": max(_LONGEST_TOKENS, recipe.sequence_tokens),
+            "bar_token": BAR,
         },
         places=lambda recipe: recipe.sequence_tokens,
         random=lambda recipe: random_sequences(
