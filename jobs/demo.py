@@ -144,6 +144,7 @@ def _table(trained: Trained, *, takes: Dataset) -> Table:
     measures = trained.run.facts["measures"]
     table = Table(show_header=False, box=None, pad_edge=False)
     splits = " / ".join(f"{trained.works.facts['splits'].get(name, 0)}" for name in ("train", "valid", "test"))
+    assert trained.tokens is not None
     rows = (
         ("works", f"{trained.works.facts['works']:,} (train / valid / test: {splits})"),
         ("notes", f"{trained.works.facts['notes']:,}"),

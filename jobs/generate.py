@@ -68,7 +68,7 @@ def command(
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
     """
     from tutti.config import build
-    from tutti.generation.engine import Engine
+    from tutti.generation import composers
     from tutti.registry.versions import Registry
     from tutti.render.export import SUFFIXES, finish
 
@@ -77,7 +77,7 @@ def command(
     score = None if material is None else _material(Path(material))
     registry = Registry.embedded(Folder(root), tracking_uri=tracking_uri)
     version = registry.resolve(model or registry.only_model())
-    engine = Engine.load(registry.fetch(version))
+    engine = composers.load(registry.fetch(version))
     engine.check(request)
     if dry_run:
         click.echo(f"would write {', '.join(map(str, files.values()))} by {version}")

@@ -13,25 +13,23 @@ from pathlib import Path
 from types import FrameType
 
 import click
-import numpy as np
 import torch
 import yaml
 
 from cluster.embedded import start_embedded_ray
-from jobs import encode, ingest
+from jobs import examples as kinds
+from jobs import ingest
 from jobs import recipe as recipes
 from jobs.dry_run import check_here, explain
+from jobs.examples import Examples
 from jobs.recipe import Recipe
 from tutti import lineage, telemetry
-from tutti.dataset import packing, shards
 from tutti.errors import PlaceError
-from tutti.features.augment import transpose
-from tutti.features.vocabulary import BAR, END, EVENTS
-from tutti.generation.engine import Engine
+from tutti.generation import composers
 from tutti.generation.request import Request
 from tutti.lineage import Dataset
-from tutti.metrics.ngram import CountModel
 from tutti.models.bundle import Bundle
+from tutti.models.families import family_of
 from tutti.progress import Record, recorded
 from tutti.registry.runs import SAMPLE_FLAC, SAMPLE_MIDI, SAMPLE_PICTURE, MlflowTracking
 from tutti.registry.versions import ModelVersion, Registry
@@ -52,7 +50,6 @@ TRAIN_VERSION = 2
 RUN_OPENS_WITHIN_S = 120.0
 """How long a finished training waits for an MLflow that is away, to be registered."""
 _TERMINATED = 143
-_DATA_FACTS = ("works", "notes", "tokens", "splits", "licences", "collections", "programs")
 SAMPLE = Request(length=20.0, seed=0)
 
 
@@ -70,17 +67,17 @@ class SoundSampler:
         """The piece's files by path below the run's record."""
         with tempfile.TemporaryDirectory(prefix="tutti-sample-") as folder:
             bundle.save(Path(folder))
-            piece = Engine.load(Path(folder)).generate([SAMPLE])[0]
+            piece = composers.load(Path(folder)).generate([SAMPLE])[0]
         finished = finish(piece.score, formats=("midi", "flac", "png"), title=f"{self.name}: step {step}")
         return {f"samples/step-{step:08d}.{suffix}": data for suffix, data in finished.files.items()}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training left: the datasets on the way and the registered version."""
+    """What a training left: the datasets on the way, tokens where there are any, and the registered version."""
 
     works: Dataset
-    tokens: Dataset
+    tokens: Dataset | None
     run: Dataset
     version: ModelVersion
 
@@ -88,7 +85,7 @@ class Trained:
 def run(
     recipe: Recipe, *, root: Folder, registry: Registry, reporter: Reporter, faults: tuple[Fault, ...] = ()
 ) -> Trained:
-    """Ingest, encode, pack, train and register, each only where it was not done before.
+    """Ingest, prepare examples, train and register, each only where it was not done before.
 
     Args:
         faults: what is to go wrong on purpose while it trains.
@@ -97,22 +94,19 @@ def run(
         UserError: a recipe that cannot be followed; nothing half-made stays that a later run would trust.
     """
     works = ingest.run(recipe.corpus, name=recipe.name, root=root, reporter=reporter)
-    tokens = encode.run(works, licences=recipe.licences, root=root, reporter=reporter)
-    sequences = packing.pack(
-        tokens, root=root, name=recipe.name, sequence_tokens=recipe.training.sequence_tokens, reporter=reporter
-    )
-    plan = _plan(recipe, works=works, tokens=tokens, sequences=sequences, root=root)
+    examples = kinds.prepare(recipe, works, root=root, reporter=reporter)
+    plan = _plan(recipe, examples=examples, root=root)
     tracking = _tracking(plan, registry)
     dataset = lineage.find(plan.run)
     if dataset is None:
         check_here(recipe, root=root)
         registry.backend.prepare()
-        _train(plan, tokens=tokens, tracking=tracking, reporter=reporter, faults=faults)
+        _train(plan, examples=examples, tracking=tracking, reporter=reporter, faults=faults)
         dataset = lineage.load(plan.run)
     else:
         reporter.line(f"training {recipe.name}: found finished · {describe(dataset)}")
     version = _registered(dataset, recipe=recipe, registry=registry, tracking=tracking, reporter=reporter)
-    return Trained(works=works, tokens=tokens, run=dataset, version=version)
+    return Trained(works=works, tokens=examples.tokens, run=dataset, version=version)
 
 
 def describe(run_dataset: Dataset) -> str:
@@ -124,9 +118,9 @@ def describe(run_dataset: Dataset) -> str:
     return f"{steps} steps · valid {told[0]} {before:.3f} → {after:.3f}{told[1]}"
 
 
-def _plan(recipe: Recipe, *, works: Dataset, tokens: Dataset, sequences: Dataset, root: Folder) -> Plan:
+def _plan(recipe: Recipe, *, examples: Examples, root: Folder) -> Plan:
     inputs = {
-        "sequences": sequences.address,
+        family_of(recipe.model.family).reads: examples.dataset.address,
         "model": recipe.model.model_dump(mode="json"),
         "training": recipe.training.identity(),
         "version": TRAIN_VERSION,
@@ -136,29 +130,27 @@ def _plan(recipe: Recipe, *, works: Dataset, tokens: Dataset, sequences: Dataset
         name=recipe.name,
         model=recipe.model,
         training=recipe.training,
-        sequences=sequences.folder,
+        examples=examples.dataset.folder,
         run=place,
         inputs=inputs,
-        collections=tuple(tokens.facts["collections"]),
-        data={
-            "works_address": works.folder.uri,
-            "tokens_address": tokens.folder.uri,
-            **{name: tokens.facts[name] for name in _DATA_FACTS},
-        },
+        collections=tuple(examples.told["collections"]),
+        data=dict(examples.told),
         recipe_text=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         fingerprint=recipe.digest(),
     )
 
 
-def _train(plan: Plan, *, tokens: Dataset, tracking: Tracking, reporter: Reporter, faults: tuple[Fault, ...]) -> None:
+def _train(
+    plan: Plan, *, examples: Examples, tracking: Tracking, reporter: Reporter, faults: tuple[Fault, ...]
+) -> None:
     with recorded(plan.run, verb="train", files=plan.training.steps, unit="steps") as record:
-        _train_recorded(plan, record, tokens=tokens, tracking=tracking, reporter=reporter, faults=faults)
+        _train_recorded(plan, record, examples=examples, tracking=tracking, reporter=reporter, faults=faults)
 
 
 def _train_recorded(
-    plan: Plan, record: Record, *, tokens: Dataset, tracking: Tracking, reporter: Reporter, faults: tuple[Fault, ...]
+    plan: Plan, record: Record, *, examples: Examples, tracking: Tracking, reporter: Reporter, faults: tuple[Fault, ...]
 ) -> None:
-    plan = replace(plan, baselines=count_baselines(tokens, plan))
+    plan = replace(plan, baselines=examples.baselines())
 
     def watch(progress: Progress) -> None:
         # A record that cannot be written for a while is old, and no more.
@@ -233,19 +225,6 @@ class _Here(NoSignals):
             signal.signal(signal.SIGTERM, before)
 
 
-def count_baselines(tokens: Dataset, plan: Plan) -> dict[str, float]:
-    """NLL on the valid split of count models that saw the training split in every transposition that training draws."""
-    judged = np.arange(len(EVENTS)) >= BAR
-    judged[END] = True
-    train, valid = (shards.read(tokens, split=split) for split in ("train", "valid"))
-    most = plan.training.most_semitones
-    model = CountModel(len(EVENTS))
-    for semitones in range(-most, most + 1):
-        moved = (transpose(train[piece], semitones=semitones) for piece in range(len(train)))
-        model.fit(moved, judged=judged)
-    return model.nll([valid[piece] for piece in range(len(valid))], judged=judged)
-
-
 def _tracking(plan: Plan, registry: Registry) -> MlflowTracking:
     address = plan.run.uri.rstrip("/").rsplit("/", 1)[-1]
     return MlflowTracking(
@@ -264,7 +243,7 @@ def _registered(
     with _bundle_folder(dataset) as folder:
         tracker = tracking.open()
         tracker.start(parameters={}, tags={})
-        piece = Engine.load(folder).generate([SAMPLE])[0]
+        piece = composers.load(folder).generate([SAMPLE])[0]
         finished = finish(piece.score, formats=("midi", "flac", "png"), title=f"{recipe.name}: sample")
         for path, suffix in ((SAMPLE_MIDI, "mid"), (SAMPLE_FLAC, "flac"), (SAMPLE_PICTURE, "png")):
             tracker.artifact(path, finished.files[suffix])

@@ -21,7 +21,7 @@ from serve.settings import ServeSettings
 from tutti.storage import Folder
 
 if TYPE_CHECKING:
-    from tutti.generation.engine import Engine
+    from tutti.generation.composers import Composer as Model
 
 STUCK_MARGIN_S = 30.0
 
@@ -31,13 +31,13 @@ class _Ticket:
     """A job in the queue of its model."""
 
     job: Job
-    engine: Engine
+    engine: Model
     given_up: threading.Event = field(default_factory=threading.Event)
     arrived_s: float = field(default_factory=time.monotonic)
 
 
 def compose_together(
-    engine: Engine, jobs: Sequence[Job], *, waited_s: Sequence[float], cancelled: Callable[[int], bool]
+    engine: Model, jobs: Sequence[Job], *, waited_s: Sequence[float], cancelled: Callable[[int], bool]
 ) -> list[Composition | Exception]:
     """Jobs of one model as one batch; the error of a job that cannot be composed stands in its place.
 
@@ -87,7 +87,7 @@ class Composer:
 
         self._settings = settings
         self._registry = Registry.embedded(Folder(settings.root), tracking_uri=settings.tracking_uri)
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[str, Model] = {}
         # Two locks: who has their model must not wait for somebody else's to load.
         self._loading, self._counting = threading.Lock(), threading.Lock()
         self._running_since_s: dict[int, float] = {}
@@ -156,9 +156,9 @@ class Composer:
         finally:
             del self._running_since_s[id(tickets)]
 
-    def engine(self, model: str) -> Engine:
+    def engine(self, model: str) -> Model:
         """The engine of a version; the least recently used one gives way where too many are loaded."""
-        from tutti.generation.engine import Engine
+        from tutti.generation import composers
 
         engine = self._kept(model)
         if engine is not None:
@@ -168,18 +168,18 @@ class Composer:
             if engine is None:
                 folder = self._registry.fetch(self._registry.resolve(model))
                 device = "cuda" if self._settings.composer_gpus else "cpu"
-                engine = Engine.load(folder, device=device, max_batch=self._settings.max_batch)
+                engine = composers.load(folder, device=device, max_batch=self._settings.max_batch)
                 self._keep(model, engine)
             return engine
 
-    def _kept(self, model: str) -> Engine | None:
+    def _kept(self, model: str) -> Model | None:
         with self._counting:
             engine = self._engines.pop(model, None)
             if engine is not None:
                 self._engines[model] = engine
             return engine
 
-    def _keep(self, model: str, engine: Engine) -> None:
+    def _keep(self, model: str, engine: Model) -> None:
         with self._counting:
             self._engines[model] = engine
             while len(self._engines) > self._settings.models_per_replica:

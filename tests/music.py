@@ -12,6 +12,7 @@ from tutti.corpus.score import Notes, Score
 from tutti.corpus.score_batch import ScoreBatch
 from tutti.corpus.works import Origin, drafts
 from tutti.dataset import packing
+from tutti.dataset.voices import pack_voices
 from tutti.features.descriptors import describe
 from tutti.features.encoding import encode_works
 from tutti.features.vocabulary import EVENTS
@@ -96,3 +97,46 @@ def sequences_dataset(root: Folder, *, sequence_tokens: int = 128, num_works: in
     """Walks, packed as `tutti train` packs them."""
     tokens = tokens_dataset(root / "tokens", num_works=num_works, bars=bars)
     return packing.pack(tokens, root=root, name="walks", sequence_tokens=sequence_tokens)
+
+
+def chorale(seed: int, *, bars: int = 2) -> Score:
+    """Four voices that walk in parallel on a major scale, each on a track of its own: a quarter, then eighths."""
+    random = np.random.default_rng(seed)
+    onsets = np.concatenate([bar * 96 + np.array([0, 24, 36, 48, 72]) for bar in range(bars)])
+    durations = np.tile([24, 12, 12, 24, 24], bars)
+    degrees = np.cumsum(random.choice([-1, 1], size=len(onsets))) % 7
+    voices = range(4)
+    return Score.of(
+        Notes.of(
+            onset_ticks=np.tile(onsets, 4),
+            duration_ticks=np.tile(durations, 4),
+            pitch=np.concatenate([72 - 7 * voice + SCALE[(degrees + 2 * voice) % 7] for voice in voices]),
+            track=np.repeat(list(voices), len(onsets)),
+        ),
+        ticks_per_quarter=24,
+        tempos=[(0, 80.0)],
+        title=f"Chorale {seed}",
+    )
+
+
+def voices_dataset(root: Folder, *, num_works: int = 40) -> Dataset:
+    """Chorales of two bars as rows of voices, split as walks are."""
+    batch = ScoreBatch.of([chorale(seed) for seed in range(num_works)])
+    origins = [
+        Origin(
+            source_uri=f"chorale:{seed}",
+            source_sha256="0" * 64,
+            collection="chorales",
+            licence="CC0-1.0",
+            licence_origin="tests",
+        )
+        for seed in range(num_works)
+    ]
+    rows = drafts(batch, origins=origins, describe=describe)
+    splits = [SPLITS_OF_TEN[seed % 10] for seed in range(num_works)]
+    works = settled(rows, table="works", decided={"group_id": rows["work_id"].to_pylist(), "split": splits})
+    folder = root / "works"
+    file = lineage.write_file(folder, "works-00000.parquet", to_parquet(works), rows=works.num_rows)
+    facts = {"works": num_works, "licences": {"CC0-1.0": num_works}}
+    held = lineage.publish(folder, kind="works", name="chorales", inputs={}, files=[file], facts=facts)
+    return pack_voices(held, licences=("CC0-1.0",), root=root, name="chorales")

@@ -76,7 +76,7 @@ def plan_of(
         name="walks",
         model=ModelRecipe(family=family, flavour="nano", dropout=dropout),
         training=recipe_of(**changes),
-        sequences=sequences,
+        examples=sequences,
         run=run if isinstance(run, Folder) else Folder(str(run)),
         inputs={"sequences": sequences.uri},
         collections=("walks",),

@@ -32,7 +32,7 @@ def batches_of(plan: Plan, *, count: int) -> list[Tensors]:
     """The first batches of a plan: inputs, targets and segments, each of shape (B, T)."""
     recipe = plan.training
     loader = Loader(
-        lineage.load(plan.sequences), split="train",
+        lineage.load(plan.examples), split="train",
         layout=SequenceLayout(sequence_tokens=recipe.sequence_tokens, augmentation=recipe.augmentation),
         batch_sequences=recipe.batch_sequences, seed=seeding.derive(recipe.seed, "data"),
     )  # fmt: skip

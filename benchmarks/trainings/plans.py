@@ -36,7 +36,7 @@ def plan_of(sequences: Folder, run: Folder, *, flavour: str, dropout: float = 0.
         name="walks",
         model=ModelRecipe(flavour=flavour, dropout=dropout),
         training=TrainingRecipe.model_validate({**DEMO, **settings}),
-        sequences=sequences,
+        examples=sequences,
         run=run,
         inputs={"sequences": sequences.uri},
         collections=("walks",),

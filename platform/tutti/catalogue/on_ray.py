@@ -36,7 +36,8 @@ from tutti.storage import Folder
 from tutti.telemetry import Reporter
 
 if TYPE_CHECKING:  # an engine brings torch and a writer matplotlib: each worker imports what its own stage needs
-    from tutti.generation.engine import Engine, Piece
+    from tutti.generation.composers import Composer
+    from tutti.generation.engine import Piece
 
 # Half a core each: the smallest cluster, one core, still has room for both stages, so neither can wait for the other.
 CPUS_PER_STAGE = 0.5
@@ -140,7 +141,7 @@ class _Generate:
         return pa.table(columns, schema=_GENERATED)
 
 
-def draft_block(block: Block, *, plan: Plan, engine: Engine) -> list[Draft]:
+def draft_block(block: Block, *, plan: Plan, engine: Composer) -> list[Draft]:
     """Every take of a block with its findings, by slot and attempt."""
 
     def draft(takes: Sequence[Take]) -> list[Draft]:
@@ -156,16 +157,16 @@ def _reviewed(take: Take, piece: Piece, *, plan: Plan) -> Draft:
     return Draft(take, piece.score, tuple(findings))
 
 
-def _load(files: dict[str, bytes], *, plan: Plan) -> Engine:
+def _load(files: dict[str, bytes], *, plan: Plan) -> Composer:
     import torch
 
-    from tutti.generation.engine import Engine
+    from tutti.generation import composers
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="tutti-model-") as folder:
         for name, data in files.items():
             (Path(folder) / name).write_bytes(data)
-        engine = Engine.load(Path(folder), device=plan.order.device, max_batch=plan.order.takes_per_block)
+        engine = composers.load(Path(folder), device=plan.order.device, max_batch=plan.order.takes_per_block)
     if engine.digest != plan.model_digest:
         raise IntegrityError(f"the model's files have digest {engine.digest}, and the plan wants {plan.model_digest}")
     return engine

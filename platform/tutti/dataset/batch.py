@@ -38,6 +38,8 @@ class Layout(Protocol):
     """Whether pieces' numbers are wanted: rows change each time they are seen."""
     sets_lasts_apart: bool
     """Whether the last token of each piece is no input."""
+    rows_are_pieces: bool
+    """Whether each row is one piece, so that a mean over rows is one over pieces."""
 
     def check(self, facts: Mapping[str, Any], *, where: str) -> None:
         """Refuse a dataset that was made for another layout.

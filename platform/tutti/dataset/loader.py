@@ -99,6 +99,11 @@ class Loader:
         """Packed sequences of the split."""
         return sum(source.sequences for source in self._blocks.sources)
 
+    @property
+    def rows_are_pieces(self) -> bool:
+        """Whether each row is one piece."""
+        return self._layout.rows_are_pieces
+
     def order(self, number: int) -> tuple[Index, Index, Index]:
         """Source, its epoch, and its sequence of every row of a global batch; each of shape (batch_sequences,)."""
         return self._order.at(self._positions(number, first=0, stop=self.batch_sequences))

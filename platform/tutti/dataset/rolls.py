@@ -244,6 +244,7 @@ class RollLayout:
 
     kind, unit = KIND, "rolls"
     sets_lasts_apart = False
+    rows_are_pieces = False
 
     def __init__(self, *, most_semitones: int, class_dropout: float) -> None:
         self._most_semitones, self._class_dropout = most_semitones, class_dropout

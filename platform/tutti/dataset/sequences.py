@@ -65,6 +65,7 @@ class SequenceLayout:
 
     kind, unit = "sequences", "tokens"
     sets_lasts_apart = True
+    rows_are_pieces = False
 
     def __init__(self, *, sequence_tokens: int, augmentation: Augmentation | None = None) -> None:
         self._sequence_tokens = sequence_tokens

@@ -253,7 +253,7 @@ class SpectraLayout:
     """
 
     kind, unit = KIND, "notes"
-    needs_pieces = sets_lasts_apart = False
+    needs_pieces = sets_lasts_apart = rows_are_pieces = False
 
     def __init__(self, *, scale: SpectrumScale, lowest_pitch: int) -> None:
         self._scale, self._lowest_pitch = scale, lowest_pitch

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tutti import seeding
 from tutti.corpus.score_batch import ScoreBatch
 from tutti.features import rhythm
-from tutti.generation.engine import Engine
+from tutti.generation import composers
 from tutti.generation.request import MAX_BARS, Request
 
 
@@ -63,7 +63,7 @@ def made(bundle: Path, requests: Sequence[Request], *, device: str) -> Takes:
         MissingError: a file of the bundle is not there.
         IntegrityError: it is damaged or speaks another vocabulary.
     """
-    pieces = Engine.load(bundle, device=device).generate(requests)
+    pieces = composers.load(bundle, device=device).generate(requests)
     batch = ScoreBatch.of([piece.score for piece in pieces])
     return Takes(batch, tuple(requests), sum(piece.refused_tokens for piece in pieces))
 

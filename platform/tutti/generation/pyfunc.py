@@ -23,7 +23,8 @@ import yaml
 from tutti.config import build
 from tutti.corpus.midi import write_midi
 from tutti.errors import InputError, IntegrityError
-from tutti.generation.engine import Engine, Piece
+from tutti.generation import composers
+from tutti.generation.engine import Piece
 from tutti.generation.request import Request
 from tutti.registry.mlmodel import DIGEST_KEY, MLMODEL
 
@@ -47,7 +48,7 @@ class Composer:
         engine: makes the pieces.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: composers.Composer) -> None:
         self._engine = engine
 
     def predict(self, model_input: Any) -> Any:
@@ -96,7 +97,7 @@ def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) 
     """
     folder = Path(data_path)
     settings = model_config or {}
-    engine = Engine.load(
+    engine = composers.load(
         folder, device=str(settings.get("device", "cpu")), max_batch=int(settings.get("max_batch", 32))
     )
     registered = yaml.safe_load((folder / MLMODEL).read_text(encoding="utf-8"))["metadata"][DIGEST_KEY]

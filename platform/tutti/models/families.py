@@ -9,6 +9,7 @@ from torch import nn
 
 from tutti.errors import RecipeError
 from tutti.models.bar_vae import BAR_VAE
+from tutti.models.chorale import CHORALE
 from tutti.models.decoder import DECODER
 from tutti.models.family import Configuration, Family
 from tutti.models.recurrent import RECURRENT
@@ -18,6 +19,7 @@ FAMILIES: dict[str, Family[Any]] = {
     for family in (
         DECODER,
         RECURRENT,
+        CHORALE,
         BAR_VAE,
     )
 }  # fmt: skip

@@ -8,7 +8,9 @@ from typing import Any
 
 from tutti.dataset.batch import Batch, Layout
 from tutti.dataset.sequences import SequenceLayout, random_sequences
+from tutti.dataset.voices import VoiceLayout, random_voices
 from tutti.features.vocabulary import BAR, EVENTS
+from tutti.features.voices import VOCABULARY_SIZE, VOICES
 from tutti.models.families import family_of
 from tutti.models.family import Configuration
 from tutti.training.adversarial import Judge
@@ -49,6 +51,14 @@ KINDS: dict[str, Kind] = {
         random=lambda recipe: random_sequences(
             recipe.batch_sequences, sequence_tokens=recipe.sequence_tokens, vocabulary_size=len(EVENTS)
         ),
+    ),
+    "voices": Kind(
+        layout=lambda recipe: VoiceLayout(
+            steps=recipe.sequence_tokens // VOICES, most_semitones=recipe.most_semitones
+        ),
+        shape=lambda _: {"vocabulary_size": VOCABULARY_SIZE, "voices": VOICES},
+        places=lambda recipe: recipe.sequence_tokens // VOICES * VOICES,
+        random=lambda recipe: random_voices(recipe.batch_sequences, steps=recipe.sequence_tokens // VOICES),
     ),
 }  # fmt: skip
 

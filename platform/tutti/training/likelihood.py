@@ -29,11 +29,14 @@ class NatsJudgement:
     Args:
         nats: summed over its tokens.
         tokens, notes: how many it has.
+        nats_per_token_of_pieces: mean over its pieces of their own means, as some papers tell it; None where rows hold
+            several pieces.
     """
 
     nats: float
     tokens: int
     notes: int
+    nats_per_token_of_pieces: float | None = None
 
     @property
     def nats_per_token(self) -> float:
@@ -52,10 +55,13 @@ class NatsJudgement:
 
     def measures(self, split: str) -> dict[str, float]:
         """By the names that cards and trackers know."""
-        return {
+        told = {
             f"{split}_nll_nats_per_token": self.nats_per_token,
             f"{split}_bits_per_note": self.bits_per_note,
         }
+        if self.nats_per_token_of_pieces is not None:
+            told[f"{split}_nll_nats_per_token_of_pieces"] = self.nats_per_token_of_pieces
+        return told
 
 
 class LikelihoodLearner:
@@ -101,16 +107,27 @@ class LikelihoodLearner:
         """The model's judgement of every sequence of a split, divided among the ranks."""
         ranks = self._ranks
         self.networks.evaluating(True)
-        nats = tokens = 0.0
+        nats = tokens = of_pieces = pieces = 0.0
         with torch.no_grad():
             batches = loader.in_order(rank=ranks.rank, num_ranks=ranks.num_ranks, rows=self._recipe.micro_batch)
             for batch in batches:
                 inputs, targets = self._taken_apart(batch)
-                nats += float(self._objective.nats(self._model.forward(*inputs), targets))
+                outputs = self._model.forward(*inputs)
+                nats += float(self._objective.nats(outputs, targets))
                 tokens += batch.num_targets
+                if loader.rows_are_pieces:
+                    for row, row_targets in enumerate(torch.split(targets, 1)):
+                        if learnt := int(torch.count_nonzero(row_targets)):
+                            of_pieces += float(self._objective.nats(outputs[row : row + 1], row_targets)) / learnt
+                            pieces += 1
         self.networks.evaluating(False)
-        summed = ranks.summed([nats, tokens])
-        return NatsJudgement(nats=summed[0], tokens=int(summed[1]), notes=loader.notes)
+        nats, tokens, of_pieces, pieces = ranks.summed([nats, tokens, of_pieces, pieces])
+        return NatsJudgement(
+            nats=nats,
+            tokens=int(tokens),
+            notes=loader.notes,
+            nats_per_token_of_pieces=of_pieces / pieces if pieces else None,
+        )
 
     def _taken_apart(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
         """What the network reads, in the order of the batch's columns, and what it should say."""

@@ -105,8 +105,8 @@ class Trainer:
         self._state = State(plan, attempt=attempt.name, ranks=ranks, told=signals.say)
         self._kind = kind_of_examples(plan.model)
         self._unit = self._kind.layout(recipe).unit
-        sequences = self._state.patiently(lambda: lineage.load(plan.sequences))
-        self._loaders = {split: self._loader(sequences, split) for split in ("train", "valid", "test")}
+        examples = self._state.patiently(lambda: lineage.load(plan.examples))
+        self._loaders = {split: self._loader(examples, split) for split in ("train", "valid", "test")}
         self._speed = Speedometer(
             flops_per_place=self._state.configuration.training_flops_per_place(self._kind.places(recipe)),
             ceiling_flops_per_s=ranks.summed([self._ceiling()])[0],
@@ -411,10 +411,10 @@ class Trainer:
 
     # Small things
 
-    def _loader(self, sequences: lineage.Dataset, split: str) -> Loader:
+    def _loader(self, examples: lineage.Dataset, split: str) -> Loader:
         recipe = self._recipe
         return Loader(
-            sequences,
+            examples,
             split=split,
             layout=self._kind.layout(recipe),
             batch_sequences=recipe.batch_sequences,

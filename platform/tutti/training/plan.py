@@ -20,7 +20,7 @@ class Plan:
     Args:
         name: for people.
         model, training: the recipe.
-        sequences: folder of the packed dataset.
+        examples: folder of the dataset that it learns from, of the kind that its family reads.
         run: folder of this run: checkpoints while it runs, the bundle and its manifest at the end.
         inputs: what the run's address was made of.
         collections: source collections by slot.
@@ -33,7 +33,7 @@ class Plan:
     name: str
     model: ModelRecipe
     training: TrainingRecipe
-    sequences: Folder
+    examples: Folder
     run: Folder
     inputs: Mapping[str, Any]
     collections: tuple[str, ...]

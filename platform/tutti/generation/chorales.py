@@ -1,0 +1,196 @@
+"""Requests through a model that sings in steps of four voices.
+
+A step is a sixteenth; within it the voices sing from the highest, each hearing those above. What holds by construction:
+length, tempo, key (only pitches of its scale; its tonic triad at the first step and in the last quarter) and
+instruments, which share the voices. Meters other than 4/4, mood, density and collection are of no meaning to such a
+model, nor does it continue material: a request that asks for them is refused.
+
+Legend: B rows, V voices, P identifiers of pitches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tutti import seeding
+from tutti.corpus.score import DRUM_PROGRAM, Score
+from tutti.errors import IntegrityError, RecipeError
+from tutti.features.events import encode
+from tutti.features.vocabulary import instrument_of
+from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, STEPS_PER_QUARTER, VOCABULARY_SIZE, score_of
+from tutti.generation.controls import Limits, bars_of_length, controls_of, limits_of
+from tutti.generation.engine import Piece
+from tutti.generation.request import Request
+from tutti.generation.sampling import choose
+from tutti.models import bundle as bundles
+from tutti.models import families
+from tutti.models.chorale import Chorale
+
+USUAL_QPM = 80.0
+"""Where no tempo is asked."""
+_METER = (4, 4)
+_BAR_STEPS = 4 * STEPS_PER_QUARTER
+_CHOIR = 52
+
+
+@dataclass
+class _Row:
+    """One request under way."""
+
+    number: int
+    request: Request
+    limits: Limits
+    steps: int
+    grid: list[list[int]]
+    cancelled: bool = False
+
+
+class ChoraleComposer:
+    """A model of voices, ready to compose.
+
+    Args:
+        model: in evaluation mode, on its device.
+        digest: hash of the model's bundle.
+        facts: what is known of its making.
+        max_batch: most pieces that are made at once.
+    """
+
+    collections: tuple[str, ...] = ()
+
+    def __init__(self, model: Chorale, *, digest: str, facts: Mapping[str, Any], max_batch: int = 32) -> None:
+        self._model, self._max_batch = model, max_batch
+        self._programs = tuple(int(program) for program in facts.get("data", {}).get("programs", ())) or (_CHOIR,)
+        self.digest, self.facts = digest, facts
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cpu", max_batch: int = 32) -> ChoraleComposer:
+        """A composer from a bundle folder.
+
+        Raises:
+            MissingError: a file of the bundle is not there.
+            IntegrityError: it is damaged or has another compass.
+        """
+        bundle = bundles.load(folder)
+        model = families.network_of(bundle.family, bundle.configuration, dropout=0.0)
+        assert isinstance(model, Chorale)
+        if model.configuration.vocabulary_size != VOCABULARY_SIZE:
+            raise IntegrityError(f"model folder {folder} has another compass than this version of Tutti")
+        model.load_state_dict(dict(bundle.weights))
+        return cls(model.eval().to(device), digest=bundle.digest(), facts=bundle.facts, max_batch=max_batch)
+
+    def check(self, request: Request) -> None:
+        """Refuse a request that this model cannot take, before anything runs.
+
+        Raises:
+            RecipeError: a control that voices cannot hold.
+        """
+        for name in ("mood", "density", "collection"):
+            if getattr(request, name) is not None:
+                raise RecipeError(
+                    f"a model of voices cannot hold {name}", remedy="leave it out, or use a model of sequences"
+                )
+        above, below = _METER
+        if request.meter not in (None, f"{above}/{below}"):
+            raise RecipeError(
+                f"a model of voices knows no meter {request.meter}", remedy=f"ask for {above}/{below}, or for none"
+            )
+        if request.instruments and not _programs(request, usual=self._programs):
+            raise RecipeError("a drum kit cannot sing the voices of a chorale", remedy="ask for other instruments")
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        *,
+        materials: Sequence[Score | None] | None = None,
+        cancelled: Callable[[int], bool] | None = None,
+    ) -> list[Piece]:
+        """One piece a request, in their order; the same request gives the same notes whatever is asked beside it.
+
+        Args:
+            materials: None for each request: nothing is continued.
+            cancelled: asked between steps with a request's number; True gives that request up.
+
+        Raises:
+            RecipeError: a request that this model cannot take; nothing ran.
+        """
+        if any(material is not None for material in materials or ()):
+            raise RecipeError("a model of voices cannot continue a piece", remedy="use a model of sequences")
+        for request in requests:
+            self.check(request)
+        rows = [
+            _Row(number, request, limits_of(request), steps=_bars(request) * _BAR_STEPS, grid=[])
+            for number, request in enumerate(requests)
+        ]
+        for start in range(0, len(rows), self._max_batch):
+            self._run(rows[start : start + self._max_batch], cancelled or (lambda _: False))
+        return [self._piece(row) for row in rows]
+
+    @torch.inference_mode()
+    def _run(self, rows: list[_Row], cancelled: Callable[[int], bool]) -> None:
+        memory = self._model.new_memory(rows=len(rows))
+        alive = list(rows)
+        while alive:
+            seeds = np.array([seeding.derive(row.request.seed, "generation") for row in alive], dtype=np.uint64)
+            allowed_BP = np.stack([_allowed(row, step=len(row.grid)) for row in alive])
+            for voice, logits_BP, now_BV in self._model.sing(memory):
+                chosen_B = choose(
+                    logits_BP.float().cpu().numpy(),
+                    allowed_BV=allowed_BP,
+                    temperature_B=np.array([row.request.temperature for row in alive]),
+                    top_p_B=np.array([row.request.top_p for row in alive]),
+                    seeds_B=seeds,
+                    counters_B=np.array([len(row.grid) * now_BV.shape[1] + voice for row in alive], dtype=np.uint64),
+                )
+                now_BV[:, voice] = torch.from_numpy(chosen_B).to(now_BV)
+            for row, pitches in zip(alive, memory.pitches_BTV[:, -1].tolist(), strict=True):
+                row.grid.append(pitches)
+                row.cancelled = cancelled(row.number)
+            stays = [index for index, row in enumerate(alive) if len(row.grid) < row.steps and not row.cancelled]
+            if len(stays) < len(alive):
+                alive = [alive[index] for index in stays]
+                memory.keep(torch.tensor(stays, dtype=torch.long, device=memory.pitches_BTV.device))
+
+    def _piece(self, row: _Row) -> Piece:
+        request = row.request
+        score = score_of(np.array(row.grid, dtype=np.uint16), tempo_qpm=request.tempo or USUAL_QPM)
+        program_V = np.array(_programs(request, usual=self._programs))
+        notes = replace(
+            score.notes, program=program_V[score.notes.track % len(program_V)].astype(score.notes.program.dtype)
+        )
+        score = replace(score, notes=notes)
+        tokens = encode(score, controls_of(request, collections=()))
+        return Piece(request=request, score=score, tokens=tokens, refused_tokens=0, cancelled=row.cancelled)
+
+
+def _bars(request: Request) -> int:
+    tempo_qpm = request.tempo or USUAL_QPM
+    return request.bars or bars_of_length(request.length_s, tempo_qpm=tempo_qpm, meter=_METER)
+
+
+def _allowed(row: _Row, *, step: int) -> NDArray[np.bool_]:
+    """Identifiers that may be sung at a step; shape (P,)."""
+    is_home = step == 0 or step >= row.steps - STEPS_PER_QUARTER
+    pitches = row.limits.home if is_home else row.limits.pitches
+    allowed = np.ones(VOCABULARY_SIZE, dtype=bool)
+    allowed[NOTHING] = False
+    allowed[FIRST_PITCH:] = pitches[LOWEST_PITCH : LOWEST_PITCH + VOCABULARY_SIZE - FIRST_PITCH]
+    return allowed
+
+
+def _programs(request: Request, *, usual: Sequence[int]) -> list[int]:
+    """General MIDI programs that the voices take in turn; none where only drums may play."""
+    pitched = [program for program in usual if program != DRUM_PROGRAM] or [_CHOIR]
+    if not request.instruments:
+        return pitched[:1]
+    chosen = []
+    for instrument in request.instruments:
+        of_family = [program for program in range(DRUM_PROGRAM) if instrument_of(program) == instrument]
+        chosen += ([program for program in of_family if program in pitched] or of_family)[:1]
+    return chosen

@@ -1,0 +1,83 @@
+"""The one door to generation: a model's bundle to whoever makes pieces with it, whatever its family.
+
+A family composes by the kind of examples it reads: what says the next event is driven by the engine, what sings in
+steps of several voices by the composer of chorales. Models that make single notes compose nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tutti.corpus.score import Score
+from tutti.errors import RecipeError
+from tutti.generation.chorales import ChoraleComposer
+from tutti.generation.engine import Engine, Piece
+from tutti.generation.request import Request
+from tutti.models import bundle as bundles
+from tutti.models.families import family_of
+
+
+class Composer(Protocol):
+    """One model, ready to compose.
+
+    Args:
+        digest: hash of the model's bundle.
+        collections: source collections that it knows by name.
+        facts: what is known of its making.
+    """
+
+    digest: str
+    collections: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+    def check(self, request: Request) -> None:
+        """Refuse a request that this model cannot take, before anything runs.
+
+        Raises:
+            RecipeError: it cannot.
+        """
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        *,
+        materials: Sequence[Score | None] | None = None,
+        cancelled: Callable[[int], bool] | None = None,
+    ) -> list[Piece]:
+        """One piece a request, in their order; as :meth:`tutti.generation.engine.Engine.generate`."""
+
+
+COMPOSERS: dict[str, Callable[..., Composer]] = {
+    "sequences": Engine.load,
+    "voices": ChoraleComposer.load,
+}
+"""By the kind of examples that a family reads; each takes ``(folder, *, device, max_batch)``."""
+
+
+def load(folder: Path, *, device: str = "cpu", max_batch: int = 32) -> Composer:
+    """Whoever composes with the model of a bundle folder.
+
+    Args:
+        max_batch: most pieces that are made at once.
+
+    Raises:
+        MissingError: a file of the bundle is not there.
+        IntegrityError: it is damaged or speaks another vocabulary.
+        RecipeError: models of its family compose nothing.
+    """
+    family = _family(folder)
+    reads = family_of(family).reads
+    if reads not in COMPOSERS:
+        raise RecipeError(f"a {family} composes no pieces: it reads {reads}", remedy="use a model of another family")
+    return COMPOSERS[reads](folder, device=device, max_batch=max_batch)
+
+
+def _family(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / bundles.MODEL).read_bytes())["family"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # Says what is wrong with it.
+        return bundles.load(folder).family
