@@ -58,6 +58,7 @@ SECTIONS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("corpus", "jobs.corpus:command", "Show what was ingested: a summary, and a page of pictures."),
             Verb("encode", "jobs.encode:command", "Turn works into tokens."),
             Verb("train", "jobs.train:command", "Train a model from a recipe; started again, it goes on."),
+            Verb("evaluate", "jobs.evaluate:command", "Hold what a model makes against works that it never saw."),
             Verb("models", "jobs.models:command", "List registered versions, promote one, roll back, export one."),
         ),
     ),

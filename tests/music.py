@@ -67,6 +67,14 @@ def works_table(num_works: int, *, bars: int = 4, licence: str = "CC0-1.0") -> p
     )
 
 
+def works_dataset(folder: Folder, *, num_works: int = 40, bars: int = 4) -> Dataset:
+    """A published corpus of walks."""
+    table = works_table(num_works, bars=bars)
+    file = lineage.write_file(folder, "works-00000.parquet", to_parquet(table), rows=num_works)
+    facts = {"works": num_works, "notes": pc.sum(table.column("notes")).as_py()}
+    return lineage.publish(folder, kind="works", name="walks", inputs={}, files=[file], facts=facts)
+
+
 def tokens_dataset(folder: Folder, *, num_works: int = 40, bars: int = 4) -> Dataset:
     """A published token dataset of walks."""
     table = encode_works(works_table(num_works, bars=bars), collections=["walks"])

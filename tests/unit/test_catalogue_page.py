@@ -14,11 +14,11 @@ import pytest
 from tutti.catalogue import page
 from tutti.catalogue.blocks import write_block
 from tutti.catalogue.order import Order
-from tutti.catalogue.page import ROLL_HEIGHT, ROLL_WIDTH, roll_of
 from tutti.catalogue.review import Draft, review
 from tutti.catalogue.takes import Plan
 from tutti.config import build
 from tutti.corpus.score import Notes, Score
+from tutti.render.strokes import ROLL_HEIGHT, ROLL_WIDTH, roll_of
 from tutti.storage import Folder
 
 EVIL = """</h2><script>alert('{number}')</script><img src=x onerror=alert(1)> & "quoted" """

@@ -14,41 +14,19 @@ from itertools import pairwise
 from typing import Any
 
 import jinja2
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from tutti.catalogue.blocks import files_of, preview_of, score_of
 from tutti.catalogue.review import FAILED, Finding, from_json
 from tutti.catalogue.takes import ACCEPTED, Plan
-from tutti.corpus.score import Score
 from tutti.features.controls import tempo_class
-from tutti.features.vocabulary import KEYS, MOODS, TEMPO_CLASS_LIMITS_QPM, TEMPO_CLASSES, instrument_of
+from tutti.features.vocabulary import KEYS, MOODS, TEMPO_CLASS_LIMITS_QPM, TEMPO_CLASSES
 from tutti.lineage import FileEntry
+from tutti.render.strokes import ROLL_HEIGHT, ROLL_WIDTH, Roll, instruments_of, roll_of
 from tutti.storage import Folder
 from tutti.units import format_bytes, format_seconds
 
 MAX_EMBEDDED_BYTES = 64 * 2**20
-ROLL_WIDTH, ROLL_HEIGHT = 1000, 200
-_MIN_ROLL_PITCHES = 18
-_ROLL_COLOURS = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Stroke:
-    """Notes of one part as an SVG path of horizontal strokes; ``colour`` from 0."""
-
-    colour: int
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Roll:
-    """A piano roll in :data:`ROLL_WIDTH` by :data:`ROLL_HEIGHT` units; time runs to the last note's end."""
-
-    strokes: tuple[Stroke, ...]
-    stroke_width: float
-    caption: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,33 +123,6 @@ def render(
     return text.encode()
 
 
-def roll_of(score: Score) -> Roll | None:
-    """The score drawn, a colour for each family of instruments; None without notes."""
-    notes = score.notes
-    if not len(notes):
-        return None
-    onset_s = score.seconds_at(notes.onset_ticks.astype(np.int64))
-    end_s = score.seconds_at(notes.onset_ticks.astype(np.int64) + notes.duration_ticks)
-    scale = ROLL_WIDTH / score.length_s
-    low, high = int(notes.pitch.min()), int(notes.pitch.max())
-    spare = max(0, _MIN_ROLL_PITCHES - (high - low + 1))
-    step = ROLL_HEIGHT / (high - low + 3 + spare)
-    middle = ROLL_HEIGHT - (notes.pitch.astype(np.float64) - low + 1.5 + spare / 2) * step
-    families = [instrument_of(int(program)) for program in notes.program]
-    strokes = []
-    for colour, family in enumerate(dict.fromkeys(sorted(families, key=families.count, reverse=True))):
-        own = np.array([name == family for name in families])
-        strokes.append(Stroke(colour % _ROLL_COLOURS, _path(onset_s[own] * scale, end_s[own] * scale, middle[own])))
-    caption = f"{len(notes)} notes over {format_seconds(score.length_s)}: {_instruments(score)}"
-    return Roll(tuple(strokes), round(step * 0.8, 2), caption)
-
-
-def _path(left: NDArray[np.float64], right: NDArray[np.float64], middle: NDArray[np.float64]) -> str:
-    """Strokes from ``left`` to ``right`` at ``middle``, a little apart where one follows another."""
-    width = np.maximum(right - left - 1.0, 1.5)
-    return "".join(f"M{x:.1f} {y:.1f}h{w:.1f}" for x, y, w in zip(left, middle, width, strict=True))
-
-
 def _card(row: Mapping[str, Any], *, sound: str | None, sizes: Mapping[str, int], formats: Sequence[str]) -> Card:
     score = score_of(row)
     findings = tuple(from_json(row["checks"]))
@@ -189,7 +140,7 @@ def _card(row: Mapping[str, Any], *, sound: str | None, sizes: Mapping[str, int]
         length_s=row["length_s"],
         notes=row["notes"],
         loudness="" if row["loudness_lufs"] is None else f"{row['loudness_lufs']:.1f} LUFS",
-        instruments=_instruments(score),
+        instruments=instruments_of(score),
         seed=row["seed"],
         roll=roll_of(score),
         sound=sound,
@@ -197,11 +148,6 @@ def _card(row: Mapping[str, Any], *, sound: str | None, sizes: Mapping[str, int]
         findings=findings,
         faults=tuple(f"{_words(finding.check)}: {finding.detail}" for finding in findings if finding.verdict == FAILED),
     )
-
-
-def _instruments(score: Score) -> str:
-    families = dict.fromkeys(instrument_of(int(program)) for program in sorted(score.notes.program.tolist()))
-    return ", ".join(map(_words, families))
 
 
 def _words(name: str) -> str:

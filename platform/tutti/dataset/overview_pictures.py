@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from tutti.dataset import svg
 from tutti.dataset.overview import Measure, Moods
 from tutti.dataset.scales import Scale
 from tutti.features.mood import NEUTRAL_RADIUS
@@ -41,16 +42,17 @@ def histogram(measure: Measure, *, scale: Scale) -> str:
     if measure.quartiles:
         low, middle, high = (frame.x(scale.position(value)) for value in measure.quartiles[1:4])
         beside = min(max(middle, _LEFT + _MEDIAN_REACH), _WIDTH - _MEDIAN_REACH)
-        band = [_rectangle(low, _TOP, high - low, frame.bottom - _TOP, kind="half")]
+        band = [svg.rectangle(low, _TOP, high - low, frame.bottom - _TOP, kind="half")]
         line = [
-            _line(middle, _TOP, middle, frame.bottom, kind="median"),
-            _label(beside, _TOP - 8, f"median {scale.write(measure.quartiles[2])}", kind="told"),
+            svg.line(middle, _TOP, middle, frame.bottom, kind="median"),
+            svg.label(beside, _TOP - 8, f"median {scale.write(measure.quartiles[2])}", kind="told"),
         ]
     bars = frame.bars(measure.counts, names=[scale.bar_name(bar) for bar in range(frame.size)], what="works")
     ticks = [
-        _label(frame.x(scale.position(at)), frame.bottom + 18, scale.write(at).removesuffix(".0")) for at in scale.ticks
+        svg.label(frame.x(scale.position(at)), frame.bottom + 18, scale.write(at).removesuffix(".0"))
+        for at in scale.ticks
     ]
-    return _svg(
+    return svg.picture(
         [*frame.grid(), *band, *bars, *line, *ticks],
         width=_WIDTH,
         height=_HEIGHT,
@@ -66,12 +68,14 @@ def pitches(counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
     names = [pitch_name(pitch) for pitch in range(low, high)]
     kinds = ["black" if "#" in name or "b" in name else "white" for name in names]
     bars = frame.bars(shown, names=names, what="notes", kinds=kinds)
-    ticks = [_label(frame.x(pitch - low + 0.5), frame.bottom + 18, pitch_name(pitch)) for pitch in range(24, high, 12)]
+    ticks = [
+        svg.label(frame.x(pitch - low + 0.5), frame.bottom + 18, pitch_name(pitch)) for pitch in range(24, high, 12)
+    ]
     total = int(counts.sum())
     name = f"Notes by pitch from {names[0]} to {names[-1]}, {total:,} notes"
     if total:
         name += f"; the most frequent is {pitch_name(int(counts.argmax()))}"
-    return _svg([*frame.grid(), *bars, *ticks], width=_WIDTH, height=_HEIGHT, name=name)
+    return svg.picture([*frame.grid(), *bars, *ticks], width=_WIDTH, height=_HEIGHT, name=name)
 
 
 def fifths(keys: Mapping[str, int]) -> str:
@@ -99,11 +103,13 @@ def fifths(keys: Mapping[str, int]) -> str:
                 _wedge(middle, inner, outer, kind="empty"),
                 _wedge(middle, inner, reach, kind=kind) if works else "",
                 "</g>",
-                _label(*_polar(middle, names, drop=5), short, kind="key" if kind == "major" else "key soft"),
+                svg.label(*_polar(middle, names, drop=5), short, kind="key" if kind == "major" else "key soft"),
             ]
     ranked = sorted(keys.items(), key=lambda item: -item[1])[:3]
     told = ", ".join(f"{key} {_share(works, total)}" for key, works in ranked if works)
-    return _svg(parts, width=_RING_SIZE, height=_RING_SIZE, name=f"Keys on the circle of fifths: {told or 'none'}")
+    return svg.picture(
+        parts, width=_RING_SIZE, height=_RING_SIZE, name=f"Keys on the circle of fifths: {told or 'none'}"
+    )
 
 
 def mood_plane(moods: Moods) -> str:
@@ -111,10 +117,10 @@ def mood_plane(moods: Moods) -> str:
     middle, reach = _PLANE_SIZE / 2, _PLANE_SIZE / 2 - 24
     total = sum(moods.quadrants.values())
     corners = (("happy", 1, -1), ("tense", -1, -1), ("sad", -1, 1), ("calm", 1, 1))
-    parts = [_rectangle(24, 24, 2 * reach, 2 * reach, kind="plane")]
+    parts = [svg.rectangle(24, 24, 2 * reach, 2 * reach, kind="plane")]
     parts += [
-        _line(24, middle, _PLANE_SIZE - 24, middle, kind="axis"),
-        _line(middle, 24, middle, _PLANE_SIZE - 24, kind="axis"),
+        svg.line(24, middle, _PLANE_SIZE - 24, middle, kind="axis"),
+        svg.line(middle, 24, middle, _PLANE_SIZE - 24, kind="axis"),
         f'<circle class="neutral" cx="{middle:.1f}" cy="{middle:.1f}" r="{reach * NEUTRAL_RADIUS:.1f}"/>',
     ]
     at = np.clip(moods.points, -1, 1) * np.array([reach, -reach]) + middle
@@ -127,15 +133,17 @@ def mood_plane(moods: Moods) -> str:
         anchor = "end" if side > 0 else "start"
         x, y = middle + side * (reach - 10), middle + level * (reach - 10)
         share = _percent(moods.quadrants[mood], total)
-        parts.append(_label(x, y + (14 if level < 0 else -16), mood, kind="mood", anchor=anchor))
-        parts.append(_label(x, y + (32 if level < 0 else 2), share, kind="told", anchor=anchor))
+        parts.append(svg.label(x, y + (14 if level < 0 else -16), mood, kind="mood", anchor=anchor))
+        parts.append(svg.label(x, y + (32 if level < 0 else 2), share, kind="told", anchor=anchor))
     parts += [
-        _label(14, middle, "arousal", turned=True),
-        _label(middle, _PLANE_SIZE - 7, "valence"),
-        *(_label(middle + side * reach, _PLANE_SIZE - 7, name) for side, name in ((-1, "−1"), (0.97, "1"))),
+        svg.label(14, middle, "arousal", turned=True),
+        svg.label(middle, _PLANE_SIZE - 7, "valence"),
+        *(svg.label(middle + side * reach, _PLANE_SIZE - 7, name) for side, name in ((-1, "−1"), (0.97, "1"))),
     ]
     told = ", ".join(f"{mood} {_percent(works, total)}" for mood, works in moods.quadrants.items())
-    return _svg(parts, width=_PLANE_SIZE, height=_PLANE_SIZE, name=f"Mood plane, works by valence and arousal: {told}")
+    return svg.picture(
+        parts, width=_PLANE_SIZE, height=_PLANE_SIZE, name=f"Mood plane, works by valence and arousal: {told}"
+    )
 
 
 class _Frame:
@@ -161,7 +169,7 @@ class _Frame:
         for bar, (count, name, kind) in enumerate(zip(counts, names, kinds or [""] * len(counts), strict=True)):
             if count:
                 height = max((self.bottom - _TOP) * count / self._most, 1.0)
-                shape = _rectangle(
+                shape = svg.rectangle(
                     self.x(bar) + _GAP / 2, self.bottom - height, self._step - _GAP, height, kind=f"bar {kind}".strip()
                 )
                 drawn.append(f"<g><title>{name}: {_share(count, total, what=what)}</title>{shape}</g>")
@@ -169,12 +177,12 @@ class _Frame:
 
     def grid(self) -> list[str]:
         """Level lines at round counts, the base line among them."""
-        step = _round_step(self._most)
+        step = svg.round_step(self._most)
         drawn = []
         for count in range(0, self._most + 1, step):
             y = self.bottom - (self.bottom - _TOP) * count / self._most
-            drawn.append(_line(_LEFT, y, _WIDTH - _RIGHT, y, kind="grid" if count else "base"))
-            drawn.append(_label(_LEFT - 6, y + 4, _short(count), anchor="end"))
+            drawn.append(svg.line(_LEFT, y, _WIDTH - _RIGHT, y, kind="grid" if count else "base"))
+            drawn.append(svg.label(_LEFT - 6, y + 4, svg.short_count(count), anchor="end"))
         return drawn
 
 
@@ -184,19 +192,6 @@ def _histogram_name(measure: Measure, *, scale: Scale) -> str:
         return name
     low, middle, high = (scale.write(value) for value in measure.quartiles[1:4])
     return f"{name}: half lie between {low} and {high}, the median is {middle} {scale.unit}".rstrip()
-
-
-def _round_step(most: int) -> int:
-    """Distance of two to five level lines: 1, 2 or 5 times a power of ten."""
-    step: int = 10 ** max(0, len(str(most)) - 2)
-    return next(step * factor for factor in (1, 2, 5, 10, 20, 50) if most // (step * factor) <= 4)
-
-
-def _short(count: int) -> str:
-    for limit, sign in ((10**6, "M"), (10**4, "k")):
-        if count >= limit:
-            return f"{count / (10**6 if sign == 'M' else 10**3):g}{sign}"
-    return f"{count:,}"
 
 
 def _percent(count: int, total: int) -> str:
@@ -222,21 +217,3 @@ def _wedge(middle: float, inner: float, outer: float, *, kind: str) -> str:
         f'<path class="{kind}" d="M{ax:.1f} {ay:.1f}A{outer:.1f} {outer:.1f} 0 0 1 {bx:.1f} {by:.1f}'
         f'L{cx:.1f} {cy:.1f}A{inner:.1f} {inner:.1f} 0 0 0 {dx:.1f} {dy:.1f}Z"/>'
     )
-
-
-def _rectangle(x: float, y: float, width: float, height: float, *, kind: str) -> str:
-    return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}" height="{height:.1f}"/>'
-
-
-def _line(x: float, y: float, to_x: float, to_y: float, *, kind: str) -> str:
-    return f'<path class="{kind}" d="M{x:.1f} {y:.1f}L{to_x:.1f} {to_y:.1f}"/>'
-
-
-def _label(x: float, y: float, text: str, *, kind: str = "tick", anchor: str = "middle", turned: bool = False) -> str:
-    turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turned else ""
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{turn}>{text}</text>'
-
-
-def _svg(parts: Iterable[str], *, width: int, height: int, name: str) -> str:
-    drawn = "".join(parts)
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{name}">{drawn}</svg>'

@@ -58,7 +58,7 @@ def card(bundle: Bundle, *, gate: Gate | None = None) -> str:
         "## Controls\n\n" + _controls(bundle),
         "## Limits\n\n" + _limits(data, measures),
         "## Identity\n\n"
-        + _table(
+        + table(
             (
                 ("digest", f"`{bundle.digest()}`"),
                 ("fingerprint of the recipe", _code(training.get("recipe_digest"))),
@@ -94,13 +94,13 @@ def _measures(measures: Mapping[str, Any]) -> str:
         ("bigram counts, validation split", nll("bigram"), ""),
     )
     known = (
-        _table(rows, head=("", "nats per token", "bits per note"))
+        table(rows, head=("", "nats per token", "bits per note"))
         + "\n\nNegative log-likelihood of held-out works, mean over tokens without padding; lower is better."
     )
     others = [
         (name, _figure(measures[name], absent=NOT_MEASURED)) for name in sorted(measures.keys() - set(_KNOWN_MEASURES))
     ]
-    return f"{known}\n\n{_table(others, head=('other measures', ''))}" if others else known
+    return f"{known}\n\n{table(others, head=('other measures', ''))}" if others else known
 
 
 def _gate(gate: Gate) -> str:
@@ -121,7 +121,7 @@ def _data(data: Mapping[str, Any]) -> str:
         ("works address", _code(data.get("works_address"))),
         ("tokens address", _code(data.get("tokens_address"))),
     ]
-    return _table(rows)
+    return table(rows)
 
 
 def _licences(data: Mapping[str, Any]) -> str:
@@ -129,7 +129,7 @@ def _licences(data: Mapping[str, Any]) -> str:
     if not licences:
         return f"Licences of the data: {NOT_RECORDED}. Do not publish what this model makes before they are known."
     ordered = sorted(licences.items(), key=lambda item: (-item[1], item[0]))
-    return _table([(name, _number(works)) for name, works in ordered], head=("licence of the data", "works"))
+    return table([(name, _number(works)) for name, works in ordered], head=("licence of the data", "works"))
 
 
 def _recovery(recovery: Mapping[str, Any]) -> str:
@@ -139,7 +139,7 @@ def _recovery(recovery: Mapping[str, Any]) -> str:
         batches = ", ".join(str(batch) for batch in skipped[:SKIPPED_BATCHES_SHOWN]) + more or "none"
     else:
         batches = NOT_RECORDED
-    return _table(
+    return table(
         (
             ("restarts", _number(recovery.get("restarts"))),
             ("rollbacks", _number(recovery.get("rollbacks"))),
@@ -153,7 +153,7 @@ def _cost(cost: Mapping[str, Any]) -> str:
     currency = str(cost.get("currency", "unit of money"))
     hours = _section(cost, "worker_hours")
     price = cost.get("price")
-    return _table(
+    return table(
         (
             *((f"{kind} worker-hours", _figure(hours[kind])) for kind in sorted(hours)),
             *(() if hours else (("worker-hours", NOT_RECORDED),)),
@@ -165,7 +165,7 @@ def _cost(cost: Mapping[str, Any]) -> str:
 
 def _training(training: Mapping[str, Any]) -> str:
     seconds = training.get("seconds")
-    return _table(
+    return table(
         (
             ("recipe", _code(training.get("recipe_digest"))),
             ("steps", _number(training.get("steps"))),
@@ -191,7 +191,7 @@ def _controls(bundle: Bundle) -> str:
             rows.append((kind, ", ".join(shown)))
     if not rows:
         return "None."
-    return _table(rows, head=("control", "values")) + "\n\nA control leans the music towards a value; it is no promise."
+    return table(rows, head=("control", "values")) + "\n\nA control leans the music towards a value; it is no promise."
 
 
 def _limits(data: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
@@ -241,6 +241,7 @@ def _code(value: Any) -> str:
     return NOT_RECORDED if value is None else f"`{value}`"
 
 
-def _table(rows: Iterable[tuple[str, ...]], *, head: tuple[str, ...] = ("", "")) -> str:
+def table(rows: Iterable[tuple[str, ...]], *, head: tuple[str, ...] = ("", "")) -> str:
+    """Rows of cells as Markdown."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

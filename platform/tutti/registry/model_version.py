@@ -18,6 +18,9 @@ DIGEST, FILES, FACTS, GATE = "tutti.digest", "tutti.files", "tutti.facts", "tutt
 """Tags of a version: its digest, SHA-256 by file name (JSON), what ``model.json`` says of its making (JSON), what it
 must show to be promoted (JSON of :class:`tutti.registry.gate.Gate`)."""
 
+EVALUATION = "tutti.evaluation."
+"""Begins the tags of a version that hold its evaluations, one for each split (JSON, figure by name)."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^@/]+)(?:@(?P<alias>[^@/]+)|/(?P<version>[^@/]+))?")
 
@@ -37,6 +40,7 @@ class ModelVersion:
         source: URI of its files.
         checksums: SHA-256 of each file by name.
         gate: what it must show to be promoted, as :class:`tutti.registry.gate.Gate` writes it; nothing, if empty.
+        evaluations: figures by split and name, of the latest evaluation of each.
     """
 
     name: str
@@ -49,6 +53,7 @@ class ModelVersion:
     source: str
     checksums: Mapping[str, str]
     gate: Mapping[str, Any] = field(default_factory=dict)
+    evaluations: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.name}/{self.version}"
@@ -100,6 +105,11 @@ def from_mlflow(entity: Entity, *, aliases: Collection[tuple[str, str, str]]) ->
         source=entity.source,
         checksums=json.loads(entity.tags.get(FILES, "{}")),
         gate=json.loads(entity.tags.get(GATE, "{}")),
+        evaluations={
+            tag.removeprefix(EVALUATION): json.loads(value)
+            for tag, value in entity.tags.items()
+            if tag.startswith(EVALUATION)
+        },
     )
 
 

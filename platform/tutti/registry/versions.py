@@ -32,6 +32,7 @@ from mlflow.utils.validation import MAX_MODEL_REGISTRY_TAG_VALUE_LENGTH
 
 from tutti.config import build
 from tutti.errors import GateError, InputError, IntegrityError, MissingError
+from tutti.registry import evaluations
 from tutti.registry.backend import Backend, calling, is_missing
 from tutti.registry.gate import Finding, Gate, findings
 from tutti.registry.model_version import (
@@ -210,7 +211,7 @@ class Registry:
         return kept or self._read_back(source=version.source, digest=version.digest, checksums=version.checksums)
 
     def card(self, version: ModelVersion) -> str:
-        """The version's model card, Markdown.
+        """The version's model card, Markdown, and below it what evaluations found.
 
         Raises:
             IntegrityError: the stored card is not the one that was registered.
@@ -222,7 +223,7 @@ class Registry:
             data = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(data).hexdigest() != version.checksums.get(CARD_FILE):
             raise IntegrityError(f"the card of {version} at {version.source} is missing or damaged: register it again")
-        return data.decode()
+        return data.decode() + evaluations.section(version.evaluations)
 
     def set_gate(self, version: ModelVersion, gate: Gate) -> ModelVersion:
         """The version with ``gate`` as what it must show from now on; its card keeps the gate it was registered with.
