@@ -78,9 +78,7 @@ class RollComposer:
         configuration = family.read(bundle.configuration)
         generator = families.network_of(bundle.family, configuration, name=family.maker)
         generator.load_state_dict(dict(bundle.weights))
-        return cls(
-            generator.eval().to(device), configuration=configuration, digest=bundle.digest(), facts=bundle.facts
-        )
+        return cls(generator.eval().to(device), configuration=configuration, digest=bundle.digest(), facts=bundle.facts)
 
     def check(self, request: Request) -> None:
         """Refuse a request that this model cannot take, before anything runs.
@@ -137,7 +135,7 @@ class RollComposer:
         playing = programs(request.instruments, usual=self._usual, known=self._known)
         silent = [track for track, program in enumerate(playing) if program is None]
         marks[..., silent] = False
-        # The rest of the last phrase.
+        # What is left of the last phrase falls silent.
         whole = np.arange(len(marks) * roll.BARS).reshape(-1, roll.BARS) < bars
         marks &= whole[:, None, :, None, None, None]
         score = roll.score_of(
@@ -151,7 +149,7 @@ class RollComposer:
     def _phrases(self, request: Request, *, number: int) -> NDArray[np.bool_]:
         """So many rolls; always the same of a request, whatever else is asked beside it."""
         if not number:
-            return np.zeros((0, *roll.SHAPE), dtype=bool)
+            return np.zeros((1, *roll.SHAPE), dtype=bool)
         said = {"mood": request.mood or ANY, "tempo": tempo_class(request.tempo) if request.tempo else ANY}
         classes_C = torch.tensor([roll.CLASSES[kind].index(said[kind]) for kind in roll.CLASSES])
         latent_RGNZ = torch.cat([self._noise(request.seed, f"phrase {phrase}") for phrase in range(number)])
@@ -160,7 +158,7 @@ class RollComposer:
         out: Tensor = self._generator(
             request.temperature * latent_RGNZ.to(device), classes_C.expand(number, -1).to(device)
         )
-        made: NDArray[np.bool_] = (out > 0.5).cpu().numpy()  # noqa: PLR2004
+        made: NDArray[np.bool_] = (out > 0.5).cpu().numpy()
         return made
 
     def _noise(self, seed: int, name: str) -> Tensor:
@@ -192,8 +190,8 @@ def programs(instruments: Sequence[str], *, usual: Sequence[int], known: frozens
         elif not pitched:
             playing.append(None)
         else:
-            families = idle or pitched
-            playing.append(_program_of(families[next(turns) % len(families)], known=known))
+            asked = idle or pitched
+            playing.append(_program_of(asked[next(turns) % len(asked)], known=known))
     return playing
 
 
@@ -218,8 +216,6 @@ def in_one_key(roll_RMBSPK: NDArray[np.bool_], *, key: Key | None) -> NDArray[np
         key: if it is asked for, what does not belong to its scale goes to the semitone below, or above where that does
             not either. Otherwise the key is that of all rolls together, and foreign notes stay.
     """
-    if not len(roll_RMBSPK):
-        return roll_RMBSPK
     pitched = np.arange(len(roll.TRACKS)) != roll.DRUMS
     sounding_RP = roll_RMBSPK[:, roll.SOUNDS][..., pitched].sum(axis=(1, 2, 4))
     classes = (np.arange(roll.PITCHES) + roll.LOWEST_PITCH) % 12

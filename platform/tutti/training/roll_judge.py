@@ -34,7 +34,14 @@ Figures = NDArray[np.float64]
 STEPS_PER_QUARTER = roll.STEPS // 4
 LEAST_STEPS = 2
 """Of a qualified note: an eighth. At four steps a quarter the 32nd of MuseGAN is no note at all."""
-RATES = ("empty_bars_rate", "qualified_note_rate", "polyphonic_rate", "drum_pattern_rate", "scale_consistency", "variety")
+RATES = (
+    "empty_bars_rate",
+    "qualified_note_rate",
+    "polyphonic_rate",
+    "drum_pattern_rate",
+    "scale_consistency",
+    "variety",
+)
 _NAMELESS_QPM = 120.0
 
 
@@ -97,7 +104,7 @@ def variety(sounds_RBSPK: NDArray[np.bool_]) -> Figures:
     The last stands beside the first; NaN of a single roll.
     """
     flat = sounds_RBSPK.reshape(len(sounds_RBSPK), -1)
-    if len(flat) < 2:  # noqa: PLR2004
+    if len(flat) < 2:
         return np.full(1, np.nan)
     other = np.roll(flat, 1, axis=0)
     both, either = (flat & other).sum(axis=1), (flat | other).sum(axis=1)

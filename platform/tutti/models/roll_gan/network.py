@@ -145,6 +145,7 @@ class Generator(nn.Module):
         self.own = nn.Conv1d(tracks * 2 * configuration.latent, tracks * own, 1, groups=tracks)
         self.parts = nn.Conv1d(width, tracks * own, 1)
         self.part_block = _Block(tracks * own, groups=tracks)
+        self.part_norm = nn.RMSNorm(own, eps=1e-6)
         self.voices = nn.Conv1d(
             tracks * own, tracks * configuration.voices * (configuration.pitches + 2), 1, groups=tracks
         )
@@ -193,7 +194,8 @@ class Generator(nn.Module):
         x_RWT = functional.silu(_by_place(self.norm, self.step_block(x_RWT, asked_RW)))
         own_RUB = self.own(both_RGBZ[:, 1:].permute(0, 1, 3, 2).reshape(rows, -1, configuration.bars))
         x_RUT = self.parts(x_RWT) + own_RUB.repeat_interleave(configuration.steps, dim=2)
-        x_RUT = functional.silu(self.part_block(x_RUT))
+        x_RKUT = self.part_block(x_RUT).unflatten(1, (configuration.tracks, -1))
+        x_RUT = functional.silu(_by_place(self.part_norm, x_RKUT).flatten(1, 2))
         voices = (configuration.tracks, configuration.voices, configuration.pitches + 2)
         out: Tensor = self.voices(x_RUT).float().unflatten(1, voices)
         return out
@@ -317,7 +319,7 @@ class _SteeredBlock(nn.Module):
 
 def _by_place(norm: nn.Module, x_RWT: Tensor) -> Tensor:
     """Normalise the channels of each place."""
-    out: Tensor = norm(x_RWT.transpose(1, 2)).transpose(1, 2)
+    out: Tensor = norm(x_RWT.transpose(-1, -2)).transpose(-1, -2)
     return out
 
 

@@ -42,7 +42,7 @@ class RollLearning:
     """
 
     configuration: RollConfiguration
-    betas: tuple[float, float] = (0.5, 0.9)
+    betas: tuple[float, float] = (0.5, 0.999)
     weights: Weights = Weights()
 
     @property
