@@ -224,7 +224,6 @@ def test_phrases_come_to_one_key() -> None:
     moved = in_one_key(marks, key=parse_key("G major"))
     sounding = np.flatnonzero(moved[:, roll.SOUNDS].any(axis=(0, 1, 2, 4)))
     assert set(((sounding + roll.LOWEST_PITCH) % 12).tolist()) == parse_key("G major").pitch_classes
-    assert (moved[0] == moved[1]).all()
 
 
 def test_programs_are_the_usual_where_they_may_play() -> None:
@@ -248,7 +247,14 @@ def test_killed_and_resumed_equals_never_stopped_and_what_is_left_composes(
     table, place = works_table(20), Folder(str(tmp_path / "works"))
     file = lineage.write_file(place, "works-00000.parquet", to_parquet(table), rows=table.num_rows)
     notes = sum(len(pitches) for pitches in table.column("pitch").to_pylist())
-    works = lineage.publish(place, kind="works", name="walks", inputs={}, files=[file], facts={"notes": notes})
+    works = lineage.publish(
+        place,
+        kind="works",
+        name="walks",
+        inputs={},
+        files=[file],
+        facts={"notes": notes, "licences": {"CC0-1.0": table.num_rows}},
+    )
     rolls = pack_rolls(works, licences=("CC0-1.0",), root=Folder(str(tmp_path)), name="walks", hop_bars=4)
     settings = {"steps": 4, "clip_norm": 0.0, "weight_decay": 0.0, "checkpoint_every_steps": 2}
     straight, broken = (

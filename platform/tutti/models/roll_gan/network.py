@@ -1,8 +1,8 @@
 """A generator of four-bar phrases for several tracks, and the critic that teaches it.
 
-After MuseGAN (H.-W. Dong et al. 2018, arXiv 1709.06298): noise for the phrase and for each bar, shared by all tracks and
-of each track's own; time unfolds from bars to beats to steps in a branch that all tracks share, and each track then goes
-on in a branch of its own, which ends in pitches. What comes out is binary in training too, as the music is (H.-W. Dong
+After MuseGAN (H.-W. Dong et al. 2018, arXiv 1709.06298): noise for the phrase and for each bar, shared by all tracks
+and of each track's own; time unfolds from bars to beats to steps in a branch that all tracks share, and each track then
+goes on in a branch of its own, which ends in pitches. What comes out is binary in training too, as the music is (H.-W. Dong
 and Y.-H. Yang 2018, 1804.09399): a critic that sees probabilities learns to tell them from music by their being
 fractions. We differ in what the neurons decide. Theirs choose cell by cell whether it sounds; here a track has a few
 **voices**, and each chooses one pitch or silence at every step and whether it strikes anew, so that a cell is only left
@@ -37,7 +37,7 @@ _HELD_AT_FIRST = 1.0
 _LOGITS_AT_FIRST = 0.1
 """Share of their usual spread: a choice that is sure passes no gradient on."""
 _PLACES_AT_FIRST = 0.1
-"""How far the places within a bar and within a beat lie apart, so that a note lasts until something asks for another."""
+"""How far the places within a bar and within a beat lie apart, so that a note lasts until another is asked for."""
 
 
 @dataclass(frozen=True)
