@@ -253,7 +253,7 @@ def test_killed_and_resumed_equals_never_stopped_and_what_is_left_composes(
         name="walks",
         inputs={},
         files=[file],
-        facts={"notes": notes, "licences": {"CC0-1.0": table.num_rows}},
+        facts={"notes": notes, "works": table.num_rows, "licences": {"CC0-1.0": table.num_rows}},
     )
     rolls = pack_rolls(works, licences=("CC0-1.0",), root=Folder(str(tmp_path)), name="walks", hop_bars=4)
     settings = {"steps": 4, "clip_norm": 0.0, "weight_decay": 0.0, "checkpoint_every_steps": 2}

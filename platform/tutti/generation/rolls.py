@@ -140,7 +140,7 @@ class RollComposer:
         marks &= whole[:, None, :, None, None, None]
         score = roll.score_of(
             marks, tempo_qpm=tempo_qpm,
-            programs=[usual if program is None else program for usual, program in zip(self._usual, playing, strict=True)],
+            programs=[own if now is None else now for own, now in zip(self._usual, playing, strict=True)],
         )  # fmt: skip
         tokens = encode(score, controls_of(request, collections=()))
         return Piece(request=request, score=score, tokens=tokens, refused_tokens=0, cancelled=cancelled)

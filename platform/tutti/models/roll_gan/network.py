@@ -2,8 +2,8 @@
 
 After MuseGAN (H.-W. Dong et al. 2018, arXiv 1709.06298): noise for the phrase and for each bar, shared by all tracks
 and of each track's own; time unfolds from bars to beats to steps in a branch that all tracks share, and each track then
-goes on in a branch of its own, which ends in pitches. What comes out is binary in training too, as the music is (H.-W. Dong
-and Y.-H. Yang 2018, 1804.09399): a critic that sees probabilities learns to tell them from music by their being
+goes on in a branch of its own, which ends in pitches. What comes out is binary in training too, as the music is
+(H.-W. Dong and Y.-H. Yang 2018, 1804.09399): a critic that sees probabilities learns to tell them from music by their being
 fractions. We differ in what the neurons decide. Theirs choose cell by cell whether it sounds; here a track has a few
 **voices**, and each chooses one pitch or silence at every step and whether it strikes anew, so that a cell is only left
 for another one. The gradient is that of the probabilities (Y. Bengio et al. 2013, 1308.3432).
@@ -176,7 +176,9 @@ class Generator(nn.Module):
         is_drum = torch.arange(configuration.tracks, device=latent_RGNZ.device) == configuration.drums
         begins_RKPT = torch.where(is_drum[None, :, None, None], sounds_RKPT, begins_RKPT)
         roll_RMKPT = torch.stack((sounds_RKPT, begins_RKPT), dim=1)
-        return roll_RMKPT.permute(0, 1, 4, 3, 2).unflatten(2, (configuration.bars, configuration.steps))
+        roll_RMTPK = roll_RMKPT.permute(0, 1, 4, 3, 2)
+        sizes = (configuration.bars, configuration.steps, configuration.pitches, configuration.tracks)
+        return roll_RMTPK.reshape(len(roll_RMTPK), 2, *sizes)
 
     def logits(self, latent_RGNZ: Tensor, classes_RC: Tensor) -> Tensor:
         """Of each voice at each step: its pitches, silence, and striking anew; (R, K, V, P + 2, T), fp32."""
@@ -194,11 +196,11 @@ class Generator(nn.Module):
         x_RWT = functional.silu(_by_place(self.norm, self.step_block(x_RWT, asked_RW)))
         own_RUB = self.own(both_RGBZ[:, 1:].permute(0, 1, 3, 2).reshape(rows, -1, configuration.bars))
         x_RUT = self.parts(x_RWT) + own_RUB.repeat_interleave(configuration.steps, dim=2)
-        x_RKUT = self.part_block(x_RUT).unflatten(1, (configuration.tracks, -1))
+        x_RKUT = self.part_block(x_RUT).reshape(rows, configuration.tracks, -1, configuration.roll_steps)
         x_RUT = functional.silu(_by_place(self.part_norm, x_RKUT).flatten(1, 2))
         voices = (configuration.tracks, configuration.voices, configuration.pitches + 2)
-        out: Tensor = self.voices(x_RUT).float().unflatten(1, voices)
-        return out
+        flat: Tensor = self.voices(x_RUT).float()
+        return flat.reshape(rows, *voices, configuration.roll_steps)
 
 
 _CHROMA_CHANNELS = 32
@@ -249,7 +251,7 @@ class Critic(nn.Module):
 
     def _chroma(self, roll_RMTPK: Tensor) -> Tensor:
         """Harmony: pitch classes of each track and of all; (R, W / 2, beats)."""
-        chroma_RTPK = roll_RMTPK[:, 0].unflatten(2, (-1, OCTAVE)).sum(2)
+        chroma_RTPK = roll_RMTPK[:, 0].reshape(len(roll_RMTPK), self.configuration.roll_steps, -1, OCTAVE, self.configuration.tracks).sum(2)
         chroma_RKTP = torch.cat((chroma_RTPK, chroma_RTPK.sum(3, keepdim=True)), dim=3).permute(0, 3, 1, 2)
         around = torch.cat((chroma_RKTP, chroma_RKTP[..., : OCTAVE - 1]), dim=3)
         x = functional.silu(self.chroma_beats(functional.silu(self.chroma(around))))
