@@ -83,7 +83,7 @@ class Pairs(nn.Module):
         cache.lengths_B = cache.lengths_B + (tokens_BT.shape[1] if counts_B is None else counts_B)
         return self(tokens_BT)
 
-    def new_cache(self, *, rows: int, capacity_tokens: int) -> Remembered:
+    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: object = None) -> Remembered:
         return Remembered(rows)
 
 

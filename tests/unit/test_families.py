@@ -21,7 +21,7 @@ from tutti.storage import Folder
 from tutti.training.examples import KINDS
 from tutti.training.schedule import learning_rate
 
-READERS = ("decoder", "recurrent", "pairs")
+READERS = ("decoder", "recurrent", "bar_vae", "pairs")
 GAN = {"control_dropout": 0.0, "most_semitones": 0, "clip_norm": 0.0, "weight_decay": 0.0}
 
 

@@ -165,7 +165,7 @@ class Engine:
             if row.given > len(row.head):
                 grammar.read(index, np.array(row.tokens[len(row.head) :]), more_length=True)
         seeds = np.array([seeding.derive(row.request.seed, "generation") for row in rows], dtype=np.uint64)
-        cache = self._model.new_cache(rows=len(rows), capacity_tokens=self._context_tokens)
+        cache = self._new_cache(rows, self._context_tokens)
         logits_BV = self._prefill([self._context(row) for row in rows], cache)
         alive = list(rows)
         while alive:
@@ -190,6 +190,10 @@ class Engine:
             if alive:
                 logits_BV = self._step(alive, tokens_B, cache)
 
+    def _new_cache(self, rows: list[_Row], capacity_tokens: int) -> Any:
+        seeds = np.array([seeding.derive(row.request.seed, "latents") for row in rows], dtype=np.uint64)
+        return self._model.new_cache(rows=len(rows), capacity_tokens=capacity_tokens, seeds=seeds)
+
     def _step(self, alive: list[_Row], tokens_B: NDArray[np.int64], cache: Memory) -> NDArray[np.float32]:
         for index in torch.nonzero(cache.lengths_B >= cache.capacity_tokens).flatten().tolist():
             self._look_back(index, alive[index], cache)
@@ -200,7 +204,7 @@ class Engine:
     def _look_back(self, index: int, row: _Row, cache: Memory) -> None:
         """A row whose cache is full reads its latest bars anew, leaving room for as many tokens again."""
         recent = self._recent(row.tokens[:-1], len(row.head), room=self._context_tokens // 2)
-        fresh = self._model.new_cache(rows=1, capacity_tokens=cache.capacity_tokens)
+        fresh = self._new_cache([row], cache.capacity_tokens)
         self._model.read(torch.tensor([recent], device=cache.lengths_B.device), fresh)
         cache.put_row(index, fresh)
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from tutti.errors import RecipeError
+from tutti.models.bar_vae import BAR_VAE
 from tutti.models.decoder import DECODER
 from tutti.models.family import Configuration, Family
 from tutti.models.recurrent import RECURRENT
@@ -17,6 +18,7 @@ FAMILIES: dict[str, Family[Any]] = {
     for family in (
         DECODER,
         RECURRENT,
+        BAR_VAE,
     )
 }  # fmt: skip
 

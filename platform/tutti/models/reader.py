@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -38,5 +40,10 @@ class Reader(Protocol):
             counts_B: how many of the T tokens are real in each row; None: all.
         """
 
-    def new_cache(self, *, rows: int, capacity_tokens: int) -> Any:
-        """An empty memory for this network, on its device, in its precision."""
+    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: NDArray[np.uint64] | None = None) -> Any:
+        """An empty memory for this network, on its device, in its precision.
+
+        Args:
+            seeds: of each row, for networks that draw what a piece is to be; so a row is the same whatever else is read
+                beside it. None: one for all.
+        """

@@ -12,7 +12,7 @@ from tutti.dataset.batch import Batch, Layout
 from tutti.dataset.rolls import RollBatch, RollLayout
 from tutti.dataset.sequences import SequenceLayout, random_sequences
 from tutti.features import roll
-from tutti.features.vocabulary import EVENTS
+from tutti.features.vocabulary import BAR, EVENTS
 from tutti.models.families import family_of
 from tutti.models.family import Configuration
 from tutti.training.adversarial import Judge
@@ -48,6 +48,7 @@ KINDS: dict[str, Kind] = {
         ),
         shape=lambda recipe: {
             "vocabulary_size": len(EVENTS), "max_tokens": max(_LONGEST_TOKENS, recipe.sequence_tokens),
+            "bar_token": BAR,
         },
         places=lambda recipe: recipe.sequence_tokens,
         random=lambda recipe: random_sequences(

@@ -175,7 +175,7 @@ class Decoder(nn.Module):
         cache.lengths_B = cache.lengths_B + (tokens if counts_B is None else counts_B)
         return logits
 
-    def new_cache(self, *, rows: int, capacity_tokens: int) -> KeyValueCache:
+    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: object = None) -> KeyValueCache:  # noqa: ARG002
         """An empty cache for this model, on its device, in its precision."""
         configuration = self.configuration
         weight = self.embedding.weight

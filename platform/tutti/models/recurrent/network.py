@@ -123,7 +123,7 @@ class Recurrent(nn.Module):
         cache.lengths_B = cache.lengths_B + (tokens_BT.shape[1] if counts_B is None else counts_B)
         return functional.linear(self._mixed(y_BTH), self.embedding.weight)
 
-    def new_cache(self, *, rows: int, capacity_tokens: int) -> RecurrentState:  # noqa: ARG002
+    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: object = None) -> RecurrentState:  # noqa: ARG002
         """A memory of nothing; it never fills up."""
         weight = self.embedding.weight
         return RecurrentState(

@@ -3,8 +3,8 @@
 After MuseGAN (H.-W. Dong et al. 2018, arXiv 1709.06298): noise for the phrase and for each bar, shared by all tracks
 and of each track's own; time unfolds from bars to beats to steps in a branch that all tracks share, and each track then
 goes on in a branch of its own, which ends in pitches. What comes out is binary in training too, as the music is
-(H.-W. Dong and Y.-H. Yang 2018, 1804.09399): a critic that sees probabilities learns to tell them from music by their being
-fractions. We differ in what the neurons decide. Theirs choose cell by cell whether it sounds; here a track has a few
+(H.-W. Dong and Y.-H. Yang 2018, 1804.09399): a critic that sees probabilities learns to tell them from music by
+their being fractions. We differ in what the neurons decide. Theirs choose cell by cell whether it sounds; here a track has a few
 **voices**, and each chooses one pitch or silence at every step and whether it strikes anew, so that a cell is only left
 for another one. The gradient is that of the probabilities (Y. Bengio et al. 2013, 1308.3432).
 
@@ -251,7 +251,11 @@ class Critic(nn.Module):
 
     def _chroma(self, roll_RMTPK: Tensor) -> Tensor:
         """Harmony: pitch classes of each track and of all; (R, W / 2, beats)."""
-        chroma_RTPK = roll_RMTPK[:, 0].reshape(len(roll_RMTPK), self.configuration.roll_steps, -1, OCTAVE, self.configuration.tracks).sum(2)
+        chroma_RTPK = (
+            roll_RMTPK[:, 0]
+            .reshape(len(roll_RMTPK), self.configuration.roll_steps, -1, OCTAVE, self.configuration.tracks)
+            .sum(2)
+        )
         chroma_RKTP = torch.cat((chroma_RTPK, chroma_RTPK.sum(3, keepdim=True)), dim=3).permute(0, 3, 1, 2)
         around = torch.cat((chroma_RKTP, chroma_RKTP[..., : OCTAVE - 1]), dim=3)
         x = functional.silu(self.chroma_beats(functional.silu(self.chroma(around))))
