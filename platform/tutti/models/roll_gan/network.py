@@ -2,9 +2,9 @@
 
 After MuseGAN (H.-W. Dong et al. 2018, arXiv 1709.06298): noise for the phrase and for each bar, shared by all tracks
 and of each track's own; time unfolds from bars to beats to steps in a branch that all tracks share, and each track then
-goes on in a branch of its own, which ends in pitches. What comes out is binary in training too, as the music is
-(H.-W. Dong and Y.-H. Yang 2018, 1804.09399): a critic that sees probabilities learns to tell them from music by
-their being fractions. We differ in what the neurons decide. Theirs choose cell by cell whether it sounds; here a track has a few
+goes on in a branch of its own, which ends in pitches. What comes out is binary in training too, as the music is (H.-W.
+Dong and Y.-H. Yang 2018, 1804.09399): a critic that sees probabilities learns to tell them from music by their being
+fractions. We differ in what the neurons decide. Theirs choose cell by cell whether it sounds; here a track has a few
 **voices**, and each chooses one pitch or silence at every step and whether it strikes anew, so that a cell is only left
 for another one. The gradient is that of the probabilities (Y. Bengio et al. 2013, 1308.3432).
 
