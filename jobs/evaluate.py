@@ -15,6 +15,7 @@ from tutti.storage import Folder
 if TYPE_CHECKING:
     from tutti.evaluation.evaluation import Asked, Material
     from tutti.lineage import Dataset
+    from tutti.models.bundle import Bundle
     from tutti.registry.versions import ModelVersion, Registry
     from tutti.telemetry import Reporter
 
@@ -47,14 +48,15 @@ def run(asked: Asked, *, model: str, pairs: int, root: Folder, registry: Registr
     from tutti.registry import evaluations
 
     version = registry.resolve(model)
-    material = gathered(version.facts, asked, root=root)
+    bundle_folder = registry.fetch(version)
+    bundle = bundles.load(bundle_folder)
+    material = gathered(bundle, asked, root=root)
     inputs, folder = _place(version, material, asked, pairs=pairs, root=root)
     found = lineage.find(folder)
     if found is None:
         folder.check_writable()
-        bundle_folder = registry.fetch(version)
-        bundle = bundles.load(bundle_folder)
-        evaluation = evaluate(bundle, bundle_folder, material, asked, root=root, reporter=reporter)
+        examples = _examples(bundle, material, root=root, reporter=reporter)
+        evaluation = evaluate(bundle, bundle_folder, material, examples, asked, reporter=reporter)
         reporter.line(f"rendering {pairs} takes and the works beside them")
         rendered = samples.rendered(evaluation, pairs=pairs)
         document = report.plain(evaluation, model=str(version), digest=version.digest)
@@ -77,13 +79,28 @@ def run(asked: Asked, *, model: str, pairs: int, root: Folder, registry: Registr
     return found
 
 
+def _examples(bundle: Bundle, material: Material, *, root: Folder, reporter: Reporter) -> Dataset | None:
+    """What the model's training read, found or packed again; None where its recipe is not known."""
+    from tutti.dataset import packing
+    from tutti.evaluation import judgement
+
+    recipe = judgement.recipe_of(bundle.facts)
+    if recipe is None or material.tokens is None:
+        return None
+    name = str(bundle.facts.get("name", bundle.family))
+    return packing.pack(
+        material.tokens, root=root, name=name, sequence_tokens=recipe.sequence_tokens, reporter=reporter
+    )
+
+
 def _place(
     version: ModelVersion, material: Material, asked: Asked, *, pairs: int, root: Folder
 ) -> tuple[dict[str, Any], Folder]:
     from tutti import lineage
 
     inputs = {
-        "model": version.digest, "works": material.works.address, "tokens": material.tokens.address,
+        "model": version.digest, "works": material.works.address,
+        "tokens": None if material.tokens is None else material.tokens.address,
         **asdict(asked), "takes": material.num_takes, "pairs": pairs, "version": EVALUATION_VERSION,
     }  # fmt: skip
     return inputs, lineage.place(root, kind="evaluations", name=version.name, inputs=inputs)
@@ -188,6 +205,7 @@ def command(
     """
     from tutti import telemetry
     from tutti.evaluation.evaluation import Asked, gathered
+    from tutti.models import bundle as bundles
     from tutti.registry.versions import Registry
 
     place = Folder(root)
@@ -195,7 +213,7 @@ def command(
     asked = Asked(split=split, takes=takes, seed=seed, temperature=temperature, top_p=top_p, device=device)
     if dry_run:
         version = registry.resolve(model)
-        material = gathered(version.facts, asked, root=place)
+        material = gathered(bundles.load(registry.fetch(version)), asked, root=place)
         click.echo("\n".join(_plan(version, material, asked, folder=_place(
             version, material, asked, pairs=pairs, root=place
         )[1])))  # fmt: skip
@@ -217,8 +235,10 @@ def _plan(version: ModelVersion, material: Material, asked: Asked, *, folder: Fo
 
     held_out, train = material.held_out, material.train
     yield f"model      {version} ({version.digest[:12]})"
-    yield f"held out   {len(held_out)} of {material.held_out_of} works of {asked.split}" + (
-        f", {held_out.left_out} more left out for their licences" if held_out.left_out else ""
+    yield (
+        f"held out   {len(held_out)} of {material.held_out_of} works of {asked.split}"
+        + (f", {held_out.left_out} more left out for their licences" if held_out.left_out else "")
+        + (f", {material.unwritten} that the model could not write" if material.unwritten else "")
     )
     yield "training   " + ("too many notes to hold takes against" if train is None else f"{len(train):,} works")
     yield f"takes      {material.num_takes}, seed {asked.seed}"

@@ -19,17 +19,18 @@ from click.testing import CliRunner
 
 from jobs import evaluate as verb
 from jobs import models
-from tests.music import sequences_dataset, walk, works_dataset
+from tests.music import sequences_dataset, tokens_dataset, walk, works_dataset
 from tests.trainings import plan_of, train
 from tutti.corpus.score import Notes, Score
 from tutti.corpus.score_batch import ScoreBatch
-from tutti.errors import MissingError, UserError
+from tutti.errors import MissingError, RecipeError, UserError
 from tutti.evaluation import comparison, judgement, measures, page, pictures, report, samples, takes, works
 from tutti.evaluation.borrowing import Lender
 from tutti.evaluation.comparison import HELD_OUT, SETS, TAKES, TRAIN, Cell
-from tutti.evaluation.evaluation import Asked, Evaluation, compared, gathered
+from tutti.evaluation.evaluation import Asked, Evaluation, Judged, compared, gathered
 from tutti.evaluation.evaluation import evaluate as evaluated
 from tutti.evaluation.works import Named
+from tutti.evaluation.writing import writing_of
 from tutti.features.vocabulary import TICKS_PER_QUARTER
 from tutti.lineage import Dataset
 from tutti.metrics import pitch, rhythm, set_distance, structure, voice_leading
@@ -55,6 +56,7 @@ class Model:
     folder: Path
     bundle: Bundle
     tokens: Dataset
+    sequences: Dataset
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +72,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     registry.backend.prepare()
     version = registry.register(plan.run.local_path / "bundle", name="walks")
     folder = registry.fetch(version)
-    return Model(
-        root, registry, folder, bundles.load(folder), works.dataset_of(version.facts, kind="tokens", root=root)
-    )
+    bundle = bundles.load(folder)
+    dataset = works.dataset_of(bundle.facts, kind="tokens", root=root)
+    return Model(root, registry, folder, bundle, dataset, sequences)
 
 
 @pytest.fixture(scope="module")
 def found(model: Model) -> Evaluation:
-    material = gathered(model.bundle.facts, ASKED, root=model.root)
-    return evaluated(model.bundle, model.folder, material, ASKED, root=model.root, reporter=Silent())
+    material = gathered(model.bundle, ASKED, root=model.root)
+    return evaluated(model.bundle, model.folder, material, model.sequences, ASKED, reporter=Silent())
 
 
 def value(found: Evaluation, name: str, of: str) -> float:
@@ -111,19 +113,38 @@ def test_more_takes_than_works_begin_again_and_fewer_are_held_against_as_many(mo
     assert [each.bars for each in takes.requests_like([4, 6], takes=5, seed=0, temperature=1.0, top_p=0.95)] == [
         4, 6, 4, 6, 4,
     ]  # fmt: skip
-    few = gathered(model.bundle.facts, replace(ASKED, takes=3), root=model.root)
+    few = gathered(model.bundle, replace(ASKED, takes=3), root=model.root)
     assert (len(few.held_out), few.held_out_of, few.num_takes) == (3, 8, 3)
-    other = gathered(model.bundle.facts, replace(ASKED, takes=3, seed=4), root=model.root)
+    other = gathered(model.bundle, replace(ASKED, takes=3, seed=4), root=model.root)
     assert few.held_out.named != other.held_out.named
 
 
 def test_works_without_tokens_are_left_out_and_counted(model: Model) -> None:
     held = works.dataset_of(model.bundle.facts, kind="works", root=model.root)
     half = Folder(str(model.root.local_path / "half"))
-    from tests.music import tokens_dataset
-
-    read = works.read(held, tokens_dataset(half, num_works=20), split="valid")
+    read = works.read(held, tokens_dataset(half, num_works=20), split="valid", licences=())
     assert (len(read), read.left_out) == (4, 4)
+    # A model that reads no tokens trained on the licences that it names.
+    assert len(works.read(held, None, split="valid", licences=["CC0-1.0"])) == 8
+    with pytest.raises(UserError, match="holds no work that the model could read"):
+        works.read(held, None, split="valid", licences=["CC-BY-4.0"])
+
+
+def test_works_are_written_as_models_of_each_kind_write() -> None:
+    batch = ScoreBatch.of([chorale(), walk(0, bars=6)])
+    events, could = writing_of("sequences").write(batch)
+    assert could.all()
+    assert [len(np.unique(score.notes.track)) for score in events] == [1, 1]
+    voices, could = writing_of("voices").write(batch)
+    assert could.tolist() == [True, False]
+    (found,) = voices
+    assert found.notes.pitch.tolist() == chorale().notes.pitch.tolist()
+    assert len(np.unique(found.notes.track)) == 4
+    rolls, could = writing_of("rolls").write(batch)
+    assert could.tolist() == [False, True]
+    assert takes.bars_of(rolls).tolist() == [4]
+    with pytest.raises(RecipeError, match="models that read spectra make no pieces"):
+        writing_of("spectra")
 
 
 def test_what_is_gone_is_one_line(model: Model) -> None:
@@ -136,7 +157,7 @@ def test_what_is_gone_is_one_line(model: Model) -> None:
         works.dataset_of({}, kind="works", root=model.root)
     held = works.dataset_of(model.bundle.facts, kind="works", root=model.root)
     with pytest.raises(UserError, match=r"the other split of .* holds no work"):
-        works.read(held, model.tokens, split="other")
+        works.read(held, model.tokens, split="other", licences=())
 
 
 # The figures
@@ -296,6 +317,18 @@ def test_a_copy_among_the_takes_is_named(found: Evaluation) -> None:
     assert "<script>alert" not in text
 
 
+def test_a_family_without_likelihood_shows_what_its_judge_found(found: Evaluation) -> None:
+    figures = {"valid_roll_deviation": 0.25, "valid_notes": 12.0, "valid_notes_of_data": 24.0, "valid_rate": math.nan,
+               "valid_real_rate": 0.5}  # fmt: skip
+    again = replace(found, judged=Judged(figures, {}))
+    text = page.render(again, samples.rendered(again, pairs=0), model="walks/1").decode()
+    row = r'<th scope="row">([\w ]+)</th><td class="n">([^<]+)</td><td class="n">([^<]+)</td></tr>'
+    assert re.findall(row, text)[:3] == [
+        ("Roll deviation", "0.250", "–"), ("Notes", "12.0", "24.0"), ("Rate", "–", "0.500"),
+    ]  # fmt: skip
+    assert "Negative log-likelihood" not in text
+
+
 def test_a_training_of_too_many_notes_for_an_index_is_told(found: Evaluation) -> None:
     material = replace(found.material, train=None)
     made = takes.Takes(found.scores[TAKES], found.requests, refused_tokens=0)
@@ -343,10 +376,10 @@ def test_the_same_evaluation_gives_the_same_bytes_and_no_place_of_this_machine(m
     data = report.to_json(document)
     assert json.loads(data) == document
     assert str(model.root.local_path).encode() not in data
-    again = evaluated(model.bundle, model.folder, found.material, ASKED, root=model.root, reporter=Silent())
+    again = evaluated(model.bundle, model.folder, found.material, model.sequences, ASKED, reporter=Silent())
     assert report.to_json(report.plain(again, model="walks/1", digest="d")) == data
     other = replace(ASKED, seed=9)
-    different = evaluated(model.bundle, model.folder, found.material, other, root=model.root, reporter=Silent())
+    different = evaluated(model.bundle, model.folder, found.material, model.sequences, other, reporter=Silent())
     assert report.plain(different, model="walks/1", digest="d")["takes"] != document["takes"]
 
 

@@ -9,21 +9,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutti.corpus.score_batch import ScoreBatch
+from tutti.errors import UserError
 from tutti.evaluation import comparison, judgement, measures, takes, works
 from tutti.evaluation.borrowing import MOST_NOTES, Borrowings, Lender
 from tutti.evaluation.comparison import HELD_OUT, SETS, TAKES, TRAIN, Feature, Row
 from tutti.evaluation.takes import Takes
 from tutti.evaluation.works import Works
+from tutti.evaluation.writing import writing_of
 from tutti.generation.request import Request
 from tutti.lineage import Dataset
 from tutti.metrics import set_features
 from tutti.models.bundle import Bundle
+from tutti.models.families import family_of
 from tutti.storage import Folder
 from tutti.telemetry import Reporter, Task
 
@@ -58,17 +60,19 @@ class Material:
     """What takes are held against.
 
     Args:
-        works, tokens: the datasets.
+        works, tokens: the datasets; no tokens where the model reads none.
         held_out: works of the split: all, or as many as there are takes.
-        held_out_of: how many the split holds.
+        held_out_of: how many the split holds that can be written as the model writes.
+        unwritten: how many it holds that cannot.
         train: all works that the model learnt from; None where there are too many notes for an index.
         num_takes: how many takes are made.
     """
 
     works: Dataset
-    tokens: Dataset
+    tokens: Dataset | None
     held_out: Works
     held_out_of: int
+    unwritten: int
     train: Works | None
     num_takes: int
 
@@ -121,16 +125,26 @@ class Evaluation:
     borrowings: Mapping[str, Borrowings]
 
 
-def gathered(facts: Mapping[str, Any], asked: Asked, *, root: Folder) -> Material:
+def gathered(bundle: Bundle, asked: Asked, *, root: Folder) -> Material:
     """The works that a model is held against; nothing is made.
 
     Raises:
+        RecipeError: the model makes no pieces.
         MissingError: its datasets are gone, or it does not name them.
         UserError: the split, or the training, has no works.
         IntegrityError: a table is damaged.
     """
-    held_in, tokens = (works.dataset_of(facts, kind=kind, root=root) for kind in ("works", "tokens"))
-    held_out = works.read(held_in, tokens, split=asked.split)
+    data, written = bundle.facts.get("data", {}), writing_of(family_of(bundle.family).reads)
+    held_in = works.dataset_of(bundle.facts, kind="works", root=root)
+    tokens = works.dataset_of(bundle.facts, kind="tokens", root=root) if "tokens_address" in data else None
+    licences = tuple(data.get("licences", ()))
+    read = works.read(held_in, tokens, split=asked.split, licences=licences)
+    held_out = read.take(np.flatnonzero(written.write(read.batch)[1]))
+    if not len(held_out):
+        raise UserError(
+            f"none of the {len(read)} works of {asked.split} can be written as a {bundle.family} writes",
+            remedy="evaluate on another split",
+        )
     num_takes = asked.takes or min(len(held_out), MOST_TAKES)
     too_many = int(held_in.facts.get("notes", 0)) > MOST_NOTES
     return Material(
@@ -138,13 +152,14 @@ def gathered(facts: Mapping[str, Any], asked: Asked, *, root: Folder) -> Materia
         tokens=tokens,
         held_out=works.drawn(held_out, most=num_takes, seed=asked.seed),
         held_out_of=len(held_out),
-        train=None if too_many else works.read(held_in, tokens, split="train"),
+        unwritten=len(read) - len(held_out),
+        train=None if too_many else works.read(held_in, tokens, split="train", licences=licences),
         num_takes=num_takes,
     )
 
 
 def evaluate(
-    bundle: Bundle, folder: Path, material: Material, asked: Asked, *, root: Folder, reporter: Reporter
+    bundle: Bundle, folder: Path, material: Material, examples: Dataset | None, asked: Asked, *, reporter: Reporter
 ) -> Evaluation:
     """Everything.
 
@@ -152,18 +167,19 @@ def evaluate(
         bundle: the model.
         folder: its files.
         material: of :func:`gathered`.
-        asked: the same as there.
-        root: where packed sequences are found, or made.
+        examples: of the kind that its family reads, packed as for its training; None leaves it unjudged.
+        asked: as for the material.
         reporter: told how far it is.
 
     Raises:
         UserError: the model cannot be judged or generate.
         IntegrityError: stored bytes are damaged.
     """
-    judged = _judged(bundle, folder, material, asked, root=root, reporter=reporter)
+    judged = _judged(bundle, folder, material, examples, asked, reporter=reporter)
     reporter.line(f"generating {material.num_takes} takes, as long as works of {asked.split}")
+    written, _ = writing_of(family_of(bundle.family).reads).write(material.held_out.batch)
     requests = takes.requests_like(
-        takes.bars_of(takes.as_written(material.held_out.batch)).tolist(),
+        takes.bars_of(written).tolist(),
         takes=material.num_takes, seed=asked.seed, temperature=asked.temperature, top_p=asked.top_p,
     )  # fmt: skip
     made = takes.made(folder, requests, device=asked.device)
@@ -174,14 +190,16 @@ def compared(
     bundle: Bundle, made: Takes, judged: Judged, material: Material, asked: Asked, *, reporter: Reporter
 ) -> Evaluation:
     """Takes that are made already, measure by measure beside works held out and works of the training."""
-    held_out = material.held_out
-    scores = {TAKES: made.batch, HELD_OUT: takes.as_written(held_out.batch)}
+    held_out, writing = material.held_out, writing_of(family_of(bundle.family).reads)
+    scores = {TAKES: made.batch, HELD_OUT: writing.write(held_out.batch)[0]}
     apart = {TAKES: made.batch, HELD_OUT: held_out.batch}
     named = {HELD_OUT: held_out.named}
     borrowings: dict[str, Borrowings] = {}
     if material.train is not None:
         drawn = works.drawn(material.train, most=material.num_takes, seed=asked.seed)
-        scores[TRAIN], apart[TRAIN], named[TRAIN] = takes.as_written(drawn.batch), drawn.batch, drawn.named
+        scores[TRAIN], could = writing.write(drawn.batch)
+        drawn = drawn.take(np.flatnonzero(could))
+        apart[TRAIN], named[TRAIN] = drawn.batch, drawn.named
         reporter.line(f"holding takes against {len(material.train):,} works of the training")
         lender = Lender(material.train)
         borrowings = {name: lender.asked(scores[name]) for name in (TAKES, HELD_OUT)}
@@ -195,7 +213,7 @@ def compared(
         refused_tokens=made.refused_tokens,
         scores=scores,
         named=named,
-        rows=tuple(_rows(scores, apart, borrowings, reporter=reporter)),
+        rows=tuple(_rows(scores, apart, borrowings, one_part=writing.one_part, reporter=reporter)),
         features=tuple(comparison.features_of(described)),
         described=described,
         borrowings=borrowings,
@@ -203,18 +221,16 @@ def compared(
 
 
 def _judged(
-    bundle: Bundle, folder: Path, material: Material, asked: Asked, *, root: Folder, reporter: Reporter
+    bundle: Bundle, folder: Path, material: Material, examples: Dataset | None, asked: Asked, *, reporter: Reporter
 ) -> Judged:
     recipe = judgement.recipe_of(bundle.facts)
-    if recipe is None:
-        return Judged({}, {}, why="the model's facts hold no recipe, so its sequences cannot be packed again")
-    sequences = judgement.sequences_of(
-        material.tokens, recipe, root=root, name=str(bundle.facts.get("name", bundle.family)), reporter=reporter
-    )
+    if recipe is None or examples is None:
+        return Judged({}, {}, why="the model's facts hold no recipe, so its examples cannot be packed again")
     reporter.line(f"judging every work of {asked.split}")
-    model = judgement.judged(folder, sequences, recipe, split=asked.split, device=asked.device)
-    counts = judgement.counted(material.tokens, split=asked.split, most_semitones=recipe.most_semitones)
-    return Judged(model, counts)
+    model = judgement.judged(folder, examples, recipe, split=asked.split, device=asked.device)
+    if material.tokens is None or family_of(bundle.family).reads != "sequences":
+        return Judged(model, {})
+    return Judged(model, judgement.counted(material.tokens, split=asked.split, most_semitones=recipe.most_semitones))
 
 
 def _rows(
@@ -222,6 +238,7 @@ def _rows(
     apart: Mapping[str, ScoreBatch],
     borrowings: Mapping[str, Borrowings],
     *,
+    one_part: str,
     reporter: Reporter,
 ) -> list[Row]:
     measured, before = {}, 0
@@ -232,7 +249,7 @@ def _rows(
     none_at_all = "the training holds more notes than an index of known works takes"
     rows = [
         *comparison.rows_of_measures(measured),
-        *comparison.rows_of_voice_leading(apart, why_not={TAKES: "event tokens write all parts of one program as one"}),
+        *comparison.rows_of_voice_leading(apart, why_not={TAKES: one_part}),
         *comparison.rows_of_originality(
             borrowings, why_not={TAKES: none_at_all, HELD_OUT: none_at_all, TRAIN: "these are the known works"}
         ),

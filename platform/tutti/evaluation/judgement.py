@@ -1,8 +1,10 @@
 """How well a model foretells works that it never saw: the figures of training, made again by training's own code.
 
 Convention: nats per token are a mean over all tokens of the split that are predicted, without padding and controls;
-bits per note are the same sum over its notes, so that models with other tokens compare. Count models that saw the
-training split in every transposition of the training stand beside them (:mod:`tutti.metrics.ngram`).
+bits per note are the same sum over its notes, so that models with other tokens compare; of a model that only knows a
+bound of its likelihood both are of the bound. Families that learn against a critic have none: their judges compare what
+is generated under the split's conditions with its examples. Count models that saw the training split in every
+transposition of the training stand beside models of tokens (:mod:`tutti.metrics.ngram`).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 
 from tutti.config import build
-from tutti.dataset import packing, shards
+from tutti.dataset import shards
 from tutti.dataset.loader import Loader
 from tutti.features.augment import transpose
 from tutti.features.vocabulary import BAR, END, EVENTS
@@ -25,8 +27,6 @@ from tutti.lineage import Dataset
 from tutti.metrics.ngram import CountModel
 from tutti.models import bundle as bundles
 from tutti.models.families import family_of
-from tutti.storage import Folder
-from tutti.telemetry import Reporter
 from tutti.training import learners
 from tutti.training.examples import kind_of
 from tutti.training.ranks import Ranks
@@ -45,17 +45,12 @@ def recipe_of(facts: Mapping[str, Any]) -> TrainingRecipe | None:
     return build(TrainingRecipe, alone, origin="the recipe in the model's facts")
 
 
-def sequences_of(tokens: Dataset, recipe: TrainingRecipe, *, root: Folder, name: str, reporter: Reporter) -> Dataset:
-    """The packed sequences that training read; found, or packed again."""
-    return packing.pack(tokens, root=root, name=name, sequence_tokens=recipe.sequence_tokens, reporter=reporter)
-
-
-def judged(folder: Path, sequences: Dataset, recipe: TrainingRecipe, *, split: str, device: str) -> dict[str, float]:
+def judged(folder: Path, examples: Dataset, recipe: TrainingRecipe, *, split: str, device: str) -> dict[str, float]:
     """The measures of a split, by the names that training gives them.
 
     Args:
         folder: of the bundle.
-        sequences: packed as for the training.
+        examples: of the kind that the family reads, packed as for the training.
         recipe: of :func:`recipe_of`.
         split: which works.
         device: where the network runs.
@@ -70,7 +65,7 @@ def judged(folder: Path, sequences: Dataset, recipe: TrainingRecipe, *, split: s
     learner = learners.build(model, configuration, recipe, ranks=Ranks(device=torch.device(device)))
     learner.networks[family.maker].network.load_state_dict(dict(bundle.weights))
     layout = kind_of(model).layout(recipe)
-    loader = Loader(sequences, split=split, layout=layout, batch_sequences=recipe.batch_sequences, seed=recipe.seed)
+    loader = Loader(examples, split=split, layout=layout, batch_sequences=recipe.batch_sequences, seed=recipe.seed)
     with closing(loader):
         return learner.judged(loader).measures(split)
 

@@ -6,7 +6,7 @@ One file that fetches nothing: its own policy forbids it to. Sound is embedded a
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -122,6 +122,7 @@ def render(evaluation: Evaluation, samples: Samples, *, model: str) -> bytes:
         asked=evaluation.asked,
         material=evaluation.material,
         foretelling=list(_foretelling(evaluation)),
+        judged=list(_by_judge(evaluation)),
         copies=None if copies is None else int(copies.copies.sum()),
         overlap=f"{100 * float(np.mean(known)):.0f} %" if known else None,
         sections=list(_sections(evaluation.rows)),
@@ -170,18 +171,39 @@ def _foretelling(evaluation: Evaluation) -> Iterator[tuple[str, float, float, fl
         yield name, nats, bits, 100 * nats / most, name == "this model"
 
 
+def _by_judge(evaluation: Evaluation) -> Iterator[tuple[str, str, str]]:
+    """What the judge of a family without likelihood found: name, of what was generated, of the split's examples."""
+    split, found = evaluation.asked.split, evaluation.judged.model
+    figures = {name.removeprefix(f"{split}_"): figure for name, figure in found.items()}
+    if NAT_FIGURE in figures:
+        return
+    for name, figure in figures.items():
+        if name.startswith("real_") or name.endswith("_of_data"):
+            continue
+        data = figures.get(f"real_{name}", figures.get(f"{name}_of_data"))
+        made, held = (
+            "–" if value is None or not np.isfinite(value) else written(value, unit="") for value in (figure, data)
+        )
+        yield name.replace("_", " "), made, held
+
+
 def _sections(rows: tuple[Row, ...]) -> Iterator[Section]:
     for title, found in groupby(rows, key=lambda row: row.section):
         mine = list(found)
-        notes: dict[str, None] = {}
-        for row in mine:
-            for name in SETS:
-                if row.cells[name].value is None:
-                    of = pictures.NAMES[name]
-                    why = f"{of}: {row.cells[name].why}"
-                    same = all(other.cells[name].why == row.cells[name].why for other in mine)
-                    notes[why.capitalize() if same else f"{row.title}, {why}"] = None
-        yield Section(title, tuple(_line(row) for row in mine), tuple(notes))
+        notes = tuple(dict.fromkeys(note for row in mine for note in _why(row, beside=mine)))
+        yield Section(title, tuple(_line(row) for row in mine), notes)
+
+
+def _why(row: Row, *, beside: Sequence[Row]) -> Iterator[str]:
+    """Why cells of a row are empty: all sets in one line, or once for all rows of its section."""
+    whys = {name: row.cells[name].why for name in SETS if row.cells[name].value is None}
+    if len(whys) == len(SETS):
+        yield f"{row.title}: " + "; ".join(f"{pictures.NAMES[name]}, {why}" for name, why in whys.items())
+        return
+    for name, why in whys.items():
+        of = f"{pictures.NAMES[name]}: {why}"
+        same = all(other.cells[name].why == why for other in beside)
+        yield of[0].upper() + of[1:] if same else f"{row.title}, {of}"
 
 
 def _line(row: Row) -> Line:
@@ -197,19 +219,20 @@ def _shown(cell: Cell, *, unit: str) -> Shown:
 
 
 def _overlap(*, name: str, takes: Mapping[str, float], train: Mapping[str, float] | None) -> Overlap:
-    def text(value: float) -> str:
-        return written(value, unit="") if np.isfinite(value) else "–"
-
     def percent(value: float) -> float | None:
         return 100 * value if np.isfinite(value) else None
 
     reference = None if train is None else percent(train["overlap"])
     overlap = percent(takes["overlap"])
     return Overlap(
-        name, text(takes["mean"]), text(takes["other_mean"]), text(takes["divergence"]),
+        name, _known(takes["mean"]), _known(takes["other_mean"]), _known(takes["divergence"]),
         "–" if overlap is None else f"{overlap:.0f} %", overlap,
         reference, "–" if reference is None else f"{reference:.0f} %",
     )  # fmt: skip
+
+
+def _known(value: float) -> str:
+    return written(value, unit="") if np.isfinite(value) else "–"
 
 
 def _of(described: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
@@ -248,7 +271,7 @@ def _plain(sample: Sample) -> str:
 
 def _told(passage: Passage, borrowed: Borrowings) -> str:
     work = borrowed.named[passage.work_id]
-    return (f"Longest passage known: {passage.notes} notes in {passage.bars} "
+    return (f"Longest shared passage: {passage.notes} notes in {passage.bars} "
             f"{'bar' if passage.bars == 1 else 'bars'} ({passage.bits} bits), as in {work.words}")  # fmt: skip
 
 
@@ -275,7 +298,9 @@ def _borrowed(evaluation: Evaluation, borrowed: Borrowings, *, of: str) -> Itera
 def _moved(passage: Passage) -> str:
     parts = []
     if passage.semitones:
-        parts.append(f"{abs(passage.semitones)} semitones {'higher' if passage.semitones > 0 else 'lower'}")
+        size = abs(passage.semitones)
+        unit = "semitone" if size == 1 else "semitones"
+        parts.append(f"{size} {unit} {'higher' if passage.semitones > 0 else 'lower'}")
     if abs(passage.stretch - 1) > 0.01:
         parts.append(f"{passage.stretch:.2g} times as long")
     return ", ".join(parts) or "as it is"

@@ -45,10 +45,11 @@ def plain(evaluation: Evaluation, *, model: str, digest: str) -> dict[str, Any]:
             "temperature": asked.temperature, "top_p": asked.top_p,
         },
         "data": {
-            "works": _address(material.works), "tokens": _address(material.tokens),
+            "works": _address(material.works),
+            "tokens": None if material.tokens is None else _address(material.tokens),
             "held_out": {
                 "works": material.held_out_of, "compared": len(material.held_out),
-                "left_out": material.held_out.left_out,
+                "left_out": material.held_out.left_out, "unwritten": material.unwritten,
             },
             "train": {
                 "works": None if train is None else len(train),

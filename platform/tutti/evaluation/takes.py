@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from tutti import seeding
 from tutti.corpus.score_batch import ScoreBatch
 from tutti.features import rhythm
-from tutti.features.grid import Grid
 from tutti.generation.engine import Engine
 from tutti.generation.request import MAX_BARS, Request
 
@@ -67,14 +66,6 @@ def made(bundle: Path, requests: Sequence[Request], *, device: str) -> Takes:
     pieces = Engine.load(bundle, device=device).generate(requests)
     batch = ScoreBatch.of([piece.score for piece in pieces])
     return Takes(batch, tuple(requests), sum(piece.refused_tokens for piece in pieces))
-
-
-def as_written(batch: ScoreBatch) -> ScoreBatch:
-    """Works as a model of event tokens would write them: on its grid, a track for each program.
-
-    Without it works would differ from takes by what no take can say.
-    """
-    return Grid.of(batch).scores(titles=batch.titles, composers=batch.composers)
 
 
 def bars_of(batch: ScoreBatch) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ counted as left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,19 +105,27 @@ def dataset_of(facts: Mapping[str, Any], *, kind: str, root: Folder) -> Dataset:
     return found
 
 
-def read(works: Dataset, tokens: Dataset, *, split: str) -> Works:
+def read(works: Dataset, tokens: Dataset | None, *, split: str, licences: Collection[str]) -> Works:
     """All works of a split that the model could read, by their identifiers.
+
+    Args:
+        works: the corpus.
+        tokens: what was made of it, where the model reads tokens.
+        split: which works.
+        licences: of the works that trained, where it does not.
 
     Raises:
         UserError: there is none.
         IntegrityError: a table is damaged.
         PlaceError: one cannot be read.
     """
-    readable = _readable(tokens, split=split)
+    column, allowed = ("licence", pa.array(sorted(licences), pa.string()))
+    if tokens is not None:
+        column, allowed = "work_id", _readable(tokens, split=split)
     tables, left_out = [], 0
     for table in read_columns(works, prefix="works-", schema=WORKS, columns=(*_NAMED, "split", *_MUSIC)):
         held = table.filter(pc.equal(table["split"], split))
-        tables.append(held.filter(pc.is_in(held["work_id"], value_set=readable)))
+        tables.append(held.filter(pc.is_in(held[column], value_set=allowed)))
         left_out += held.num_rows - tables[-1].num_rows
     table = pa.concat_tables(tables)
     if not table.num_rows:
