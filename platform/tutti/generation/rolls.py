@@ -89,6 +89,7 @@ class RollComposer:
         refused = {
             "density": request.density is not None,
             "collection": request.collection is not None,
+            "guidance": request.guidance != 1,
             "top_p": request.top_p != Request.model_fields["top_p"].default,
         }
         for name, asked in refused.items():
