@@ -44,6 +44,7 @@ def formats_of(paths: tuple[str, ...]) -> dict[str, Path]:
 @click.option("--density", help="very_sparse, sparse, medium, dense or very_dense.")
 @click.option("--mood", help="happy, tense, sad, calm or neutral.")
 @click.option("--collection", help="Source collection whose manner to follow.")
+@click.option("--guidance", default=1.0, show_default=True, help="How strongly density, mood and collection lead.")
 @click.option("--temperature", default=1.0, show_default=True, help="Sampling temperature.")
 @click.option("--top-p", default=0.95, show_default=True, help="Probability mass that sampling keeps.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same piece.")

@@ -68,7 +68,14 @@ def test_two_engines_move_a_generator_and_its_critic_as_torch_alone_does(
     sequences: Folder, tmp_path: Path, stage: int
 ) -> None:
     families.add()
-    common = {**CHANGES, "control_dropout": 0.0, "most_semitones": 0, "clip_norm": 0.0, "weight_decay": 0.0}
+    common = {
+        **CHANGES,
+        "control_dropout": 0.0,
+        "all_controls_dropout": 0.0,
+        "most_semitones": 0,
+        "clip_norm": 0.0,
+        "weight_decay": 0.0,
+    }
     # Torch alone is held against a loop written by hand in tests/unit/test_families.py.
     train(plan_of(sequences, tmp_path / "alone", family="histograms", **common))
     engines = {**common, "strategy": "deepspeed", "zero_stage": stage, "workers": {"min": 1, "max": 2}}

@@ -44,6 +44,7 @@ _augmentations = st.builds(
     most_semitones=st.integers(0, 6),
     most_stretch=st.floats(0, 1),
     control_dropout=_rate,
+    all_controls_dropout=_rate,
     **dict.fromkeys(RATES, _rate),
 )
 _seeds = st.integers(0, 2**40)
@@ -140,7 +141,7 @@ def test_no_augmentation_is_the_identity(sequences: Sequences, seed: int) -> Non
         assert_array_equal(_augmented(sequences, nothing, seed=seed).tokens, sequences.tokens)
 
 
-@pytest.mark.parametrize("name", [*RATES, "most_semitones", "control_dropout"])
+@pytest.mark.parametrize("name", [*RATES, "most_semitones", "control_dropout", "all_controls_dropout"])
 def test_each_setting_changes_something_and_epochs_differ(name: str) -> None:
     sequences = Sequences.of([_song(number) for number in range(20)])
     kind = type(getattr(ALL, name))
@@ -148,7 +149,7 @@ def test_each_setting_changes_something_and_epochs_differ(name: str) -> None:
     first, second = (_augmented(sequences, augmentation, seed=5, epoch=epoch) for epoch in (0, 1))
     changed = [not np.array_equal(first[number], sequences[number]) for number in range(20)]
     assert sum(changed) >= 5
-    if name not in ("velocity_drop_rate", "control_dropout"):
+    if name not in ("velocity_drop_rate", "control_dropout", "all_controls_dropout"):
         assert any(not np.array_equal(first[number], second[number]) for number in range(20))
 
 
@@ -419,3 +420,26 @@ def test_hidden_controls_leave_the_music(sequences: Sequences, data: st.DataObje
         assert_array_equal(after[list(after).index(BAR) :], before[list(before).index(BAR) :])
         for kind, hide in zip(CONTROL_KINDS, hidden, strict=True):
             assert _names(after, kind) == (["any"] if hide else _names(before, kind))
+
+
+def test_all_controls_are_hidden_together_as_often_as_is_asked_and_the_others_go_on_as_before() -> None:
+    pieces = 2000
+    sequences = Sequences.of([encode(_song_with_notes(), _controls(_song_with_notes()))] * pieces)
+    alone = _augmented(sequences, Augmentation(control_dropout=0.2), seed=3)
+    both = _augmented(sequences, Augmentation(control_dropout=0.2, all_controls_dropout=0.25), seed=3)
+    hidden = _hidden(both)
+    everything = hidden.all(axis=1)
+    # Apart, all seven would meet in one of 78,125.
+    assert everything.mean() == pytest.approx(0.25, abs=0.04)
+    assert_array_equal(hidden[~everything], _hidden(alone)[~everything])
+
+
+def _song_with_notes() -> Score:
+    return decode(_song(0)).score
+
+
+def _hidden(sequences: Sequences) -> NDArray[np.bool_]:
+    """Which kinds of controls say nothing; shape (W, C)."""
+    unsaid = [f"{kind}_any" for kind in CONTROL_KINDS]
+    heads = [{EVENTS.names[token] for token in sequences[number].tolist()} for number in range(len(sequences))]
+    return np.array([[name in head for name in unsaid] for head in heads])

@@ -165,7 +165,12 @@ def test_it_composes_what_is_asked_and_the_same_again(learnt: Path) -> None:
 
 def test_what_voices_cannot_hold_is_refused_by_name(learnt: Path) -> None:
     composer = composers.load(learnt / "bundle")
-    for asked, named in (({"mood": "calm"}, "mood"), ({"meter": "3/4"}, "3/4"), ({"instruments": ("drums",)}, "drum")):
+    for asked, named in (
+        ({"mood": "calm"}, "mood"),
+        ({"meter": "3/4"}, "3/4"),
+        ({"guidance": 2.0}, "guid"),
+        ({"instruments": ("drums",)}, "drum"),
+    ):
         with pytest.raises(RecipeError, match=named):
             composer.generate([Request(bars=1), Request(bars=1, **asked)])  # type: ignore[arg-type]
 

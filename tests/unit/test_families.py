@@ -22,7 +22,7 @@ from tutti.training.examples import KINDS
 from tutti.training.schedule import learning_rate
 
 READERS = ("decoder", "recurrent", "bar_vae", "pairs")
-GAN = {"control_dropout": 0.0, "most_semitones": 0, "clip_norm": 0.0, "weight_decay": 0.0}
+GAN = {"control_dropout": 0.0, "all_controls_dropout": 0.0, "most_semitones": 0, "clip_norm": 0.0, "weight_decay": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,13 @@ def added(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("family", READERS)
 def test_it_learns_and_what_it_leaves_makes_music(family: str, sequences: Folder, tmp_path: Path) -> None:
-    changes = {"steps": 40, "learning_rate": 1e-2, "control_dropout": 0.0, "most_semitones": 0}
+    changes = {
+        "steps": 40,
+        "learning_rate": 1e-2,
+        "control_dropout": 0.0,
+        "all_controls_dropout": 0.0,
+        "most_semitones": 0,
+    }
     train(plan_of(sequences, tmp_path, family=family, dropout=0.0, **changes))
     facts = lineage.load(Folder(str(tmp_path))).facts
     assert facts["score"] == "nll_nats_per_token"

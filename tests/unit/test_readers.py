@@ -13,6 +13,8 @@ from tutti.models.bar_vae.units import Units
 from tutti.models.decoder import DECODER, Decoder, DecoderConfiguration
 from tutti.models.families import FAMILIES, family_of, network_of
 from tutti.models.recurrent import Recurrent, RecurrentConfiguration
+from tutti.training.examples import KINDS
+from tutti.training.recipe import TrainingRecipe
 
 READERS = ("decoder", "recurrent", "bar_vae")
 SHAPE = {"vocabulary_size": 929, "max_tokens": 512, "bar_token": 7}
@@ -237,5 +239,6 @@ def test_unknown_settings_are_refused_by_name(settings: dict[str, int], told: st
 
 def test_flavours_grow() -> None:
     for family in FAMILIES.values():
-        sizes = [family.configure(name, shape=SHAPE).parameters for name in family.flavours]
+        shape = {**KINDS[family.reads].shape(TrainingRecipe()), **SHAPE}
+        sizes = [family.configure(name, shape=shape).parameters for name in family.flavours]
         assert sizes == sorted(sizes)

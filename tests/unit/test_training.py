@@ -35,7 +35,17 @@ def sequences(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 
 def test_a_run_learns_and_publishes_its_bundle(sequences: Folder, tmp_path: Path) -> None:
-    train(plan_of(sequences, tmp_path, steps=60, learning_rate=1e-2, control_dropout=0.0, most_semitones=0))
+    train(
+        plan_of(
+            sequences,
+            tmp_path,
+            steps=60,
+            learning_rate=1e-2,
+            control_dropout=0.0,
+            all_controls_dropout=0.0,
+            most_semitones=0,
+        )
+    )
     dataset = lineage.load(Folder(str(tmp_path)))
     measures = dataset.facts["measures"]
     assert measures["valid_nll_nats_per_token"] < measures["before_valid_nll_nats_per_token"] / 3

@@ -88,7 +88,8 @@ OTHERS: dict[str, Any] = {
     "steps": 9, "sequence_tokens": 64, "batch_sequences": 8, "micro_batch_sequences": 1, "learning_rate": 1e-3,
     "final_learning_rate_share": 0.5, "warmup_steps": 3, "weight_decay": 0.2, "beta2": 0.9, "clip_norm": 0.5,
     "most_semitones": 2, "stretch_rate": 0.1, "most_stretch": 0.2, "thin_rate": 0.1, "instruments_rate": 0.1,
-    "splice_rate": 0.1, "velocity_drop_rate": 0.1, "control_dropout": 0.3, "seed": 2, "mixture": {"walks": 1.0},
+    "splice_rate": 0.1, "velocity_drop_rate": 0.1, "control_dropout": 0.3, "all_controls_dropout": 0.3,
+    "seed": 2, "mixture": {"walks": 1.0},
     "workers": {"min": 1, "max": 2}, "threads_per_worker": 2, "gpus_per_worker": 1, "strategy": "deepspeed",
     "zero_stage": 3, "offload": "cpu", "precision": "bf16", "compile": True, "activation_checkpointing": True,
     "checkpoint_every_steps": 7, "keep_checkpoints": 5, "keep_best_checkpoints": 1, "keep_checkpoints_every_steps": 4,
@@ -101,8 +102,8 @@ DECIDE = {
     "steps", "sequence_tokens", "batch_sequences", "micro_batch_sequences", "learning_rate",
     "final_learning_rate_share", "warmup_steps", "weight_decay", "beta2", "clip_norm", "most_semitones",
     "stretch_rate", "most_stretch", "thin_rate", "instruments_rate", "splice_rate", "velocity_drop_rate",
-    "control_dropout", "seed", "mixture", "strategy", "zero_stage", "offload", "precision", "compile",
-    "activation_checkpointing", "publish", "validate_every_steps",
+    "control_dropout", "all_controls_dropout", "seed", "mixture", "strategy", "zero_stage", "offload",
+    "precision", "compile", "activation_checkpointing", "publish", "validate_every_steps",
 }  # fmt: skip
 
 

@@ -37,7 +37,9 @@ _PITCHES = EVENTS.span("Pitch")
 _MIDDLE_PITCH = 64
 _CONTROL_OF_KIND = np.array([CONTROL_KINDS.index(kind) if kind in CONTROL_KINDS else -1 for kind in EVENTS.kinds])
 _ANY = np.array([EVENTS[f"{kind}_{ANY}"] for kind in CONTROL_KINDS], dtype=np.uint16)
+# One for each kind, and one for all together.
 _DRAWS_OF_CONTROLS = 8
+_DRAW_OF_ALL = slice(7, 8)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Augmentation:
         splice_rate: how often a stretch of bars is cut out or heard again in place of what followed.
         velocity_drop_rate: how often all its notes get one velocity.
         control_dropout: how often each kind of control is hidden.
+        all_controls_dropout: how often all are hidden at once, so that a model also knows music without conditions.
     """
 
     most_semitones: int = 0
@@ -64,6 +67,7 @@ class Augmentation:
     splice_rate: float = 0.0
     velocity_drop_rate: float = 0.0
     control_dropout: float = 0.0
+    all_controls_dropout: float = 0.0
 
     @property
     def varies(self) -> bool:
@@ -101,8 +105,10 @@ def augmented(
         steps = 2 * augmentation.most_semitones + 1
         semitones = (draw("transposition", 1)[:, 0] * steps).astype(np.int64) - augmentation.most_semitones
         sequences = transposed(sequences, semitones=semitones)
-    if augmentation.control_dropout:
-        hidden |= draw("controls", _DRAWS_OF_CONTROLS)[:, : len(CONTROL_KINDS)] < augmentation.control_dropout
+    if augmentation.control_dropout or augmentation.all_controls_dropout:
+        draws = draw("controls", _DRAWS_OF_CONTROLS)
+        hidden |= draws[:, : len(CONTROL_KINDS)] < augmentation.control_dropout
+        hidden |= draws[:, _DRAW_OF_ALL] < augmentation.all_controls_dropout
     return hide_controls(sequences, kinds=hidden) if hidden.any() else sequences
 
 

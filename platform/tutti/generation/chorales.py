@@ -96,6 +96,8 @@ class ChoraleComposer:
                 raise RecipeError(
                     f"a model of voices cannot hold {name}", remedy="leave it out, or use a model of sequences"
                 )
+        if request.guidance != 1:
+            raise RecipeError("a model of voices has nothing to be guided by", remedy="leave guidance at 1")
         above, below = _METER
         if request.meter not in (None, f"{above}/{below}"):
             raise RecipeError(

@@ -3,7 +3,7 @@
 All requests of a call step together, each with its own controls, limits, length and random stream; a row that ended
 leaves the batch. The same list of requests gives the same notes on the same machine.
 
-Legend: B rows, T tokens, V vocabulary.
+Legend: B rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from tutti.features.events import bars_of, decode, encode, on_grid
 from tutti.features.vocabulary import BAR, EVENTS, START, TICKS_PER_QUARTER
 from tutti.generation.controls import controls_of, limits_of
 from tutti.generation.grammar import Grammar
+from tutti.generation.reading import GuidedReading
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
 from tutti.models import bundle as bundles
 from tutti.models import families
-from tutti.models.reader import Memory, Reader
+from tutti.models.reader import Reader
 
 Tokens = NDArray[np.uint16]
 
@@ -170,8 +171,15 @@ class Engine:
             if row.given > len(row.head):
                 grammar.read(index, np.array(row.tokens[len(row.head) :]), more_length=True)
         seeds = np.array([seeding.derive(row.request.seed, "generation") for row in rows], dtype=np.uint64)
-        cache = self._new_cache(rows, self._context_tokens)
-        logits_BV = self._prefill([self._context(row) for row in rows], cache)
+        reading = GuidedReading(
+            self._model,
+            [row.tokens for row in rows],
+            heads=[len(row.head) for row in rows],
+            guidance_B=[row.request.guidance for row in rows],
+            seeds_B=np.array([seeding.derive(row.request.seed, "latents") for row in rows], dtype=np.uint64),
+            context_tokens=self._context_tokens,
+        )
+        logits_BV = reading.first()
         alive = list(rows)
         while alive:
             tokens_B = choose(
@@ -191,54 +199,9 @@ class Engine:
                 alive = [alive[index] for index in stays.tolist()]
                 seeds, tokens_B = seeds[stays], tokens_B[stays]
                 grammar.keep(stays)
-                cache.keep(torch.from_numpy(stays))
+                reading.keep(stays)
             if alive:
-                logits_BV = self._step(alive, tokens_B, cache)
-
-    def _new_cache(self, rows: list[_Row], capacity_tokens: int) -> Any:
-        seeds = np.array([seeding.derive(row.request.seed, "latents") for row in rows], dtype=np.uint64)
-        return self._model.new_cache(rows=len(rows), capacity_tokens=capacity_tokens, seeds=seeds)
-
-    def _step(self, alive: list[_Row], tokens_B: NDArray[np.int64], cache: Memory) -> NDArray[np.float32]:
-        for index in torch.nonzero(cache.lengths_B >= cache.capacity_tokens).flatten().tolist():
-            self._look_back(index, alive[index], cache)
-        device = cache.lengths_B.device
-        logits = self._model.read(torch.from_numpy(tokens_B)[:, None].to(device), cache)[:, -1]
-        return logits.float().cpu().numpy()
-
-    def _look_back(self, index: int, row: _Row, cache: Memory) -> None:
-        """A row whose cache is full reads its latest bars anew, leaving room for as many tokens again."""
-        recent = self._recent(row.tokens[:-1], len(row.head), room=self._context_tokens // 2)
-        fresh = self._new_cache([row], cache.capacity_tokens)
-        self._model.read(torch.tensor([recent], device=cache.lengths_B.device), fresh)
-        cache.put_row(index, fresh)
-
-    def _context(self, row: _Row) -> list[int]:
-        return self._recent(row.tokens, len(row.head), room=self._context_tokens // 2)
-
-    def _recent(self, tokens: list[int], head: int, *, room: int) -> list[int]:
-        """The head and the latest whole bars that fit ``room``; all of it where it fits."""
-        if len(tokens) <= room:
-            return tokens
-        bars = [index for index in range(head, len(tokens)) if tokens[index] == BAR]
-        meters = EVENTS.span("Meter")
-        start = next((bar for bar in bars if len(tokens) - bar + head + 1 <= room), len(tokens) - room + head + 1)
-        meter = next(token for token in reversed(tokens[: start + 2]) if token in meters)
-        recent = tokens[start:]
-        if recent[0] == BAR and len(recent) > 1 and recent[1] not in meters:
-            recent = [BAR, meter, *recent[1:]]
-        return tokens[:head] + recent
-
-    def _prefill(self, prompts: list[list[int]], cache: Memory) -> NDArray[np.float32]:
-        longest = max(len(prompt) for prompt in prompts)
-        device = cache.lengths_B.device
-        padded_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
-        for index, prompt in enumerate(prompts):
-            padded_BT[index, : len(prompt)] = torch.tensor(prompt)
-        counts_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        logits_BTV = self._model.read(padded_BT.to(device), cache, counts_B=counts_B)
-        last = logits_BTV[torch.arange(len(prompts), device=device), counts_B - 1]
-        return last.float().cpu().numpy()
+                logits_BV = reading.following(tokens_B)
 
 
 def _piece(row: _Row, material: Score | None) -> Piece:

@@ -51,7 +51,8 @@ def _meter(value: str) -> str:
 class Request(Settings):
     """Controls of one piece; what is left out is the model's to choose.
 
-    Length, tempo, meter, key and instruments hold always, by construction; mood, density and collection steer.
+    Length, tempo, meter, key and instruments hold always, by construction; mood, density and collection steer, the
+    more the higher ``guidance`` is.
     """
 
     length: Annotated[float | str, AfterValidator(_length_s)] = Field(
@@ -73,6 +74,10 @@ class Request(Settings):
         default=None, description="happy, tense, sad, calm or neutral"
     )
     collection: str | None = Field(default=None, description="name of a source collection whose manner to follow")
+    guidance: float = Field(
+        default=1.0, ge=0, le=10,
+        description="how strongly density, mood and collection lead: 1 as learnt, 3 clearly, 0 not at all; no unit",
+    )  # fmt: skip
     temperature: float = Field(default=1.0, gt=0, le=2, description="sampling temperature, no unit")
     top_p: float = Field(default=0.95, gt=0, le=1, description="probability mass that sampling keeps, no unit")
     seed: int = Field(default=0, ge=0, lt=2**63, description="root of the piece's random stream")

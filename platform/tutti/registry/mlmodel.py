@@ -42,6 +42,7 @@ INPUTS: dict[str, dict[str, Any]] = {
     "density": {"type": "string"},
     "mood": {"type": "string"},
     "collection": {"type": "string"},
+    "guidance": {"type": "double"},
     "temperature": {"type": "double"},
     "top_p": {"type": "double"},
     "seed": {"type": "long"},

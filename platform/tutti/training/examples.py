@@ -6,15 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tutti.dataset.batch import Batch, Layout
+from tutti.dataset.rolls import RollBatch, RollLayout
 from tutti.dataset.sequences import SequenceLayout, random_sequences
 from tutti.dataset.voices import VoiceLayout, random_voices
+from tutti.features import roll
 from tutti.features.vocabulary import BAR, EVENTS
 from tutti.features.voices import VOCABULARY_SIZE, VOICES
 from tutti.models.families import family_of
 from tutti.models.family import Configuration
 from tutti.training.adversarial import Judge
 from tutti.training.recipe import ModelRecipe, TrainingRecipe
+from tutti.training.roll_judge import RollJudge
 
 _LONGEST_TOKENS = 4096
 
@@ -60,7 +65,36 @@ KINDS: dict[str, Kind] = {
         places=lambda recipe: recipe.sequence_tokens // VOICES * VOICES,
         random=lambda recipe: random_voices(recipe.batch_sequences, steps=recipe.sequence_tokens // VOICES),
     ),
+    "rolls": Kind(
+        layout=lambda recipe: RollLayout(
+            most_semitones=recipe.most_semitones, class_dropout=recipe.control_dropout
+        ),
+        shape=lambda _: roll_shape(),
+        places=lambda _: 1,
+        random=lambda recipe: random_rolls(recipe.batch_sequences),
+        judge=RollJudge,
+    ),
 }  # fmt: skip
+
+
+def roll_shape() -> dict[str, Any]:
+    """What rolls decide of a model's configuration."""
+    return {
+        "bars": roll.BARS,
+        "steps": roll.STEPS,
+        "pitches": roll.PITCHES,
+        "tracks": len(roll.TRACKS),
+        "drums": roll.DRUMS,
+        "moods": len(roll.CLASSES["mood"]),
+        "tempos": len(roll.CLASSES["tempo"]),
+    }
+
+
+def random_rolls(rolls: int) -> RollBatch:
+    """Rolls of which about every hundredth cell sounds, and begins."""
+    marks = np.random.default_rng(0).random((rolls, 1, *roll.SHAPE[1:])) < 1 / 100
+    classes = np.zeros((rolls, roll.HEAD_TOKENS), dtype=np.uint8)
+    return RollBatch(np.repeat(marks, 2, axis=1).view(np.uint8), classes, rolls)
 
 
 def kind_of(model: ModelRecipe) -> Kind:

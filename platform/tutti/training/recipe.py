@@ -89,6 +89,9 @@ class TrainingRecipe(Settings):
         default=0, ge=0, le=1, description="how often all notes of a piece get one velocity, no unit"
     )
     control_dropout: float = Field(default=0.15, ge=0, le=1, description="how often a control is hidden, no unit")
+    all_controls_dropout: float = Field(
+        default=0.1, ge=0, le=1, description="how often all controls are hidden, which guidance needs, no unit"
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="root of weights, order, augmentation and dropout")
     mixture: dict[str, float] = Field(
         default={}, description="weight of each collection in what is read, by name; empty: as large as each is"

@@ -1,0 +1,337 @@
+"""A generator of four-bar phrases for several tracks, and the critic that teaches it.
+
+After MuseGAN (H.-W. Dong et al. 2018, arXiv 1709.06298): noise for the phrase and for each bar, shared by all tracks
+and of each track's own; time unfolds from bars to beats to steps in a branch that all tracks share, and each track then
+goes on in a branch of its own, which ends in pitches. What comes out is binary in training too, as the music is (H.-W.
+Dong and Y.-H. Yang 2018, 1804.09399): a critic that sees probabilities learns to tell them from music by their being
+fractions. We differ in what the neurons decide. Theirs choose cell by cell whether it sounds; here a track has a few
+**voices**, and each chooses one pitch or silence at every step and whether it strikes anew, so that a cell is only left
+for another one. The gradient is that of the probabilities (Y. Bengio et al. 2013, 1308.3432).
+
+The critic sees the same in three streams: each track's pitches, pitch classes (the same weights in every key), and how
+many notes begin and sound, whatever their pitch. It is told the classes by projection (T. Miyato and M. Koyama 2018,
+1802.05637). Nothing is normalised over the rows of a batch: a row's result does not depend on its neighbours.
+
+Legend: R rolls, M marks (a cell sounds; a note begins in it), B bars, S steps of a bar, P pitches, K tracks; T steps of
+a roll, V voices, G groups (all tracks, then each), N moments (the phrase, then each bar), Z noise, C kinds of classes,
+W width, U a track's own width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tutti.models.family import Footprint
+
+BEATS, OCTAVE = 4, 12
+"""Beats of a bar; semitones."""
+_SILENT_AT_FIRST = 1.0
+"""How much the logit of silence leads in all voices but a track's first, before anything is learnt."""
+_HELD_AT_FIRST = 1.0
+"""How much the logit of holding a pitch leads over striking it anew."""
+_LOGITS_AT_FIRST = 0.1
+"""Share of their usual spread: a choice that is sure passes no gradient on."""
+_PLACES_AT_FIRST = 0.1
+"""How far the places within a bar and within a beat lie apart, so that a note lasts until another is asked for."""
+
+
+@dataclass(frozen=True)
+class RollConfiguration:
+    """Size of a generator and its critic.
+
+    Args:
+        bars, steps, pitches, tracks: of a roll; steps of each bar, a multiple of :data:`BEATS`; pitches are whole
+            octaves.
+        drums: which track is one of hits that do not last.
+        moods, tempos: classes of each kind, the one that says nothing included.
+        latent: Z.
+        width: W, channels of what all tracks share and of the critic.
+        track_width: U.
+        voices: V of each track.
+        critic_steps: steps of the critic for each one of the generator.
+    """
+
+    bars: int
+    steps: int
+    pitches: int
+    tracks: int
+    drums: int
+    moods: int
+    tempos: int
+    latent: int
+    width: int
+    track_width: int
+    voices: int
+    critic_steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps % BEATS:
+            raise ValueError(f"a bar of {self.steps} steps is no whole number of steps in each of {BEATS} beats")
+        if self.pitches % OCTAVE:
+            raise ValueError(f"{self.pitches} pitches are no whole octaves")
+        if not 0 <= self.drums < self.tracks:
+            raise ValueError(f"drums are track {self.drums} of {self.tracks}")
+        if min(self.bars, self.latent, self.width, self.track_width, self.voices, self.critic_steps) < 1:
+            raise ValueError("every size is at least 1")
+        if self.width % 2:
+            raise ValueError(f"a width of {self.width} has no half")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @property
+    def roll_steps(self) -> int:
+        """T."""
+        return self.bars * self.steps
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights of both networks."""
+        with torch.device("meta"):
+            networks = (Generator(self), Critic(self))
+        return sum(weight.numel() for network in networks for weight in network.parameters())
+
+    def training_flops_per_place(self, places: int) -> float:  # noqa: ARG002
+        """Floating-point operations of one step for one roll.
+
+        The critic goes forward and back over real and generated rolls, and over the places between them, where the way
+        back is itself gone back (twice what a way back costs); the generator makes the rolls. Every few steps the
+        generator makes some more and goes back, through the critic.
+        """
+        width, own, steps, beats = self.width, self.track_width, self.roll_steps, BEATS * self.bars
+        conv = 3 * width**2
+        heads = self.tracks * self.voices * own * (self.pitches + 2)
+        own_flops = self.tracks * (6 * own**2 + own * width) + heads
+        generator = 2 * conv * (self.bars + beats + steps) + steps * own_flops
+        seen = self.tracks * own * (2 * self.pitches + 3 * width // 2)
+        chroma = OCTAVE * (self.tracks + 1) * OCTAVE * _CHROMA_CHANNELS + _CHROMA_CHANNELS**2 * OCTAVE
+        critic = steps * (seen + chroma) + beats * (12 * width**2) + self.bars * 4 * width**2
+        makes, judges = 1 + 3 / self.critic_steps, 3 + 3 + 7 + 3 / self.critic_steps
+        return 2.0 * (makes * generator + judges * critic)
+
+    @property
+    def footprint(self) -> Footprint:
+        """What it remembers for a roll: the critic's streams over real and generated rolls and those between them."""
+        roll = 2 * self.roll_steps * self.pitches * self.tracks
+        voices = self.roll_steps * self.tracks * self.voices * self.pitches
+        streams = self.roll_steps * (6 * self.tracks * self.track_width + 6 * self.width)
+        chroma = self.roll_steps * OCTAVE * 4 * _CHROMA_CHANNELS
+        return Footprint(3, 2 * streams + 2 * chroma, roll, 0, 8 * voices + 4 * roll)
+
+
+class Generator(nn.Module):
+    """Noise and classes to rolls."""
+
+    def __init__(self, configuration: RollConfiguration) -> None:
+        super().__init__()
+        self.configuration = configuration
+        width, own, tracks = configuration.width, configuration.track_width, configuration.tracks
+        self.mood = nn.Embedding(configuration.moods, width)
+        self.tempo = nn.Embedding(configuration.tempos, width)
+        self.asked = nn.Linear(2 * width + configuration.latent, width)
+        self.bars = nn.Linear(2 * configuration.latent, width)
+        per_beat = configuration.steps // BEATS
+        self.place_of_bar = nn.Parameter(torch.randn(width, configuration.bars))
+        self.place_of_beat = nn.Parameter(_PLACES_AT_FIRST * torch.randn(width, BEATS))
+        self.place_of_step = nn.Parameter(_PLACES_AT_FIRST * torch.randn(width, per_beat))
+        self.bar_block, self.beat_block, self.step_block = (_SteeredBlock(width) for _ in range(3))
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.own = nn.Conv1d(tracks * 2 * configuration.latent, tracks * own, 1, groups=tracks)
+        self.parts = nn.Conv1d(width, tracks * own, 1)
+        self.part_block = _Block(tracks * own, groups=tracks)
+        self.part_norm = nn.RMSNorm(own, eps=1e-6)
+        self.voices = nn.Conv1d(
+            tracks * own, tracks * configuration.voices * (configuration.pitches + 2), 1, groups=tracks
+        )
+        _initialise(self)
+        with torch.no_grad():
+            bias = self.voices.bias
+            assert bias is not None
+            self.voices.weight.mul_(_LOGITS_AT_FIRST)
+            bias_KVL = bias.view(tracks, configuration.voices, -1)
+            bias_KVL[:, 1:, configuration.pitches] = _SILENT_AT_FIRST
+            bias_KVL[:, :, -1] = -_HELD_AT_FIRST
+
+    def forward(self, latent_RGNZ: Tensor, classes_RC: Tensor) -> Tensor:
+        """``roll_RMBSPK``: 0 or 1, with the gradient of probabilities.
+
+        Args:
+            latent_RGNZ: normal noise.
+            classes_RC: mood and tempo class.
+        """
+        configuration = self.configuration
+        logits_RKVLT = self.logits(latent_RGNZ, classes_RC)
+        pitch_RKVPT = chosen(logits_RKVLT[:, :, :, :-1], dim=3)[:, :, :, :-1]
+        anew_RKV1T = struck(logits_RKVLT[:, :, :, -1:])
+        # A voice that enters a phrase may be one that held its note before it.
+        before_RKVPT = functional.pad(pitch_RKVPT[..., :-1], (1, 0), value=1.0)
+        begins_RKVPT = pitch_RKVPT * (1 - before_RKVPT * (1 - anew_RKV1T))
+        sounds_RKPT, begins_RKPT = _any(pitch_RKVPT), _any(begins_RKVPT)
+        is_drum = torch.arange(configuration.tracks, device=latent_RGNZ.device) == configuration.drums
+        begins_RKPT = torch.where(is_drum[None, :, None, None], sounds_RKPT, begins_RKPT)
+        roll_RMKPT = torch.stack((sounds_RKPT, begins_RKPT), dim=1)
+        roll_RMTPK = roll_RMKPT.permute(0, 1, 4, 3, 2)
+        sizes = (configuration.bars, configuration.steps, configuration.pitches, configuration.tracks)
+        return roll_RMTPK.reshape(len(roll_RMTPK), 2, *sizes)
+
+    def logits(self, latent_RGNZ: Tensor, classes_RC: Tensor) -> Tensor:
+        """Of each voice at each step: its pitches, silence, and striking anew; (R, K, V, P + 2, T), fp32."""
+        configuration = self.configuration
+        rows, per_beat = len(latent_RGNZ), configuration.steps // BEATS
+        phrase_RGZ, bars_RGBZ = latent_RGNZ[:, :, 0], latent_RGNZ[:, :, 1:]
+        told = (self.mood(classes_RC[:, 0]), self.tempo(classes_RC[:, 1]), phrase_RGZ[:, 0])
+        asked_RW = functional.silu(self.asked(torch.cat(told, dim=1)))
+        both_RGBZ = torch.cat((phrase_RGZ[:, :, None].expand_as(bars_RGBZ), bars_RGBZ), dim=3)
+        x_RWT = self.bars(both_RGBZ[:, 0]).transpose(1, 2) + self.place_of_bar
+        x_RWT = self.bar_block(x_RWT, asked_RW)
+        x_RWT = x_RWT.repeat_interleave(BEATS, dim=2) + self.place_of_beat.repeat(1, configuration.bars)
+        x_RWT = self.beat_block(x_RWT, asked_RW)
+        x_RWT = x_RWT.repeat_interleave(per_beat, dim=2) + self.place_of_step.repeat(1, BEATS * configuration.bars)
+        x_RWT = functional.silu(_by_place(self.norm, self.step_block(x_RWT, asked_RW)))
+        own_RUB = self.own(both_RGBZ[:, 1:].permute(0, 1, 3, 2).reshape(rows, -1, configuration.bars))
+        x_RUT = self.parts(x_RWT) + own_RUB.repeat_interleave(configuration.steps, dim=2)
+        x_RKUT = self.part_block(x_RUT).reshape(rows, configuration.tracks, -1, configuration.roll_steps)
+        x_RUT = functional.silu(_by_place(self.part_norm, x_RKUT).flatten(1, 2))
+        voices = (configuration.tracks, configuration.voices, configuration.pitches + 2)
+        flat: Tensor = self.voices(x_RUT).float()
+        return flat.reshape(rows, *voices, configuration.roll_steps)
+
+
+_CHROMA_CHANNELS = 32
+
+
+class Critic(nn.Module):
+    """Rolls and classes to how real they look."""
+
+    def __init__(self, configuration: RollConfiguration) -> None:
+        super().__init__()
+        self.configuration = configuration
+        width, own, tracks = configuration.width, configuration.track_width, configuration.tracks
+        half, per_beat, channels = width // 2, configuration.steps // BEATS, _CHROMA_CHANNELS
+        self.pitches = nn.Conv1d(tracks * 2 * configuration.pitches, tracks * own, 1, groups=tracks)
+        self.steps = nn.Conv1d(tracks * own, width, 3, padding=1)
+        self.step_beats = nn.Conv1d(width, width, per_beat, stride=per_beat)
+        # Each pitch class sees the others from where it is.
+        self.chroma = nn.Conv2d(tracks + 1, channels, (1, OCTAVE))
+        self.chroma_beats = nn.Conv2d(channels, channels, (per_beat, 1), stride=(per_beat, 1))
+        self.chroma_summary = nn.Conv1d(channels * OCTAVE, half, 1)
+        self.onsets = nn.Conv1d(3 * tracks, half, 3, padding=1)
+        self.onset_beats = nn.Conv1d(half, half, per_beat, stride=per_beat)
+        self.beats = nn.Conv1d(2 * width, width, 1)
+        self.beat_block = _Block(width, groups=1)
+        self.bars = nn.Conv1d(width, width, BEATS, stride=BEATS)
+        self.summary = nn.Linear(width * configuration.bars, width)
+        self.score = nn.Linear(width, 1)
+        self.mood = nn.Embedding(configuration.moods, width)
+        self.tempo = nn.Embedding(configuration.tempos, width)
+        _initialise(self)
+
+    def forward(self, roll_RMBSPK: Tensor, classes_RC: Tensor) -> Tensor:
+        """Scores of shape (R,), without a limit."""
+        roll_RMTPK = roll_RMBSPK.flatten(2, 3)
+        streams = (self._tracks(roll_RMTPK), self._chroma(roll_RMTPK), self._onsets(roll_RMTPK))
+        x_RWT = self.beat_block(self.beats(torch.cat(streams, dim=1)))
+        x_RWB = functional.silu(self.bars(functional.silu(x_RWT)))
+        seen_RW = functional.silu(self.summary(x_RWB.flatten(1)))
+        told_RW = self.mood(classes_RC[:, 0]) + self.tempo(classes_RC[:, 1])
+        scores_R: Tensor = self.score(seen_RW)[:, 0] + (told_RW * seen_RW).sum(1) * self.configuration.width**-0.5
+        return scores_R
+
+    def _tracks(self, roll_RMTPK: Tensor) -> Tensor:
+        """What each track plays, and how the tracks move together; (R, W, beats)."""
+        by_track = roll_RMTPK.permute(0, 4, 1, 3, 2).flatten(1, 3)
+        x_RUT = functional.silu(self.pitches(by_track))
+        return functional.silu(self.step_beats(functional.silu(self.steps(x_RUT))))
+
+    def _chroma(self, roll_RMTPK: Tensor) -> Tensor:
+        """Harmony: pitch classes of each track and of all; (R, W / 2, beats)."""
+        chroma_RTPK = (
+            roll_RMTPK[:, 0]
+            .reshape(len(roll_RMTPK), self.configuration.roll_steps, -1, OCTAVE, self.configuration.tracks)
+            .sum(2)
+        )
+        chroma_RKTP = torch.cat((chroma_RTPK, chroma_RTPK.sum(3, keepdim=True)), dim=3).permute(0, 3, 1, 2)
+        around = torch.cat((chroma_RKTP, chroma_RKTP[..., : OCTAVE - 1]), dim=3)
+        x = functional.silu(self.chroma_beats(functional.silu(self.chroma(around))))
+        return functional.silu(self.chroma_summary(x.transpose(2, 3).flatten(1, 2)))
+
+    def _onsets(self, roll_RMTPK: Tensor) -> Tensor:
+        """How many notes begin, sound, and go on from the step before in each track; (R, W / 2, beats)."""
+        sounds_RTPK, begins_RTPK = roll_RMTPK.unbind(1)
+        goes_on_RTK = functional.pad((sounds_RTPK[:, 1:] * sounds_RTPK[:, :-1]).sum(2), (0, 0, 1, 0))
+        counts_RTK = torch.cat((sounds_RTPK.sum(2), begins_RTPK.sum(2), goes_on_RTK), dim=2)
+        x = functional.silu(self.onsets(counts_RTK.transpose(1, 2)))
+        return functional.silu(self.onset_beats(x))
+
+
+def chosen(logits: Tensor, *, dim: int) -> Tensor:
+    """1 where the logit is largest along ``dim`` and 0 elsewhere, with the gradient of a softmax."""
+    share = torch.softmax(logits, dim=dim)
+    hard = torch.zeros_like(share).scatter_(dim, share.argmax(dim=dim, keepdim=True), 1.0)
+    # In this order the sum is exactly 0 or 1.
+    return hard + (share - share.detach())
+
+
+def struck(logits: Tensor) -> Tensor:
+    """1 where the logit is above 0 and 0 elsewhere, with the gradient of a logistic function."""
+    share = torch.sigmoid(logits)
+    return (logits > 0).to(share.dtype) + (share - share.detach())
+
+
+def _any(marks_RKVPT: Tensor) -> Tensor:
+    """1 where one of the voices is 1."""
+    none, *others = (1 - marks_RKVPT).unbind(2)
+    for other in others:
+        none = none * other
+    return 1 - none
+
+
+class _Block(nn.Module):
+    """A residual branch over neighbouring places."""
+
+    def __init__(self, width: int, *, groups: int) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(width, width, 3, padding=1, groups=groups)
+        self.second = nn.Conv1d(width, width, 3, padding=1, groups=groups)
+
+    def forward(self, x_RWT: Tensor) -> Tensor:
+        out_RWT: Tensor = x_RWT + self.second(functional.silu(self.first(functional.silu(x_RWT))))
+        return out_RWT
+
+
+class _SteeredBlock(nn.Module):
+    """One that what is asked for steers (E. Perez et al. 2018, "FiLM", arXiv 1709.07871)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.steering = nn.Linear(width, 2 * width)
+        self.first = nn.Conv1d(width, width, 3, padding=1)
+        self.second = nn.Conv1d(width, width, 3, padding=1)
+
+    def forward(self, x_RWT: Tensor, asked_RW: Tensor) -> Tensor:
+        scale_RW1, shift_RW1 = self.steering(asked_RW)[:, :, None].chunk(2, dim=1)
+        branch_RWT = _by_place(self.norm, x_RWT) * (1 + scale_RW1) + shift_RW1
+        branch_RWT = functional.silu(self.first(functional.silu(branch_RWT)))
+        out_RWT: Tensor = x_RWT + self.second(branch_RWT)
+        return out_RWT
+
+
+def _by_place(norm: nn.Module, x_RWT: Tensor) -> Tensor:
+    """Normalise the channels of each place."""
+    out: Tensor = norm(x_RWT.transpose(-1, -2)).transpose(-1, -2)
+    return out
+
+
+def _initialise(network: nn.Module) -> None:
+    for name, weight in network.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(weight)
+        elif name.endswith("weight") and weight.dim() > 1:
+            nn.init.kaiming_normal_(weight, nonlinearity="linear" if "steering" in name else "relu")

@@ -1,0 +1,272 @@
+"""Rolls from noise and classes: shapes, laws of the losses, the judge, and pieces that hold what was asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.music import works_table
+from tests.trainings import StoppedError, Watch, assert_same_bits, plan_of, train, weights_of
+from tutti import lineage
+from tutti.corpus.score import DRUM_PROGRAM
+from tutti.dataset.rolls import pack_rolls
+from tutti.errors import RecipeError
+from tutti.features import roll
+from tutti.features.vocabulary import instrument_of
+from tutti.generation.request import Request
+from tutti.generation.rolls import RollComposer, in_one_key, programs
+from tutti.models.families import FAMILIES
+from tutti.models.roll_gan import ROLL_GAN, RollConfiguration, RollLearning, slopes
+from tutti.storage import Folder
+from tutti.tables import to_parquet
+from tutti.training.examples import random_rolls, roll_shape
+from tutti.training.roll_judge import RollJudge
+from tutti.units import parse_key
+
+NANO: RollConfiguration = ROLL_GAN.configure("nano", shape=roll_shape())
+LEARNING = RollLearning(NANO)
+
+
+def networks() -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(1)
+    made = ROLL_GAN.networks(NANO)
+    return made["generator"], made["critic"]
+
+
+def examples(rows: int) -> dict[str, Tensor]:
+    batch = random_rolls(rows)
+    classes = torch.stack((torch.arange(rows) % NANO.moods, torch.arange(rows) % NANO.tempos), dim=1)
+    return {"roll": torch.from_numpy(batch.roll_RMBSPK), "classes": classes.to(torch.uint8)}
+
+
+def composer() -> RollComposer:
+    generator, _ = networks()
+    facts = {"data": {"track_programs": [DRUM_PROGRAM, 0, 0, 0, 0], "programs": [0, 19, 52]}}
+    return RollComposer(generator.eval(), configuration=NANO, digest="0", facts=facts)
+
+
+def test_rolls_are_binary_in_normal_form_and_every_weight_counts() -> None:
+    generator, critic = networks()
+    assert sum(w.numel() for network in (generator, critic) for w in network.parameters()) == NANO.parameters
+    asked = examples(6)
+    made = LEARNING.fakes(generator, asked, seed=3)
+    assert made.shape == (6, *roll.SHAPE)
+    assert set(made.unique().tolist()) == {0.0, 1.0}
+    marks = made.detach().numpy() > 0.5
+    sounds, begins = marks[:, roll.SOUNDS], marks[:, roll.BEGINS]
+    assert not (begins & ~sounds).any()
+    assert (begins == sounds)[..., roll.DRUMS].all()
+    flat = sounds.reshape(6, roll.BARS * roll.STEPS, -1)
+    fresh = flat[:, 1:] & ~flat[:, :-1]
+    assert begins.reshape(flat.shape)[:, 1:][fresh].all()
+    (critic(made, asked["classes"].long()) * torch.arange(6)).sum().backward()
+    for network in (generator, critic):
+        assert not [name for name, weight in network.named_parameters() if weight.grad is None]
+
+
+def test_classes_and_noise_change_what_is_made_and_what_the_critic_says() -> None:
+    generator, critic = networks()
+    noise = torch.randn(1, NANO.tracks + 1, NANO.bars + 1, NANO.latent, generator=torch.Generator().manual_seed(0))
+    classes = torch.tensor([[1, 2]])
+    others = [torch.tensor([[3, 2]]), torch.tensor([[1, 5]])]
+    first = generator.logits(noise, classes)
+    real = examples(1)["roll"].float()
+    for other in others:
+        assert float((first - generator.logits(noise, other)).detach().abs().max()) > 1e-3
+        assert abs(float((critic(real, classes) - critic(real, other)).detach())) > 1e-4
+    assert float((first - generator.logits(-noise, classes)).detach().abs().max()) > 1e-3
+
+
+def test_losses_are_sums_over_rows_wherever_a_batch_is_cut() -> None:
+    generator, critic = networks()
+    asked = examples(5)
+    fakes = LEARNING.fakes(generator, asked, seed=0).detach()
+
+    def of(start: int, stop: int) -> Tensor:
+        part = {name: column[start:stop] for name, column in asked.items()}
+        learning = replace(LEARNING, weights=replace(LEARNING.weights, penalty=0.0))
+        loss, _ = learning.critic_loss(critic, part, fakes[start:stop], seed=1)
+        return torch.stack((loss, learning.generator_loss(critic, part, fakes[start:stop])[0])).detach()
+
+    torch.testing.assert_close(of(0, 5), of(0, 2) + of(2, 5), rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_is_a_function_of_weights_rows_and_seed() -> None:
+    generator, critic = networks()
+    asked = examples(4)
+
+    def loss(seed: int) -> Tensor:
+        return LEARNING.critic_loss(critic, asked, LEARNING.fakes(generator, asked, seed=seed), seed=seed)[0]
+
+    torch.manual_seed(5)
+    first = loss(7)
+    torch.manual_seed(6)
+    assert torch.equal(first, loss(7))
+    assert not torch.equal(first, loss(8))
+
+
+class Slanted(nn.Module):
+    """A critic of a known slope."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, marks: Tensor, _: Tensor) -> Tensor:
+        return self.factor * marks.flatten(1).sum(dim=1)
+
+
+def test_the_penalty_is_of_the_scores_slope_and_moves_the_critic() -> None:
+    asked, critic = examples(3), Slanted()
+    real = asked["roll"].float()
+    slope_R = slopes(critic, real, 1 - real, asked["classes"].long(), seed=0)
+    root = real[0].numel() ** 0.5
+    torch.testing.assert_close(slope_R, torch.full((3,), 0.5 * root))
+    (rise,) = torch.autograd.grad(torch.square(slope_R - 1).sum(), critic.factor)
+    assert float(rise) == pytest.approx(3 * 2 * (0.5 * root - 1) * root, rel=1e-4)
+
+
+def test_voices_fall_silent_and_find_their_range_where_a_critic_asks_for_it() -> None:
+    generator, _ = networks()
+    optimizer = torch.optim.Adam(generator.parameters(), lr=1e-2)
+    wanted = torch.full((roll.PITCHES,), -1.0)
+    wanted[36:48] = 1
+    asked = {"classes": torch.zeros(4, 2, dtype=torch.uint8)}
+    for step in range(40):
+        sounds = LEARNING.fakes(generator, asked, seed=step)[:, roll.SOUNDS]
+        score = (sounds[..., 1:] * wanted[:, None]).sum() - sounds[..., roll.DRUMS].sum()
+        optimizer.zero_grad()
+        (-score / 4).backward()
+        optimizer.step()
+    sounds = LEARNING.fakes(generator, asked, seed=99)[:, roll.SOUNDS].detach()
+    assert not sounds[..., roll.DRUMS].any()
+    assert float(sounds[..., 36:48, 1:].sum() / sounds.sum()) > 0.95
+
+
+def test_the_judge_finds_no_deviation_of_a_set_from_itself_and_much_of_noise() -> None:
+    generator, _ = networks()
+    made = LEARNING.fakes(generator, examples(8), seed=0).detach()
+    alike = RollJudge().compared({"roll": made}, made)
+    assert alike["roll_deviation"] == 0
+    assert alike["empty_bars_rate"] == alike["empty_bars_rate_of_data"]
+    noise = (torch.rand(made.shape, generator=torch.Generator().manual_seed(0)) < 0.2).float()
+    assert RollJudge().compared({"roll": made}, noise)["roll_deviation"] > 0.3
+    repeated = made[:1].expand_as(made)
+    assert RollJudge().compared({"roll": made}, repeated)["variety"] == 0
+    silent = RollJudge().compared({"roll": made}, torch.zeros_like(made))
+    assert 0.5 < silent["roll_deviation"] <= 1
+
+
+def test_what_is_made_reads_as_the_notes_that_lie_in_it() -> None:
+    generator, _ = networks()
+    marks = LEARNING.fakes(generator, examples(1), seed=2).detach().numpy() > 0.5
+    score = roll.score_of(marks, tempo_qpm=120.0)
+    again = roll.rolls_of(score, tracks=score.notes.track.astype(np.int64), mood="any", hop_bars=roll.BARS)
+    _, read = roll.dense(again.tokens[0], lengths=np.array([len(again.tokens[0])]))
+    assert (read[:, roll.SOUNDS] == marks[:, roll.SOUNDS]).all()
+    assert (read[:, roll.BEGINS, :, :][:, :, 1:] == marks[:, roll.BEGINS][:, :, 1:]).all()
+
+
+def test_a_piece_holds_length_tempo_key_and_instruments_and_is_the_same_again() -> None:
+    engine = composer()
+    request = Request(bars=6, tempo=72, key="D minor", instruments=("organ", "brass"), mood="sad", seed=4)
+    other = Request(length="20s", tempo=120, seed=5)
+    first, second = engine.generate([request, other])
+    assert engine.generate([other])[0].tokens.tolist() == second.tokens.tolist()
+    notes = first.score.notes
+    assert len(notes)
+    assert first.score.tempo_qpm.tolist() == [72]
+    assert int((notes.onset_ticks + notes.duration_ticks).max()) <= 6 * 96
+    assert int((second.score.notes.onset_ticks + second.score.notes.duration_ticks).max()) <= 10 * 96
+    assert set((notes.pitch % 12).tolist()) <= parse_key("D minor").pitch_classes
+    assert {instrument_of(program) for program in notes.program.tolist()} == {"organ", "brass"}
+    assert engine.generate([replace_seed(request)])[0].tokens.tolist() != first.tokens.tolist()
+
+
+def replace_seed(request: Request) -> Request:
+    return request.model_copy(update={"seed": 77})
+
+
+@pytest.mark.parametrize(
+    ("request_", "what"),
+    [
+        (Request(density="dense"), "cannot hold density"),
+        (Request(collection="bach"), "cannot hold collection"),
+        (Request(top_p=0.5), "cannot hold top_p"),
+        (Request(meter="3/4"), "knows no meter 3/4"),
+        (Request(instruments=("drums",)), "never heard drums"),
+    ],
+)
+def test_what_rolls_cannot_hold_is_refused(request_: Request, what: str) -> None:
+    with pytest.raises(RecipeError, match=what):
+        composer().generate([request_])
+
+
+def test_nothing_is_continued_and_who_gives_up_gets_nothing() -> None:
+    engine = composer()
+    piece = engine.generate([Request(bars=4)], cancelled=lambda _: True)[0]
+    assert piece.cancelled
+    assert not len(piece.score.notes)
+    with pytest.raises(RecipeError, match="cannot continue"):
+        engine.generate([Request()], materials=[piece.score])
+
+
+def test_phrases_come_to_one_key() -> None:
+    marks = np.zeros((2, *roll.SHAPE), dtype=bool)
+    for phrase, tonic in enumerate((36, 39)):
+        for step, degree in enumerate((0, 2, 4, 5, 7, 9, 11, 12, 0, 4, 7, 12, 0, 0, 0, 0)):
+            marks[phrase, :, :, step, tonic + degree, 4] = True
+    moved = in_one_key(marks, key=parse_key("G major"))
+    sounding = np.flatnonzero(moved[:, roll.SOUNDS].any(axis=(0, 1, 2, 4)))
+    assert set(((sounding + roll.LOWEST_PITCH) % 12).tolist()) == parse_key("G major").pitch_classes
+
+
+def test_programs_are_the_usual_where_they_may_play() -> None:
+    usual, known = (DRUM_PROGRAM, 33, 0, 48, 73), frozenset({0, 33, 48, 73, 19})
+    assert programs((), usual=usual, known=known) == list(usual)
+    assert programs(("piano", "organ"), usual=usual, known=known) == [None, 19, 0, 19, 19]
+    assert programs(("drums",), usual=usual, known=known) == [DRUM_PROGRAM, None, None, None, None]
+
+
+def test_a_configuration_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="no whole octaves"):
+        replace(NANO, pitches=85)
+    with pytest.raises(ValueError, match="drums are track 9 of 5"):
+        replace(NANO, drums=9)
+
+
+def test_killed_and_resumed_equals_never_stopped_and_what_is_left_composes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, "roll_gan", ROLL_GAN)
+    table, place = works_table(20), Folder(str(tmp_path / "works"))
+    file = lineage.write_file(place, "works-00000.parquet", to_parquet(table), rows=table.num_rows)
+    notes = sum(len(pitches) for pitches in table.column("pitch").to_pylist())
+    works = lineage.publish(
+        place,
+        kind="works",
+        name="walks",
+        inputs={},
+        files=[file],
+        facts={"notes": notes, "works": table.num_rows, "licences": {"CC0-1.0": table.num_rows}},
+    )
+    rolls = pack_rolls(works, licences=("CC0-1.0",), root=Folder(str(tmp_path)), name="walks", hop_bars=4)
+    settings = {"steps": 4, "clip_norm": 0.0, "weight_decay": 0.0, "checkpoint_every_steps": 2}
+    straight, broken = (
+        plan_of(rolls.folder, tmp_path / name, family="roll_gan", **settings) for name in ("straight", "broken")
+    )
+    train(straight)
+    with pytest.raises(StoppedError):
+        train(broken, watch=Watch(stop_at=3))
+    train(broken)
+    assert_same_bits(weights_of(straight.run), weights_of(broken.run))
+    assert lineage.load(straight.run).facts["score"] == "roll_deviation"
+    pieces = [
+        RollComposer.load(tmp_path / name / "bundle").generate([Request(bars=4)]) for name in ("straight", "broken")
+    ]
+    assert pieces[0][0].tokens.tolist() == pieces[1][0].tokens.tolist()
