@@ -89,7 +89,8 @@ class Request(Settings):
         return self
 
     def digest(self) -> str:
-        """Hash of every resolved value; a control that came later enters where it is asked, so older takes keep theirs."""
+        """Hash of every resolved value; a control that came later enters where it is asked, so that takes keep
+        theirs."""
         values = self.model_dump(mode="json")
         if self.guidance == 1:
             del values["guidance"]
