@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutti.errors import RecipeError
@@ -46,8 +47,8 @@ class DensityReader(Decoder):
         logits[:, :, [BAR, END]] += cache.pull_B[:, None, None]
         return logits
 
-    def new_cache(self, *, rows: int, capacity_tokens: int) -> KeyValueCache:
-        cache = super().new_cache(rows=rows, capacity_tokens=capacity_tokens)
+    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: NDArray[np.uint64] | None = None) -> KeyValueCache:
+        cache = super().new_cache(rows=rows, capacity_tokens=capacity_tokens, seeds=seeds)
         cache.__class__ = PulledCache
         return cache
 
@@ -70,9 +71,12 @@ def _same(left: Sequence[Piece], right: Sequence[Piece]) -> None:
 def test_guidance_extrapolates_between_the_model_with_and_without_its_conditions(model: Reader) -> None:
     head = [EVENTS[name] for name in ("Start", "Collection_any", "Key_any", "TempoClass_any", "Density_dense")]
     rows, bar = [head, head, head, head], np.full(4, BAR)
-    without = Reading(model, [unled(head, head=len(head))], heads=[5], context_tokens=64)
-    led = Reading(model, [head], heads=[5], context_tokens=64)
-    guided = GuidedReading(model, rows, heads=[5] * 4, guidance_B=[0.0, 1.0, 2.0, 3.5], context_tokens=64)
+    seeds = np.arange(4, dtype=np.uint64)
+    without = Reading(model, [unled(head, head=len(head))], heads=[5], seeds_B=seeds[:1], context_tokens=64)
+    led = Reading(model, [head], heads=[5], seeds_B=seeds[:1], context_tokens=64)
+    guided = GuidedReading(
+        model, rows, heads=[5] * 4, guidance_B=[0.0, 1.0, 2.0, 3.5], seeds_B=seeds, context_tokens=64
+    )
     with torch.inference_mode():
         for step in range(3):
             made, one, other = (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tutti.corpus import note_tables, scores
+from tutti.corpus import grids, note_tables, scores
 from tutti.corpus.found_pieces import HANGING_NOTE_QUARTERS, MAX_NOTES, FoundPieces
 from tutti.corpus.midi_chunks import MAX_FILE_BYTES
 from tutti.corpus.score import Score
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tutti.corpus.midi_reader import MidiReader
 
 MIDI_SUFFIXES = (".mid", ".midi", ".smf", ".kar", ".rmi")
-SUFFIXES = (*MIDI_SUFFIXES, *scores.SUFFIXES, *note_tables.SUFFIXES)
+SUFFIXES = (*MIDI_SUFFIXES, *scores.SUFFIXES, *note_tables.SUFFIXES, *grids.SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +190,8 @@ class _Reading:
     def _found(self, name: str, data: bytes) -> FoundPieces:
         if _suffix(name) in note_tables.SUFFIXES:
             return note_tables.read_pieces(data)
+        if _suffix(name) in grids.SUFFIXES:
+            return FoundPieces.of([grids.read(data, tempo_qpm=self._options.tempo_without_mark_qpm)])
         with tempfile.TemporaryDirectory(prefix="tutti-score-") as folder:
             file = Path(folder) / PurePosixPath(name).name
             file.write_bytes(data)

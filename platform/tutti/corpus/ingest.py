@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ from tutti.corpus.drafting import Parsing, refusal, settled
 from tutti.corpus.item import Item
 from tutti.corpus.parts import CLIP_INDEX, PARTS_VERSION, WORK_INDEX, Outcome, read_part
 from tutti.corpus.screening import SCREENED
-from tutti.corpus.splits import SPLITS, split_of
+from tutti.corpus.splits import SPLITS, split_of, told_split
 from tutti.errors import InputError, PlaceError
 from tutti.lineage import Dataset, FileEntry
 from tutti.storage import Folder
@@ -48,6 +48,11 @@ class IngestSettings(Parsing):
 
     valid_share: float = Field(default=0.1, ge=0, lt=1, description="part of the works held out to choose models by")
     test_share: float = Field(default=0.1, ge=0, lt=1, description="part of the works held out to the very end")
+    splits: Literal["hashed", "folders"] = Field(
+        default="hashed",
+        description="hashed: a function of each work's notes; folders: as the folders train, valid and test of a "
+        "published corpus tell, hashed where they tell nothing",
+    )
     max_refused_share: float = Field(
         default=0.5, ge=0, le=1, description="share of files that may be refused as bad before the run stops"
     )
@@ -137,7 +142,8 @@ def inputs_of(items: Sequence[Item], settings: IngestSettings) -> dict[str, Any]
         "version": [INGEST_VERSION, PARTS_VERSION, VERSIONS["works"], VERSIONS["clips"]],
         "files": len(items),
         "sources": digest_of([item.identity() for item in items]),
-        "settings": settings.model_dump(mode="json"),
+        "settings": {name: value for name, value in settings.model_dump(mode="json").items() if name != "splits"},
+        **({"splits": settings.splits} if settings.splits != "hashed" else {}),
     }
 
 
@@ -387,10 +393,11 @@ def _groups_and_splits(works: pa.Table, *, settings: IngestSettings) -> tuple[li
         for mark in np.unique(smallest_mark).tolist()
     }
     ids = works["work_id"].to_numpy(zero_copy_only=False).astype("S")
-    return (
-        [work_id.decode() for work_id in _smallest(ids, group).tolist()],
-        [split_of_mark[mark] for mark in smallest_mark.tolist()],
-    )
+    splits = [split_of_mark[mark] for mark in smallest_mark.tolist()]
+    if settings.splits == "folders":
+        uris = works["source_uri"].to_pylist()
+        splits = [told_split(uri) or split for uri, split in zip(uris, splits, strict=True)]
+    return [work_id.decode() for work_id in _smallest(ids, group).tolist()], splits
 
 
 def _smallest(values: NDArray[np.bytes_], owner: NDArray[np.integer[Any]]) -> NDArray[np.bytes_]:

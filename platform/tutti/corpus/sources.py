@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from tutti.corpus import archives, listing, rights
+from tutti.corpus import archives, grids, listing, rights
 from tutti.corpus.collection import Collection, Listing
 from tutti.corpus.file_index import HashIndex
 from tutti.corpus.item import MUSIC21_SCHEME, SUFFIXES, Item, is_music, is_on_storage, limit_bytes, too_large
@@ -45,8 +45,8 @@ def survey(source: str, *, licence: str = rights.UNKNOWN, index: HashIndex | Non
     """The items of one source, and what came of the tables beside them.
 
     Args:
-        source: a folder, a file, an archive, ``http(s)://…``, ``s3://bucket/prefix`` or file, or
-            ``music21:bach[/bwv1.6]``.
+        source: a folder, a file, an archive, a book of grids (``.json``), ``http(s)://…``, ``s3://bucket/prefix`` or
+            file, or ``music21:bach[/bwv1.6]``.
         licence: terms of its files, where no table beside them states others; the scores of music21 have their own.
         index: hashes of files of this machine that were read before.
 
@@ -82,14 +82,29 @@ def _on_disk(path: Path, *, licence: str, index: HashIndex | None) -> Listing:
     else:
         name = path.parent.name or "files"
         collection = Collection(name, licence=licence, prefix=f"{name}/")
-    collection.take([listing.one_file(str(path), index=index)])
+    if grids.is_book(path.name) and path.is_file():
+        _take_book(collection, path.read_bytes(), uri=f"{name}/{path.name}")
+    else:
+        collection.take([listing.one_file(str(path), index=index)])
     return collection.listing(what=f"file {str(path)!r}")
+
+
+def _take_book(collection: Collection, data: bytes, *, uri: str) -> None:
+    """Add each piece of a book of grids."""
+    try:
+        for name, piece in grids.pieces(data):
+            collection.take_fetched(piece, uri=f"{uri}!{name}")
+    except UserError as error:
+        collection.refuse(uri, reason="unreadable", detail=error.what)
 
 
 def _on_storage(source: str, *, licence: str) -> Listing:
     """Objects of a storage address: a file, or every file below a prefix."""
     base, _, name = source.rpartition("/")
-    if listing.is_listed(name):
+    if grids.is_book(name):
+        collection = Collection(base.rpartition("/")[2] or "storage", licence=licence, prefix="")
+        _take_book(collection, Folder(base).read(name), uri=source)
+    elif listing.is_listed(name):
         parent = _stem(name) if archives.kind_of(name) else base.rpartition("/")[2]
         collection = Collection(parent or "storage", licence=licence, prefix=f"{base}/")
         collection.take(listing.on_storage(Folder(base), path=name))
@@ -104,7 +119,7 @@ def _on_the_net(url: str, *, licence: str) -> Listing:
     path = unquote(parts.path)
     kind = archives.kind_of(path)
     collection = Collection(parts.hostname or "net", licence=licence, prefix=f"{url}/" if kind else "")
-    if not kind and not is_music(path):
+    if not kind and not is_music(path) and not grids.is_book(path):
         detail = f"the address ends in none of {', '.join(SUFFIXES)}, nor is it an archive"
         collection.refuse(url, reason="unknown_format", detail=detail)
         return collection.listing(what=url)
@@ -114,7 +129,9 @@ def _on_the_net(url: str, *, licence: str) -> Listing:
         reason = "too_long" if isinstance(error, InputError) else "unreachable"
         collection.refuse(url, reason=reason, detail=error.what)
         return collection.listing(what=url)
-    if kind:
+    if grids.is_book(path):
+        _take_book(collection, data, uri=url)
+    elif kind:
         collection.take_fetched_archive(data, uri=url, kind=kind, most_bytes=MAX_FETCHED_ARCHIVE_BYTES)
     else:
         collection.take_fetched(data, uri=url)

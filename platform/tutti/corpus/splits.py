@@ -11,6 +11,22 @@ import hashlib
 TRAIN, VALID, TEST = SPLITS = ("train", "valid", "test")
 
 
+_TOLD = {
+    "train": TRAIN, "training": TRAIN,
+    "valid": VALID, "validation": VALID, "val": VALID, "dev": VALID,
+    "test": TEST, "testing": TEST,
+}  # fmt: skip
+
+
+def told_split(uri: str) -> str | None:
+    """The split that the folders of a file's URI tell, the innermost first; None where they tell none.
+
+    Published corpora come divided, and what is measured on another division compares with nothing.
+    """
+    folders = uri.replace("!", "/").split("/")[:-1]
+    return next((_TOLD[name] for folder in reversed(folders) if (name := folder.lower()) in _TOLD), None)
+
+
 def split_of(key: str, *, valid_share: float, test_share: float) -> str:
     """The split of ``key``.
 

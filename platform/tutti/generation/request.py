@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tutti.config import Settings
+from tutti.config import Settings, digest_of
 from tutti.errors import RecipeError
 from tutti.features.vocabulary import DENSITIES, INSTRUMENTS, METERS, MOODS
 from tutti.units import Key, check_tempo_qpm, parse_key, parse_length_s
@@ -87,6 +87,14 @@ class Request(Settings):
         if len(set(self.instruments)) != len(self.instruments):
             raise ValueError("an instrument is named twice")
         return self
+
+    def digest(self) -> str:
+        """Hash of every resolved value; a control that came later enters where it is asked, so that takes keep
+        theirs."""
+        values = self.model_dump(mode="json")
+        if self.guidance == 1:
+            del values["guidance"]
+        return digest_of(values)
 
     @property
     def length_s(self) -> float:
