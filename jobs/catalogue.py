@@ -16,7 +16,6 @@ from tutti.catalogue.blocks import is_done
 from tutti.catalogue.order import Order
 from tutti.catalogue.takes import Block, Plan
 from tutti.errors import InputError, PlaceError
-from tutti.generation.controls import controls_of
 from tutti.lineage import Dataset
 from tutti.registry.versions import ModelVersion, Registry
 from tutti.storage import Folder
@@ -65,12 +64,12 @@ def check_requests(order: Order, *, bundle: Path) -> Mapping[str, Any]:
     Raises:
         RecipeError: the model cannot take a request.
     """
-    from tutti.models import bundle as bundles  # brings torch: a second run, which makes nothing, must not wait for it
+    from tutti.generation import composers  # brings torch: a second run, which makes nothing, must not wait for it
 
-    model = bundles.load(bundle)
+    composer = composers.load(bundle)
     for line in order.lines:
-        controls_of(line.controls, collections=model.collections)
-    return model.facts
+        composer.check(line.controls)
+    return composer.facts
 
 
 def check_space(plan: Plan, *, folder: Folder) -> None:

@@ -66,7 +66,7 @@ class RollComposer:
         self.digest, self.facts = digest, facts
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu") -> RollComposer:
+    def load(cls, folder: Path, *, device: str = "cpu", max_batch: int = 32) -> RollComposer:  # noqa: ARG003
         """A composer from a bundle folder.
 
         Raises:
