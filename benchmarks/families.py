@@ -1,6 +1,6 @@
 """Every family from its recipe to a measured piece: trained, registered, promoted, generated from, rendered, evaluated.
 
-Each step is the command that a user gives, in a process of its own. `python -m benchmarks.families chorale --root FOLDER`
+Each step is the command that a user gives, in a process of its own. `python -m benchmarks.families chorale --root here`
 takes some of the families and leaves everything there: takes as MIDI, sound and picture, and the evaluation's page.
 """
 
