@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tutti.models.chorale.attention import CausalAttention, Heard
-from tutti.models.chorale.dropping import dropped
 from tutti.models.chorale.part import INTERVALS, MOST_HELD_STEPS, Part, held_steps, interval, table
 from tutti.models.family import Footprint
 from tutti.models.positions import angles
@@ -152,9 +151,9 @@ class _Block(nn.Module):
 
     def forward(self, x_BTW: Tensor, cosines: Tensor, sines: Tensor, heard: Heard | None = None) -> Tensor:
         looked = self.attention(self.attention_norm(x_BTW), cosines, sines, heard=heard)
-        x_BTW = x_BTW + dropped(looked, self._dropout, training=self.training)
+        x_BTW = x_BTW + functional.dropout(looked, self._dropout, training=self.training)
         gate, up = self.gate_and_up(self.feed_forward_norm(x_BTW)).chunk(2, dim=-1)
-        return x_BTW + dropped(self.down(functional.silu(gate) * up), self._dropout, training=self.training)
+        return x_BTW + functional.dropout(self.down(functional.silu(gate) * up), self._dropout, training=self.training)
 
 
 class Chorale(nn.Module):
