@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-FIRST_PITCH = 2
-"""Identifiers below mean no pitch: padding and silence."""
+NOTHING, FIRST_PITCH = 0, 2
+"""Identifiers below the first pitch mean none: nothing (padding, before a piece, hidden) and silence."""
 WIDEST_INTERVAL = 30
 """In semitones, as it is heard; wider ones count as this wide."""
 MOST_HELD_STEPS = 31
