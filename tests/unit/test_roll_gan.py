@@ -10,22 +10,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jobs.examples import prepare
+from jobs.ingest import IngestRecipe
+from jobs.recipe import Recipe
 from tests.music import works_table
 from tests.trainings import StoppedError, Watch, assert_same_bits, plan_of, train, weights_of
 from tutti import lineage
-from tutti.corpus.score import DRUM_PROGRAM
-from tutti.dataset.rolls import pack_rolls
+from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
+from tutti.corpus.score_batch import ScoreBatch
 from tutti.errors import RecipeError
+from tutti.evaluation import judgement
+from tutti.evaluation.rolls import marks_of, rows_of_rolls
 from tutti.features import roll
 from tutti.features.vocabulary import instrument_of
+from tutti.generation import composers
 from tutti.generation.request import Request
 from tutti.generation.rolls import RollComposer, in_one_key, programs
-from tutti.models.families import FAMILIES
 from tutti.models.roll_gan import ROLL_GAN, RollConfiguration, RollLearning, slopes
 from tutti.storage import Folder
 from tutti.tables import to_parquet
+from tutti.telemetry import Silent
 from tutti.training.examples import random_rolls, roll_shape
-from tutti.training.roll_judge import RollJudge
+from tutti.training.recipe import ModelRecipe
+from tutti.training.roll_judge import RollJudge, measured
 from tutti.units import parse_key
 
 NANO: RollConfiguration = ROLL_GAN.configure("nano", shape=roll_shape())
@@ -172,6 +179,22 @@ def test_what_is_made_reads_as_the_notes_that_lie_in_it() -> None:
     assert (read[:, roll.BEGINS, :, :][:, :, 1:] == marks[:, roll.BEGINS][:, :, 1:]).all()
 
 
+def test_an_evaluation_tells_the_figures_of_each_track_beside_those_of_the_data() -> None:
+    generator, _ = networks()
+    made = LEARNING.fakes(generator, examples(2), seed=2).detach().numpy() > 0.5
+    made[..., roll.LEAD] = False
+    batch = ScoreBatch.of([roll.score_of(made, tempo_qpm=100.0)])
+    assert (marks_of(batch)[:, roll.SOUNDS] == made[:, roll.SOUNDS]).all()
+    rows = {row.name: row.cells["takes"] for row in rows_of_rolls({"takes": batch})}
+    figures = measured(made)
+    assert rows["empty_bars_rate_lead"].value == 1
+    assert rows["qualified_note_rate_bass"].value == figures["qualified_note_rate"][roll.BASS]
+    assert rows["tonal_distance_keys_strings"].value == figures["tonal_distance"][3]
+    assert rows["pitch_classes_used_lead"].why == "lead play in no phrase"
+    nothing = rows_of_rolls({"takes": ScoreBatch.of([Score.of(Notes.none(), ticks_per_quarter=24)])})
+    assert {row.cells["takes"].value for row in nothing} == {None}
+
+
 def test_a_piece_holds_length_tempo_key_and_instruments_and_is_the_same_again() -> None:
     engine = composer()
     request = Request(bars=6, tempo=72, key="D minor", instruments=("organ", "brass"), mood="sad", seed=4)
@@ -240,10 +263,7 @@ def test_a_configuration_that_cannot_be_is_refused() -> None:
         replace(NANO, drums=9)
 
 
-def test_killed_and_resumed_equals_never_stopped_and_what_is_left_composes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(FAMILIES, "roll_gan", ROLL_GAN)
+def test_killed_and_resumed_equals_never_stopped_and_what_is_left_composes_and_is_judged(tmp_path: Path) -> None:
     table, place = works_table(20), Folder(str(tmp_path / "works"))
     file = lineage.write_file(place, "works-00000.parquet", to_parquet(table), rows=table.num_rows)
     notes = sum(len(pitches) for pitches in table.column("pitch").to_pylist())
@@ -255,18 +275,30 @@ def test_killed_and_resumed_equals_never_stopped_and_what_is_left_composes(
         files=[file],
         facts={"notes": notes, "works": table.num_rows, "licences": {"CC0-1.0": table.num_rows}},
     )
-    rolls = pack_rolls(works, licences=("CC0-1.0",), root=Folder(str(tmp_path)), name="walks", hop_bars=4)
+    recipe = Recipe(
+        name="walks",
+        corpus=IngestRecipe(sources=("walks",)),
+        licences=("CC0-1.0",),
+        model=ModelRecipe(family="roll_gan", flavour="nano"),
+    )
+    prepared = prepare(recipe, works, root=Folder(str(tmp_path)), reporter=Silent())
+    assert sum(prepared.told["splits"].values()) == 20
     settings = {"steps": 4, "clip_norm": 0.0, "weight_decay": 0.0, "checkpoint_every_steps": 2}
     straight, broken = (
-        plan_of(rolls.folder, tmp_path / name, family="roll_gan", **settings) for name in ("straight", "broken")
+        replace(plan_of(prepared.dataset.folder, tmp_path / name, family="roll_gan", **settings), data=prepared.told)
+        for name in ("straight", "broken")
     )
     train(straight)
     with pytest.raises(StoppedError):
         train(broken, watch=Watch(stop_at=3))
     train(broken)
     assert_same_bits(weights_of(straight.run), weights_of(broken.run))
-    assert lineage.load(straight.run).facts["score"] == "roll_deviation"
-    pieces = [
-        RollComposer.load(tmp_path / name / "bundle").generate([Request(bars=4)]) for name in ("straight", "broken")
-    ]
-    assert pieces[0][0].tokens.tolist() == pieces[1][0].tokens.tolist()
+    facts = lineage.load(straight.run).facts
+    assert facts["score"] == "roll_deviation"
+    bundle = straight.run.local_path / "bundle"
+    again = judgement.judged(bundle, prepared.dataset, straight.training, split="valid", device="cpu")
+    assert again == {name: value for name, value in facts["measures"].items() if name.startswith("valid_")}
+    composer = composers.load(bundle)
+    piece = composer.generate([Request(bars=4)])[0]
+    assert len(piece.score.notes)
+    assert set(piece.score.notes.program.tolist()) <= set(prepared.told["track_programs"])
