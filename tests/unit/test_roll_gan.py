@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from tutti.features.vocabulary import instrument_of
 from tutti.generation import composers
 from tutti.generation.request import Request
 from tutti.generation.rolls import RollComposer, in_one_key, programs
-from tutti.models.roll_gan import ROLL_GAN, RollConfiguration, RollLearning, slopes
+from tutti.models.roll_gan import ROLL_GAN, Critic, RollConfiguration, RollLearning, slopes
 from tutti.storage import Folder
 from tutti.tables import to_parquet
 from tutti.telemetry import Silent
@@ -57,11 +58,10 @@ def composer() -> RollComposer:
     return RollComposer(generator.eval(), configuration=NANO, digest="0", facts=facts)
 
 
-def test_rolls_are_binary_in_normal_form_and_every_weight_counts() -> None:
-    generator, critic = networks()
-    assert sum(w.numel() for network in (generator, critic) for w in network.parameters()) == NANO.parameters
+def test_rolls_are_binary_in_normal_form() -> None:
+    generator, _ = networks()
     asked = examples(6)
-    made = LEARNING.fakes(generator, asked, seed=3)
+    made = LEARNING.fakes(generator.eval(), asked, seed=3)
     assert made.shape == (6, *roll.SHAPE)
     assert set(made.unique().tolist()) == {0.0, 1.0}
     marks = made.detach().numpy() > 0.5
@@ -71,6 +71,15 @@ def test_rolls_are_binary_in_normal_form_and_every_weight_counts() -> None:
     flat = sounds.reshape(6, roll.BARS * roll.STEPS, -1)
     fresh = flat[:, 1:] & ~flat[:, :-1]
     assert begins.reshape(flat.shape)[:, 1:][fresh].all()
+
+
+def test_every_weight_counts_and_learns() -> None:
+    generator, critic = networks()
+    assert sum(w.numel() for network in (generator, critic) for w in network.parameters()) == NANO.parameters
+    asked = examples(6)
+    made = LEARNING.fakes(generator, asked, seed=3)
+    assert made.shape == (6, *roll.SHAPE)
+    assert ((made >= 0) & (made <= 1)).all()
     (critic(made, asked["classes"].long()) * torch.arange(6)).sum().backward()
     for network in (generator, critic):
         assert not [name for name, weight in network.named_parameters() if weight.grad is None]
@@ -117,25 +126,30 @@ def test_a_step_is_a_function_of_weights_rows_and_seed() -> None:
     assert not torch.equal(first, loss(8))
 
 
-class Slanted(nn.Module):
-    """A critic of a known slope."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.tensor(0.5))
-
-    def forward(self, marks: Tensor, _: Tensor) -> Tensor:
-        return self.factor * marks.flatten(1).sum(dim=1)
-
-
-def test_the_penalty_is_of_the_scores_slope_and_moves_the_critic() -> None:
-    asked, critic = examples(3), Slanted()
-    real = asked["roll"].float()
-    slope_R = slopes(critic, real, 1 - real, asked["classes"].long(), seed=0)
-    root = real[0].numel() ** 0.5
-    torch.testing.assert_close(slope_R, torch.full((3,), 0.5 * root))
-    (rise,) = torch.autograd.grad(torch.square(slope_R - 1).sum(), critic.factor)
-    assert float(rise) == pytest.approx(3 * 2 * (0.5 * root - 1) * root, rel=1e-4)
+def test_the_penalty_is_of_the_scores_slope_at_the_cells() -> None:
+    generator, network = networks()
+    critic = cast(Critic, network.double())
+    asked = examples(3)
+    real, classes = asked["roll"].double(), asked["classes"].long()
+    fakes = LEARNING.fakes(generator, asked, seed=1).detach().double()
+    slope_R = slopes(critic, critic.seen(real), critic.seen(fakes), classes, seed=5)
+    share = torch.rand(3, generator=torch.Generator().manual_seed(5)).double()
+    between = torch.lerp(real, fakes, share.view(-1, *[1] * 5)).requires_grad_()
+    (rise,) = torch.autograd.grad(critic(between, classes).sum(), between, create_graph=True)
+    plain_R = rise.flatten(1).norm(dim=1)
+    assert slope_R.detach().numpy() == pytest.approx(plain_R.detach().numpy(), rel=1e-5)
+    weights = [weight for name, weight in critic.named_parameters() if not name.endswith("score.bias")]
+    ours, plain = (
+        torch.autograd.grad(torch.square(slope - 1).sum(), weights, allow_unused=True) for slope in (slope_R, plain_R)
+    )
+    for found, expected in zip(ours, plain, strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None and expected is not None:
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    # And as differences tell it, along the way that rises most.
+    way, small = rise.detach() / plain_R.detach().view(-1, *[1] * 5), 1e-4
+    risen_R = critic(between + small * way, classes) - critic(between - small * way, classes)
+    assert (risen_R / (2 * small)).detach().numpy() == pytest.approx(slope_R.detach().numpy(), rel=1e-4)
 
 
 def test_voices_fall_silent_and_find_their_range_where_a_critic_asks_for_it() -> None:
@@ -150,14 +164,14 @@ def test_voices_fall_silent_and_find_their_range_where_a_critic_asks_for_it() ->
         optimizer.zero_grad()
         (-score / 4).backward()
         optimizer.step()
-    sounds = LEARNING.fakes(generator, asked, seed=99)[:, roll.SOUNDS].detach()
+    sounds = LEARNING.fakes(generator.eval(), asked, seed=99)[:, roll.SOUNDS].detach()
     assert not sounds[..., roll.DRUMS].any()
     assert float(sounds[..., 36:48, 1:].sum() / sounds.sum()) > 0.95
 
 
 def test_the_judge_finds_no_deviation_of_a_set_from_itself_and_much_of_noise() -> None:
     generator, _ = networks()
-    made = LEARNING.fakes(generator, examples(8), seed=0).detach()
+    made = LEARNING.fakes(generator.eval(), examples(8), seed=0).detach()
     alike = RollJudge().compared({"roll": made}, made)
     assert alike["roll_deviation"] == 0
     assert alike["empty_bars_rate"] == alike["empty_bars_rate_of_data"]
@@ -171,7 +185,7 @@ def test_the_judge_finds_no_deviation_of_a_set_from_itself_and_much_of_noise() -
 
 def test_what_is_made_reads_as_the_notes_that_lie_in_it() -> None:
     generator, _ = networks()
-    marks = LEARNING.fakes(generator, examples(1), seed=2).detach().numpy() > 0.5
+    marks = LEARNING.fakes(generator.eval(), examples(1), seed=2).detach().numpy() > 0.5
     score = roll.score_of(marks, tempo_qpm=120.0)
     again = roll.rolls_of(score, tracks=score.notes.track.astype(np.int64), mood="any", hop_bars=roll.BARS)
     _, read = roll.dense(again.tokens[0], lengths=np.array([len(again.tokens[0])]))
@@ -181,7 +195,7 @@ def test_what_is_made_reads_as_the_notes_that_lie_in_it() -> None:
 
 def test_an_evaluation_tells_the_figures_of_each_track_beside_those_of_the_data() -> None:
     generator, _ = networks()
-    made = LEARNING.fakes(generator, examples(2), seed=2).detach().numpy() > 0.5
+    made = LEARNING.fakes(generator.eval(), examples(2), seed=2).detach().numpy() > 0.5
     made[..., roll.LEAD] = False
     batch = ScoreBatch.of([roll.score_of(made, tempo_qpm=100.0)])
     assert (marks_of(batch)[:, roll.SOUNDS] == made[:, roll.SOUNDS]).all()
