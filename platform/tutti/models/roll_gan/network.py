@@ -44,7 +44,7 @@ _SHARPNESS = 4.0
 _LOGITS_AT_FIRST = 0.25
 """Share of their usual spread."""
 _PLACES_AT_FIRST = 0.1
-"""How far the places within a bar and within a beat lie apart, so that a note lasts until another is asked for."""
+"""How far the places within a beat lie apart, so that a note lasts until another is asked for."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ class RollConfiguration:
         width, own, steps, beats = self.width, self.track_width, self.roll_steps, BEATS * self.bars
         heads = self.tracks * self.voices * own * (self.pitches + 2)
         own_flops = self.tracks * (6 * own**2 + own * width) + heads
-        generator = 6 * width**2 * (self.bars + beats + steps) + steps * own_flops + beats * OCTAVE * width
+        blocks = 6 * width**2 * (self.bars + beats + steps)
+        generator = blocks + beats * (width**2 + OCTAVE * width + self.tracks * own) + steps * own_flops
         cells = steps * 2 * self.pitches * self.tracks
         look = cells * (self.tracks * own + OCTAVE * self.tracks + 2 * self.tracks)
         chroma = OCTAVE * _CHROMA_CHANNELS * (OCTAVE * (self.tracks + 1) + 3 * _CHROMA_CHANNELS + width // 2)
@@ -146,11 +147,11 @@ class Generator(nn.Module):
         self.bars = nn.Linear(2 * configuration.latent, width)
         per_beat = configuration.steps // BEATS
         self.place_of_bar = nn.Parameter(torch.randn(width, configuration.bars))
-        self.place_of_beat = nn.Parameter(_PLACES_AT_FIRST * torch.randn(width, BEATS))
+        self.beats = nn.Conv1d(width, width * BEATS, 1)
         self.place_of_step = nn.Parameter(_PLACES_AT_FIRST * torch.randn(width, per_beat))
         self.bar_block, self.beat_block, self.step_block = (_SteeredBlock(width) for _ in range(3))
         self.norm = nn.RMSNorm(width, eps=1e-6)
-        self.own = nn.Conv1d(tracks * 2 * configuration.latent, tracks * own, 1, groups=tracks)
+        self.own = nn.Conv1d(tracks * 2 * configuration.latent, tracks * own * BEATS, 1, groups=tracks)
         self.parts = nn.Conv1d(width, tracks * own, 1)
         self.part_block = _Block(tracks * own, groups=tracks)
         self.part_norm = nn.RMSNorm(own, eps=1e-6)
@@ -199,13 +200,12 @@ class Generator(nn.Module):
         both_RGBZ = torch.cat((phrase_RGZ[:, :, None].expand_as(bars_RGBZ), bars_RGBZ), dim=3)
         x_RWT = self.bars(both_RGBZ[:, 0]).transpose(1, 2) + self.place_of_bar
         x_RWT = self.bar_block(x_RWT, asked_RW)
-        x_RWT = x_RWT.repeat_interleave(BEATS, dim=2) + self.place_of_beat.repeat(1, configuration.bars)
-        x_RWT = self.beat_block(x_RWT, asked_RW)
+        x_RWT = self.beat_block(_unfolded(self.beats(x_RWT)), asked_RW)
         harmony_RPT = self.harmony(functional.silu(_by_place(self.norm, x_RWT))).repeat_interleave(per_beat, dim=2)
         x_RWT = x_RWT.repeat_interleave(per_beat, dim=2) + self.place_of_step.repeat(1, BEATS * configuration.bars)
         x_RWT = functional.silu(_by_place(self.norm, self.step_block(x_RWT, asked_RW)))
-        own_RUB = self.own(both_RGBZ[:, 1:].permute(0, 1, 3, 2).reshape(rows, -1, configuration.bars))
-        x_RUT = self.parts(x_RWT) + own_RUB.repeat_interleave(configuration.steps, dim=2)
+        own_RUT = _unfolded(self.own(both_RGBZ[:, 1:].permute(0, 1, 3, 2).reshape(rows, -1, configuration.bars)))
+        x_RUT = self.parts(x_RWT) + own_RUT.repeat_interleave(per_beat, dim=2)
         x_RKUT = self.part_block(x_RUT).reshape(rows, configuration.tracks, -1, configuration.roll_steps)
         x_RUT = functional.silu(_by_place(self.part_norm, x_RKUT).flatten(1, 2))
         voices = (configuration.tracks, configuration.voices, configuration.pitches + 2)
@@ -329,6 +329,11 @@ def _any(marks_RKVPT: Tensor) -> Tensor:
     for other in others:
         none = none * other
     return 1 - none
+
+
+def _unfolded(x_RXB: Tensor) -> Tensor:
+    """The beats of each bar, which lie side by side among its channels, one after another."""
+    return x_RXB.unflatten(1, (-1, BEATS)).transpose(2, 3).flatten(2)
 
 
 class _Block(nn.Module):
