@@ -264,8 +264,8 @@ class Critic(nn.Module):
     def scored(self, seen_RTX: Tensor, classes_RC: Tensor) -> Tensor:
         """Scores of what was seen; shape (R,)."""
         configuration = self.configuration
-        sizes = (self.pitches.out_features, OCTAVE * configuration.tracks, 2 * configuration.tracks)
-        seen_RTU, chroma_RTX, counts_RTX = seen_RTX.split(sizes, dim=2)
+        sizes = [self.pitches.out_features, OCTAVE * configuration.tracks, 2 * configuration.tracks]
+        seen_RTU, chroma_RTX, counts_RTX = torch.split(seen_RTX, sizes, dim=2)
         streams = (
             self._tracks(seen_RTU + self.pitches.bias),
             self._chroma(chroma_RTX),
@@ -286,8 +286,9 @@ class Critic(nn.Module):
     def _chroma(self, chroma_RTX: Tensor) -> Tensor:
         """Harmony: pitch classes of each track and of all, beat by beat; (R, W / 2, beats)."""
         configuration = self.configuration
-        per_beat, sizes = configuration.steps // BEATS, (OCTAVE, configuration.tracks)
-        chroma_RTPK = chroma_RTX.unflatten(1, (-1, per_beat)).mean(2).unflatten(2, sizes)
+        per_beat = configuration.steps // BEATS
+        by_step = chroma_RTX.reshape(len(chroma_RTX), -1, per_beat, OCTAVE, configuration.tracks)
+        chroma_RTPK = by_step.mean(2)
         chroma_RKTP = torch.cat((chroma_RTPK, chroma_RTPK.sum(3, keepdim=True)), dim=3).permute(0, 3, 1, 2)
         around = torch.cat((chroma_RKTP, chroma_RKTP[..., : OCTAVE - 1]), dim=3)
         x = functional.silu(self.chroma_beats(functional.silu(self.chroma(around))))
@@ -333,7 +334,8 @@ def _any(marks_RKVPT: Tensor) -> Tensor:
 
 def _unfolded(x_RXB: Tensor) -> Tensor:
     """The beats of each bar, which lie side by side among its channels, one after another."""
-    return x_RXB.unflatten(1, (-1, BEATS)).transpose(2, 3).flatten(2)
+    rows, _, bars = x_RXB.shape
+    return x_RXB.reshape(rows, -1, BEATS, bars).transpose(2, 3).flatten(2)
 
 
 class _Block(nn.Module):
