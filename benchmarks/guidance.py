@@ -2,7 +2,8 @@
 
 The demo's model, trained into ``results`` where it is not there yet, is asked for short pieces under every class of
 density and mood that at least a twentieth of the training works state, at guidance 0, 1, 2 and 3, ``--takes`` times
-each with the same seeds. What comes is measured as works are: notes a quarter, valence and arousal, and the class of each.
+each with the same seeds. What comes is measured as works are: notes a quarter, valence and arousal, and the class of
+each.
 """
 
 from __future__ import annotations
