@@ -385,7 +385,8 @@ class Trainer:
         if steps:
             with self._accounts.watch.on(Activity.VALIDATE):
                 score = self._judged("valid").score
-            if score < min(valid for _, valid in self._state.history["valid"]):
+            judged = dict(self._state.history["valid"])
+            if score < min(judged[step] for step in (*steps, self._recipe.steps)):
                 return steps
         self._state.put(last)
         return []
