@@ -31,6 +31,7 @@ NANO = TimbreConfiguration(
     latent=6,
     width=24,
     halvings=2,
+    likeness=0.0,
 )
 LR = 5e-3
 NO_CLASSES = Weights(pitch=0, instrument=0)

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tutti.models.family import Footprint
+
 CHANNELS = 2
 """Level and frequency."""
 
@@ -36,6 +38,8 @@ class TimbreConfiguration:
         latent: Z.
         width: W, channels of both networks.
         halvings: how often the critic halves the number of frames.
+        likeness: weight, in the generator's loss, of how far a note lies from a real one of its pitch and instrument; 0
+            leaves all to the critic.
     """
 
     sample_rate_hz: int
@@ -49,12 +53,17 @@ class TimbreConfiguration:
     latent: int
     width: int
     halvings: int
+    likeness: float
 
     def __post_init__(self) -> None:
         if self.frames % 2**self.halvings:
             raise ValueError(f"{self.frames} frames cannot be halved {self.halvings} times")
         if not 0 <= self.lowest_pitch <= self.highest_pitch <= 127:
             raise ValueError(f"pitches {self.lowest_pitch} to {self.highest_pitch} are not within 0 to 127")
+        if min(self.bins, self.frames, self.instruments, self.latent, self.width) < 1:
+            raise ValueError("every size is at least 1")
+        if min(self.halvings, self.likeness) < 0:
+            raise ValueError("halvings and likeness are not below 0")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -94,8 +103,7 @@ class TimbreConfiguration:
         """Number of weights of both networks."""
         return self.generator_parameters + self.critic_parameters
 
-    @property
-    def training_flops_per_note(self) -> float:
+    def training_flops_per_place(self, places: int) -> float:  # noqa: ARG002
         """Floating-point operations of one step of both networks for one note.
 
         The generator goes forward twice, for the critic's step and for its own, and back once. The critic goes forward
@@ -108,6 +116,15 @@ class TimbreConfiguration:
         generator = block * frames + 3 * width * self._picture_numbers * self.frames + self.fewest_frames * width**2
         critic = block * frames + 3 * width * self._picture_numbers * self.frames + self.fewest_frames * width**2
         return 2.0 * ((2 + 2) * generator + (3 + 3 + 7 + 2) * critic)
+
+    @property
+    def footprint(self) -> Footprint:
+        """What it remembers for a note: the critic over a real note, a generated one, and one between them, whose slope
+        is gone back through too."""
+        blocks = self.halvings + 1
+        frames = sum(self.frames >> halving for halving in range(blocks))
+        places = self.width * frames / blocks
+        return Footprint(blocks, 2 * 6 * 5 * places, 5 * places, 0, 8 * self._picture_numbers * self.frames)
 
     @property
     def _picture_numbers(self) -> int:
