@@ -209,9 +209,9 @@ def command(
 ) -> None:
     """Hold what a model makes against works that it never saw: a table, a page of pictures, rendered samples.
 
-        MODEL is NAME, NAME@production or NAME/VERSION. Takes are asked for nothing but to be as long as the works beside
+    MODEL is NAME, NAME@production or NAME/VERSION. Takes are asked for nothing but to be as long as the works beside
     them. Of a model of notes, notes are held against notes. What is found is kept in the version's MLflow run and below
-        its card.
+    its card.
 
         \b
         Example:

@@ -74,11 +74,12 @@ def command(
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
         tutti generate --model bach --timbre notes@production:program-019 --out take.flac
     """
-    from jobs.timbres import players
     from tutti.config import build
     from tutti.generation import composers
+    from tutti.models import bundle as bundles
     from tutti.registry.versions import Registry
     from tutti.render.export import SUFFIXES, finish
+    from tutti.render.timbres import known, players
 
     request = build(Request, {name: value for name, value in controls.items() if value is not None}, origin="generate")
     files = formats_of(out)
@@ -87,10 +88,11 @@ def command(
     version = registry.resolve(model or registry.only_model())
     engine = composers.load(registry.fetch(version))
     engine.check(request)
-    instruments, drawn = players(timbres, registry=registry)
+    drawn = known(timbres, registry=registry)
     if dry_run:
         click.echo(f"would write {', '.join(map(str, files.values()))} by {version}")
         return
+    instruments = players((timbre, bundles.load(folder)) for timbre, folder in drawn)
     piece = engine.generate([request], materials=[score])[0]
     finished = finish(
         piece.score, formats=tuple(files), title=f"{version.name} · seed {request.seed}", instruments=instruments
@@ -99,7 +101,7 @@ def command(
         place = Folder(str(path.absolute().parent))
         place.write(path.name, finished.files[SUFFIXES[name]])
     notes = f"{len(piece.score.notes)} notes · {piece.score.length_s:.1f} s · seed {request.seed} · {version}"
-    notes += "".join(f" · {timbre.instrument} of {of}" for timbre, of in drawn.items())
+    notes += "".join(f" · {timbre}" for timbre, _ in drawn)
     click.echo(f"{', '.join(map(str, files.values()))}: {notes}")
 
 
