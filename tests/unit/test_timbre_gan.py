@@ -30,7 +30,7 @@ NANO = TimbreConfiguration(
     instruments=3,
     latent=6,
     width=24,
-    critic_width=20,
+    critic_width=24,
     halvings=2,
     likeness=0.0,
 )
