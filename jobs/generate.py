@@ -72,7 +72,7 @@ def command(
     \b
     Example:
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
-        tutti generate --model bach --timbre notes@production:program-019 --out take.flac
+        tutti generate --model bach --timbre notes@production:program-073 --out take.flac
     """
     from tutti.config import build
     from tutti.generation import composers
