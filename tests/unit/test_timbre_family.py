@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from click.testing import CliRunner
 
 from jobs import evaluate, notes, samples
@@ -33,7 +32,6 @@ from tutti.generation import composers
 from tutti.lineage import Dataset
 from tutti.metrics import timbre
 from tutti.models import bundle as bundles
-from tutti.models.families import family_of
 from tutti.models.timbre_gan.objective import unlikeness
 from tutti.registry.versions import Registry
 from tutti.render import timbres
@@ -258,13 +256,3 @@ def test_notes_of_a_corpus_are_cut_from_its_clips(tmp_path: Path) -> None:
     few = asked.model_copy(update={"highest_pitch": 56})
     with pytest.raises(UserError, match=r"has [0-3] notes, and 4 are needed"):
         notes.packed(few, works, licences=("CC0-1.0",), name="few", root=root, reporter=Silent())
-
-
-@pytest.mark.parametrize("name", ["timbre", "timbre-gpu"])
-def test_carried_recipes_are_of_a_known_size(name: str) -> None:
-    recipe = recipes.read(name)
-    family = family_of(recipe.model.family)
-    assert recipe.notes is not None
-    sized = family.configure(recipe.model.flavour, shape={}, settings=recipe.expected_model.settings)
-    assert sized.instruments == len(recipe.notes.programs)
-    assert build(recipes.Recipe, yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))), origin="x") == recipe
