@@ -24,7 +24,7 @@ from tutti.units import format_bytes, format_seconds
 def asked_of(recipe: Recipe) -> Asked:
     """What of a recipe decides the training's size."""
     training = recipe.training
-    size, places = configuration_of(recipe.model, training), kind_of(recipe.model).places(training)
+    size, places = configuration_of(recipe.model, training), kind_of(recipe.model, training).places(training)
     return Asked(
         parameters=size.parameters,
         footprint=size.footprint,
@@ -70,7 +70,7 @@ def explain(recipe: Recipe, *, root: Folder) -> None:
 def told(recipe: Recipe, *, root: Folder) -> Iterator[str]:
     """The lines of :func:`explain`."""
     asked, training = asked_of(recipe), recipe.training
-    size, unit = configuration_of(recipe.model, training), kind_of(recipe.model).layout(training).unit
+    size, unit = configuration_of(recipe.model, training), kind_of(recipe.model, training).layout(training).unit
     prices = training.prices
     yield f"recipe {recipe.name} · {recipe.digest()}"
     yield f"sources: {', '.join(recipe.corpus.sources)} · licences: {', '.join(recipe.licences)}"
