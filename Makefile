@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_BENCH := $(VENV)/.installed-bench
+TEST_PROCESSES := 2
 SOURCES := platform/tutti jobs serve cluster benchmarks tests
 # `chaos` takes as long as it is told to: python -m benchmarks.chaos --minutes 10.
 BENCHMARKS := $(filter-out __init__ harness mutants chaos,$(basename $(notdir $(wildcard benchmarks/*.py))))
@@ -29,8 +30,13 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/tutti demo
 
+# Two processes share what needs one core a test; what starts clusters and servers takes the machine to itself. Both run,
+# whatever the first finds.
 test: lint
-	$(BIN)/python -m pytest
+	@failed=0; \
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --ignore tests/integration || failed=1; \
+	$(BIN)/python -m pytest tests/integration || failed=1; \
+	exit $$failed
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check $(SOURCES)

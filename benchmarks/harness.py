@@ -41,7 +41,8 @@ class Bench:
 
     Args:
         rounds: how often each contender of a race runs; one more run before them warms up.
-        settings: what this benchmark asks of the command line beyond what all do.
+        settings: numbers that this benchmark asks of the command line beyond what all do.
+        arguments: all of the command line.
     """
 
     rounds: int = DEFAULT_ROUNDS
@@ -49,6 +50,7 @@ class Bench:
     figures: dict[str, dict[str, Figure]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     named: dict[str, float] = field(default_factory=dict)
+    arguments: argparse.Namespace = field(default_factory=argparse.Namespace)
 
     def race(
         self,
@@ -84,6 +86,10 @@ class Bench:
     def count(self, subject: str, values: Mapping[str, float], *, unit: str) -> None:
         """Record quantities that do not change from run to run."""
         self.figures[subject] = {name: Figure(value, value, value, unit, 1) for name, value in values.items()}
+
+    def record(self, subject: str, name: str, value: float, *, unit: str) -> None:
+        """Record one quantity that was measured once."""
+        self.figures.setdefault(subject, {})[name] = Figure(value, value, value, unit, 1)
 
     def note(self, text: str) -> None:
         """A condition that the reader must know."""
@@ -133,12 +139,17 @@ def _number(value: float) -> str:
 
 
 def run(
-    title: str, measure: Callable[[Bench], None], *, settings: Mapping[str, tuple[float, str]] | None = None
+    title: str,
+    measure: Callable[[Bench], None],
+    *,
+    settings: Mapping[str, tuple[float, str]] | None = None,
+    extend: Callable[[argparse.ArgumentParser], None] | None = None,
 ) -> None:
     """Entry point of a benchmark's module: read the command line, measure, print.
 
     Args:
         settings: numbers of this benchmark alone by name: their defaults, and what they are.
+        extend: adds to the command line what is no number.
     """
     settings = settings or {}
     parser = argparse.ArgumentParser(description=title)
@@ -146,12 +157,18 @@ def run(
     parser.add_argument("--json", action="store_true", help="one JSON object of the figures on the last line")
     for name, (default, sentence) in settings.items():
         parser.add_argument(f"--{name}", type=float, default=default, help=sentence)
+    if extend is not None:
+        extend(parser)
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error(f"--rounds {arguments.rounds} is too few: give at least 1")
     # Who is told to end still ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    bench = Bench(rounds=arguments.rounds, settings={name: getattr(arguments, name) for name in settings})
+    bench = Bench(
+        rounds=arguments.rounds,
+        settings={name: getattr(arguments, name) for name in settings},
+        arguments=arguments,
+    )
     measure(bench)
     bench.show(title)
     if arguments.json:

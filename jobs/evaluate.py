@@ -81,16 +81,17 @@ def run(asked: Asked, *, model: str, pairs: int, root: Folder, registry: Registr
 
 def _examples(bundle: Bundle, material: Material, *, root: Folder, reporter: Reporter) -> Dataset | None:
     """What the model's training read, found or packed again; None where its recipe is not known."""
+    from jobs.examples import PACKERS
     from tutti.dataset import packing
-    from tutti.dataset.voices import pack_voices
     from tutti.evaluation import judgement
     from tutti.models.families import family_of
 
     recipe = judgement.recipe_of(bundle.facts)
     name = str(bundle.facts.get("name", bundle.family))
-    if recipe is not None and family_of(bundle.family).reads == "voices":
+    pack = PACKERS.get(family_of(bundle.family).reads)
+    if recipe is not None and pack is not None:
         licences = tuple(bundle.facts["data"]["licences"])
-        return pack_voices(material.works, licences=licences, root=root, name=name, reporter=reporter)
+        return pack(material.works, licences=licences, root=root, name=name, reporter=reporter)
     if recipe is None or material.tokens is None:
         return None
     return packing.pack(

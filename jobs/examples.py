@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from jobs import encode
 from jobs.recipe import Recipe
 from tutti.dataset import packing, shards
+from tutti.dataset.rolls import pack_rolls
 from tutti.dataset.voices import pack_voices
 from tutti.features.augment import transpose
 from tutti.features.vocabulary import BAR, END, EVENTS
@@ -20,7 +22,10 @@ from tutti.models.families import family_of
 from tutti.storage import Folder
 from tutti.telemetry import Reporter
 
-_DATA_FACTS = ("works", "notes", "tokens", "splits", "licences", "collections", "programs")
+HOP_BARS = 2
+"""From one window of a work to the next: every bar comes twice, and phrases begin where those of songs and chorales
+do."""
+_DATA_FACTS = ("works", "notes", "splits", "licences", "collections", "programs")
 
 
 @dataclass(frozen=True)
@@ -56,20 +61,33 @@ def _sequences(recipe: Recipe, works: Dataset, root: Folder, reporter: Reporter)
     )
     return Examples(
         dataset,
-        {"works_address": works.folder.uri, "tokens_address": tokens.folder.uri, **_facts(tokens)},
+        {"works_address": works.folder.uri, "tokens_address": tokens.folder.uri, **_facts(tokens, "tokens")},
         lambda: count_baselines(tokens, most_semitones=recipe.training.most_semitones),
         tokens,
     )
 
 
 def _voices(recipe: Recipe, works: Dataset, root: Folder, reporter: Reporter) -> Examples:
-    dataset = pack_voices(works, licences=recipe.licences, root=root, name=recipe.name, reporter=reporter)
-    return Examples(dataset, {"works_address": works.folder.uri, **_facts(dataset)})
+    dataset = PACKERS["voices"](works, licences=recipe.licences, root=root, name=recipe.name, reporter=reporter)
+    return Examples(dataset, {"works_address": works.folder.uri, **_facts(dataset, "tokens")})
 
+
+def _rolls(recipe: Recipe, works: Dataset, root: Folder, reporter: Reporter) -> Examples:
+    dataset = PACKERS["rolls"](works, licences=recipe.licences, root=root, name=recipe.name, reporter=reporter)
+    return Examples(dataset, {"works_address": works.folder.uri, **_facts(dataset, "track_programs")})
+
+
+PACKERS: dict[str, Callable[..., Dataset]] = {
+    "voices": pack_voices,
+    "rolls": partial(pack_rolls, hop_bars=HOP_BARS),
+}
+"""Examples that are made of works and licences alone, by their kind; each takes ``(works, *, licences, root, name,
+reporter)``."""
 
 PREPARERS: dict[str, Callable[[Recipe, Dataset, Folder, Reporter], Examples]] = {
     "sequences": _sequences,
     "voices": _voices,
+    "rolls": _rolls,
 }
 """By the kind of examples that a family reads."""
 
@@ -86,5 +104,5 @@ def count_baselines(tokens: Dataset, *, most_semitones: int) -> dict[str, float]
     return model.nll([valid[piece] for piece in range(len(valid))], judged=judged)
 
 
-def _facts(dataset: Dataset) -> dict[str, Any]:
-    return {name: dataset.facts[name] for name in _DATA_FACTS}
+def _facts(dataset: Dataset, *more: str) -> dict[str, Any]:
+    return {name: dataset.facts[name] for name in (*_DATA_FACTS, *more)}

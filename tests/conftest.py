@@ -32,10 +32,15 @@ settings.load_profile("tutti")
 
 
 def pytest_configure() -> None:
-    """Set what libraries and Ray's workers read from the environment, and forget the user's own servers and keys."""
+    """Set what libraries and Ray's workers read from the environment, and forget the user's own servers and keys.
+
+    A process that shares the machine with others computes on one thread: threads that wait for one another cannot share.
+    """
     for name in FOREIGN:
         os.environ.pop(name, None)
     os.environ.update(ENVIRONMENT)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
     storage = services.client_environment(
         PORTS, ray_token_file=Path(os.devnull), s3_key_id="tutti-tests", s3_key=uuid.uuid4().hex
     )

@@ -188,7 +188,7 @@ def test_data_that_is_away_is_waited_for(server: Server, undisturbed: Path, tmp_
     assert outcome == Outcome.FINISHED
     assert_same_bits(weights_of(plan.run), weights_of(undisturbed))
     # The run lies on disk: nothing of it had to wait. The data may have been waited for, if a block was due just then.
-    assert [line for line in watch.lines if not line.startswith(f"cannot read {place / 'data'}")] == []
+    assert [line for line in watch.lines if not line.startswith(f"cannot read {(place / 'data').uri}")] == []
 
 
 def test_a_record_that_is_away_costs_neither_time_nor_a_point(

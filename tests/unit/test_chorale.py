@@ -19,6 +19,7 @@ from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, VOCABULARY
 from tutti.generation import composers
 from tutti.generation.request import Request
 from tutti.models.chorale import CHORALE, Chorale
+from tutti.models.chorale.part import held_steps
 from tutti.storage import Folder
 from tutti.units import parse_key
 
@@ -53,6 +54,19 @@ def grids(rows: int, steps: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     now[:, 1::2] = now[:, ::2][:, : now[:, 1::2].shape[1]]
     before = torch.cat((torch.zeros_like(now[:, :1]), now[:, :-1]), dim=1)
     return before, now, torch.arange(steps).expand(rows, steps)
+
+
+def test_pitches_are_hidden_from_the_attention_while_it_learns_and_only_then() -> None:
+    open_, hiding = network(), network(hidden_share=1.0)
+    before, now, places = grids(2, 12)
+    assert torch.equal(open_(before, now, places), hiding(before, now, places))
+    open_.train()
+    hiding.train()
+    elsewhere = torch.where(before >= FIRST_PITCH, before + 1, before)
+    first = hiding._read(*(hiding._partly_hidden(before),) * 2, held_steps(before))
+    second = hiding._read(*(hiding._partly_hidden(elsewhere),) * 2, held_steps(elsewhere))
+    assert torch.equal(first, second)
+    assert not torch.equal(open_(before, now, places), hiding(before, now, places))
 
 
 def test_the_configuration_counts_its_weights() -> None:

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.examples import PREPARERS
 from tests import families
 from tests.music import sequences_dataset
 from tests.trainings import StoppedError, Watch, assert_close, assert_same_bits, plan_of, train, weights_of
 from tutti import lineage, seeding
 from tutti.dataset.loader import Loader
+from tutti.evaluation.writing import writing_of
+from tutti.generation.composers import COMPOSERS
 from tutti.generation.engine import Engine
 from tutti.generation.request import Request
 from tutti.models.families import FAMILIES
@@ -21,8 +24,21 @@ from tutti.storage import Folder
 from tutti.training.examples import KINDS
 from tutti.training.schedule import learning_rate
 
+SILENT = {"spectra"}
+"""Kinds of examples whose families make no pieces."""
 READERS = ("decoder", "recurrent", "bar_vae", "pairs")
 GAN = {"control_dropout": 0.0, "all_controls_dropout": 0.0, "most_semitones": 0, "clip_norm": 0.0, "weight_decay": 0.0}
+
+
+def test_each_family_that_is_carried_can_be_prepared_for_and_composes_unless_it_makes_no_pieces() -> None:
+    for name, family in FAMILIES.items():
+        assert family.reads in KINDS, name
+        if name in ("pairs", "histograms"):
+            continue
+        assert family.reads in PREPARERS, name
+        assert (family.reads in COMPOSERS) != (family.reads in SILENT), name
+        assert family.reads in SILENT or writing_of(family.reads), name
+        assert family.learning == "likelihood" or KINDS[family.reads].judge is not None, name
 
 
 @pytest.fixture(scope="module")

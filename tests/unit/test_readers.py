@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,20 +12,25 @@ from torch.utils.flop_counter import FlopCounterMode
 from tutti.errors import RecipeError
 from tutti.models.bar_vae import BarVae, BarVaeConfiguration
 from tutti.models.bar_vae.units import Units
-from tutti.models.decoder import DECODER, Decoder, DecoderConfiguration
+from tutti.models.decoder import DECODER, Decoder, DecoderConfiguration, EventTokens
 from tutti.models.families import FAMILIES, family_of, network_of
 from tutti.models.recurrent import Recurrent, RecurrentConfiguration
 from tutti.training.examples import KINDS
 from tutti.training.recipe import TrainingRecipe
 
 READERS = ("decoder", "recurrent", "bar_vae")
-SHAPE = {"vocabulary_size": 929, "max_tokens": 512, "bar_token": 7}
 BAR = 7
+EVENT_TOKENS = EventTokens(
+    bar=BAR, meter=8, bar_ticks=(48, 72, 96), position=12, positions=20, pitch=34, pitches=14, quarter_ticks=24
+)
+SHAPE = {"vocabulary_size": 929, "max_tokens": 512, "bar_token": BAR, "events": EVENT_TOKENS}
 
 Model = Decoder | Recurrent | BarVae
 
 
-@pytest.fixture(params=["decoder", "grouped heads", "one group", "window", "recurrent", "bar_vae"])
+@pytest.fixture(
+    params=["decoder", "grouped heads", "one group", "window", "relative", "relative window", "recurrent", "bar_vae"]
+)
 def model(request: pytest.FixtureRequest) -> Model:
     torch.manual_seed(0)
     match request.param:
@@ -37,14 +44,23 @@ def model(request: pytest.FixtureRequest) -> Model:
             return decoder(key_value_heads=1)
         case "window":
             return decoder(window_tokens=4, key_value_heads=2)
+        case "relative":
+            return decoder(relative="pitch_and_time")
+        case "relative window":
+            return decoder(relative="pitch_and_time", window_tokens=6, key_value_heads=2)
     return decoder()
 
 
-def decoder(**settings: int) -> Decoder:
+def decoder(**settings: Any) -> Decoder:
     configuration = DecoderConfiguration(
-        vocabulary_size=50, layers=3, width=32, heads=4, feed_forward=48, max_tokens=64, **settings
+        vocabulary_size=50, layers=3, width=32, heads=4, feed_forward=48, max_tokens=64, events=EVENT_TOKENS, **settings
     )
-    return Decoder(configuration).eval()
+    model = Decoder(configuration).eval()
+    if model.listener is not None:
+        # As if it had learnt: likings weigh as much as contents.
+        for weight in model.relative.parameters():
+            torch.nn.init.normal_(weight, std=0.2)
+    return model
 
 
 def bar_vae(**settings: float) -> BarVae:
@@ -95,9 +111,10 @@ def test_fewer_heads_of_keys_make_a_smaller_cache() -> None:
         ({"heads": 3}, "width 64 is no multiple of twice the 3 heads"),
         ({"heads": 4, "key_value_heads": 3}, "key_value_heads 3 does not divide the 4 heads"),
         ({"window_tokens": -1}, "window_tokens -1 is below 0"),
+        ({"relative": "pitch"}, "relative 'pitch' is not known; choose none, pitch_and_time"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(settings: dict[str, int], told: str) -> None:
+def test_sizes_that_cannot_be_are_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(RecipeError, match=f"settings of decoder nano cannot be: {told}"):
         DECODER.configure("nano", shape=SHAPE, settings=settings)
 
@@ -151,7 +168,7 @@ def test_rows_of_unequal_prompts_and_dropped_rows(model: Model) -> None:
 
 @pytest.mark.parametrize(("family", "flavour"), [(f, size) for f in READERS for size in ("nano", "tiny", "small")])
 def test_counted_parameters_are_the_parameters(family: str, flavour: str) -> None:
-    grouped = {"key_value_heads": 1} if family == "decoder" else {}
+    grouped = {"key_value_heads": 1, "relative": "pitch_and_time"} if family == "decoder" else {}
     configuration = family_of(family).configure(flavour, shape=SHAPE, settings=grouped)
     weights = network_of(family, configuration).parameters()
     assert sum(weight.numel() for weight in weights) == configuration.parameters

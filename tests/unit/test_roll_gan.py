@@ -4,28 +4,36 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from jobs.examples import prepare
+from jobs.ingest import IngestRecipe
+from jobs.recipe import Recipe
 from tests.music import works_table
 from tests.trainings import StoppedError, Watch, assert_same_bits, plan_of, train, weights_of
 from tutti import lineage
-from tutti.corpus.score import DRUM_PROGRAM
-from tutti.dataset.rolls import pack_rolls
+from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
+from tutti.corpus.score_batch import ScoreBatch
 from tutti.errors import RecipeError
+from tutti.evaluation import judgement
+from tutti.evaluation.rolls import marks_of, rows_of_rolls
 from tutti.features import roll
 from tutti.features.vocabulary import instrument_of
+from tutti.generation import composers
 from tutti.generation.request import Request
 from tutti.generation.rolls import RollComposer, in_one_key, programs
-from tutti.models.families import FAMILIES
-from tutti.models.roll_gan import ROLL_GAN, RollConfiguration, RollLearning, slopes
+from tutti.models.roll_gan import ROLL_GAN, Critic, RollConfiguration, RollLearning, slopes
 from tutti.storage import Folder
 from tutti.tables import to_parquet
+from tutti.telemetry import Silent
 from tutti.training.examples import random_rolls, roll_shape
-from tutti.training.roll_judge import RollJudge
+from tutti.training.recipe import ModelRecipe
+from tutti.training.roll_judge import RollJudge, measured
 from tutti.units import parse_key
 
 NANO: RollConfiguration = ROLL_GAN.configure("nano", shape=roll_shape())
@@ -50,11 +58,10 @@ def composer() -> RollComposer:
     return RollComposer(generator.eval(), configuration=NANO, digest="0", facts=facts)
 
 
-def test_rolls_are_binary_in_normal_form_and_every_weight_counts() -> None:
-    generator, critic = networks()
-    assert sum(w.numel() for network in (generator, critic) for w in network.parameters()) == NANO.parameters
+def test_rolls_are_binary_in_normal_form() -> None:
+    generator, _ = networks()
     asked = examples(6)
-    made = LEARNING.fakes(generator, asked, seed=3)
+    made = LEARNING.fakes(generator.eval(), asked, seed=3)
     assert made.shape == (6, *roll.SHAPE)
     assert set(made.unique().tolist()) == {0.0, 1.0}
     marks = made.detach().numpy() > 0.5
@@ -64,6 +71,15 @@ def test_rolls_are_binary_in_normal_form_and_every_weight_counts() -> None:
     flat = sounds.reshape(6, roll.BARS * roll.STEPS, -1)
     fresh = flat[:, 1:] & ~flat[:, :-1]
     assert begins.reshape(flat.shape)[:, 1:][fresh].all()
+
+
+def test_every_weight_counts_and_learns() -> None:
+    generator, critic = networks()
+    assert sum(w.numel() for network in (generator, critic) for w in network.parameters()) == NANO.parameters
+    asked = examples(6)
+    made = LEARNING.fakes(generator, asked, seed=3)
+    assert made.shape == (6, *roll.SHAPE)
+    assert ((made >= 0) & (made <= 1)).all()
     (critic(made, asked["classes"].long()) * torch.arange(6)).sum().backward()
     for network in (generator, critic):
         assert not [name for name, weight in network.named_parameters() if weight.grad is None]
@@ -110,25 +126,30 @@ def test_a_step_is_a_function_of_weights_rows_and_seed() -> None:
     assert not torch.equal(first, loss(8))
 
 
-class Slanted(nn.Module):
-    """A critic of a known slope."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.tensor(0.5))
-
-    def forward(self, marks: Tensor, _: Tensor) -> Tensor:
-        return self.factor * marks.flatten(1).sum(dim=1)
-
-
-def test_the_penalty_is_of_the_scores_slope_and_moves_the_critic() -> None:
-    asked, critic = examples(3), Slanted()
-    real = asked["roll"].float()
-    slope_R = slopes(critic, real, 1 - real, asked["classes"].long(), seed=0)
-    root = real[0].numel() ** 0.5
-    torch.testing.assert_close(slope_R, torch.full((3,), 0.5 * root))
-    (rise,) = torch.autograd.grad(torch.square(slope_R - 1).sum(), critic.factor)
-    assert float(rise) == pytest.approx(3 * 2 * (0.5 * root - 1) * root, rel=1e-4)
+def test_the_penalty_is_of_the_scores_slope_at_the_cells() -> None:
+    generator, network = networks()
+    critic = cast(Critic, network.double())
+    asked = examples(3)
+    real, classes = asked["roll"].double(), asked["classes"].long()
+    fakes = LEARNING.fakes(generator, asked, seed=1).detach().double()
+    slope_R = slopes(critic, critic.seen(real), critic.seen(fakes), classes, seed=5)
+    share = torch.rand(3, generator=torch.Generator().manual_seed(5)).double()
+    between = torch.lerp(real, fakes, share.view(-1, *[1] * 5)).requires_grad_()
+    (rise,) = torch.autograd.grad(critic(between, classes).sum(), between, create_graph=True)
+    plain_R = rise.flatten(1).norm(dim=1)
+    assert slope_R.detach().numpy() == pytest.approx(plain_R.detach().numpy(), rel=1e-5)
+    weights = [weight for name, weight in critic.named_parameters() if not name.endswith("score.bias")]
+    ours, plain = (
+        torch.autograd.grad(torch.square(slope - 1).sum(), weights, allow_unused=True) for slope in (slope_R, plain_R)
+    )
+    for found, expected in zip(ours, plain, strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None and expected is not None:
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    # And as differences tell it, along the way that rises most.
+    way, small = rise.detach() / plain_R.detach().view(-1, *[1] * 5), 1e-4
+    risen_R = critic(between + small * way, classes) - critic(between - small * way, classes)
+    assert (risen_R / (2 * small)).detach().numpy() == pytest.approx(slope_R.detach().numpy(), rel=1e-4)
 
 
 def test_voices_fall_silent_and_find_their_range_where_a_critic_asks_for_it() -> None:
@@ -143,14 +164,14 @@ def test_voices_fall_silent_and_find_their_range_where_a_critic_asks_for_it() ->
         optimizer.zero_grad()
         (-score / 4).backward()
         optimizer.step()
-    sounds = LEARNING.fakes(generator, asked, seed=99)[:, roll.SOUNDS].detach()
+    sounds = LEARNING.fakes(generator.eval(), asked, seed=99)[:, roll.SOUNDS].detach()
     assert not sounds[..., roll.DRUMS].any()
     assert float(sounds[..., 36:48, 1:].sum() / sounds.sum()) > 0.95
 
 
 def test_the_judge_finds_no_deviation_of_a_set_from_itself_and_much_of_noise() -> None:
     generator, _ = networks()
-    made = LEARNING.fakes(generator, examples(8), seed=0).detach()
+    made = LEARNING.fakes(generator.eval(), examples(8), seed=0).detach()
     alike = RollJudge().compared({"roll": made}, made)
     assert alike["roll_deviation"] == 0
     assert alike["empty_bars_rate"] == alike["empty_bars_rate_of_data"]
@@ -164,12 +185,28 @@ def test_the_judge_finds_no_deviation_of_a_set_from_itself_and_much_of_noise() -
 
 def test_what_is_made_reads_as_the_notes_that_lie_in_it() -> None:
     generator, _ = networks()
-    marks = LEARNING.fakes(generator, examples(1), seed=2).detach().numpy() > 0.5
+    marks = LEARNING.fakes(generator.eval(), examples(1), seed=2).detach().numpy() > 0.5
     score = roll.score_of(marks, tempo_qpm=120.0)
     again = roll.rolls_of(score, tracks=score.notes.track.astype(np.int64), mood="any", hop_bars=roll.BARS)
     _, read = roll.dense(again.tokens[0], lengths=np.array([len(again.tokens[0])]))
     assert (read[:, roll.SOUNDS] == marks[:, roll.SOUNDS]).all()
     assert (read[:, roll.BEGINS, :, :][:, :, 1:] == marks[:, roll.BEGINS][:, :, 1:]).all()
+
+
+def test_an_evaluation_tells_the_figures_of_each_track_beside_those_of_the_data() -> None:
+    generator, _ = networks()
+    made = LEARNING.fakes(generator.eval(), examples(2), seed=2).detach().numpy() > 0.5
+    made[..., roll.LEAD] = False
+    batch = ScoreBatch.of([roll.score_of(made, tempo_qpm=100.0)])
+    assert (marks_of(batch)[:, roll.SOUNDS] == made[:, roll.SOUNDS]).all()
+    rows = {row.name: row.cells["takes"] for row in rows_of_rolls({"takes": batch})}
+    figures = measured(made)
+    assert rows["empty_bars_rate_lead"].value == 1
+    assert rows["qualified_note_rate_bass"].value == figures["qualified_note_rate"][roll.BASS]
+    assert rows["tonal_distance_keys_strings"].value == figures["tonal_distance"][3]
+    assert rows["pitch_classes_used_lead"].why == "lead play in no phrase"
+    nothing = rows_of_rolls({"takes": ScoreBatch.of([Score.of(Notes.none(), ticks_per_quarter=24)])})
+    assert {row.cells["takes"].value for row in nothing} == {None}
 
 
 def test_a_piece_holds_length_tempo_key_and_instruments_and_is_the_same_again() -> None:
@@ -240,10 +277,7 @@ def test_a_configuration_that_cannot_be_is_refused() -> None:
         replace(NANO, drums=9)
 
 
-def test_killed_and_resumed_equals_never_stopped_and_what_is_left_composes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(FAMILIES, "roll_gan", ROLL_GAN)
+def test_killed_and_resumed_equals_never_stopped_and_what_is_left_composes_and_is_judged(tmp_path: Path) -> None:
     table, place = works_table(20), Folder(str(tmp_path / "works"))
     file = lineage.write_file(place, "works-00000.parquet", to_parquet(table), rows=table.num_rows)
     notes = sum(len(pitches) for pitches in table.column("pitch").to_pylist())
@@ -255,18 +289,30 @@ def test_killed_and_resumed_equals_never_stopped_and_what_is_left_composes(
         files=[file],
         facts={"notes": notes, "works": table.num_rows, "licences": {"CC0-1.0": table.num_rows}},
     )
-    rolls = pack_rolls(works, licences=("CC0-1.0",), root=Folder(str(tmp_path)), name="walks", hop_bars=4)
+    recipe = Recipe(
+        name="walks",
+        corpus=IngestRecipe(sources=("walks",)),
+        licences=("CC0-1.0",),
+        model=ModelRecipe(family="roll_gan", flavour="nano"),
+    )
+    prepared = prepare(recipe, works, root=Folder(str(tmp_path)), reporter=Silent())
+    assert sum(prepared.told["splits"].values()) == 20
     settings = {"steps": 4, "clip_norm": 0.0, "weight_decay": 0.0, "checkpoint_every_steps": 2}
     straight, broken = (
-        plan_of(rolls.folder, tmp_path / name, family="roll_gan", **settings) for name in ("straight", "broken")
+        replace(plan_of(prepared.dataset.folder, tmp_path / name, family="roll_gan", **settings), data=prepared.told)
+        for name in ("straight", "broken")
     )
     train(straight)
     with pytest.raises(StoppedError):
         train(broken, watch=Watch(stop_at=3))
     train(broken)
     assert_same_bits(weights_of(straight.run), weights_of(broken.run))
-    assert lineage.load(straight.run).facts["score"] == "roll_deviation"
-    pieces = [
-        RollComposer.load(tmp_path / name / "bundle").generate([Request(bars=4)]) for name in ("straight", "broken")
-    ]
-    assert pieces[0][0].tokens.tolist() == pieces[1][0].tokens.tolist()
+    facts = lineage.load(straight.run).facts
+    assert facts["score"] == "roll_deviation"
+    bundle = straight.run.local_path / "bundle"
+    again = judgement.judged(bundle, prepared.dataset, straight.training, split="valid", device="cpu")
+    assert again == {name: value for name, value in facts["measures"].items() if name.startswith("valid_")}
+    composer = composers.load(bundle)
+    piece = composer.generate([Request(bars=4)])[0]
+    assert len(piece.score.notes)
+    assert set(piece.score.notes.program.tolist()) <= set(prepared.told["track_programs"])

@@ -120,6 +120,7 @@ class _Seen:
     works: int = 0
     works_without: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
     split_notes: Counter[str] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
     collections: set[str] = field(default_factory=set)
@@ -132,6 +133,7 @@ class _Seen:
             "works": self.works,
             "works_without_rolls": self.works_without,
             "left_out": dict(sorted(self.left_out.items())),
+            "splits": dict(sorted(self.splits.items())),
             "notes": self.split_notes.total(),
             "split_notes": dict(self.split_notes),
             "licences": dict(sorted(self.licences.items())),
@@ -190,6 +192,7 @@ def _windows(
         seen.works_without += not sounding
         if sounding:
             seen.licences[licence] += 1
+            seen.splits[split] += 1
             seen.collections.add(collection)
             np.add.at(seen.notes_of, (tracks, np.minimum(score.notes.program, DRUM_PROGRAM)), 1)
         rolls += sounding

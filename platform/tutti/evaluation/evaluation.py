@@ -20,7 +20,7 @@ from tutti.evaluation.borrowing import MOST_NOTES, Borrowings, Lender
 from tutti.evaluation.comparison import HELD_OUT, SETS, TAKES, TRAIN, Feature, Row
 from tutti.evaluation.takes import Takes
 from tutti.evaluation.works import Works
-from tutti.evaluation.writing import writing_of
+from tutti.evaluation.writing import Writing, writing_of
 from tutti.generation.request import Request
 from tutti.lineage import Dataset
 from tutti.metrics import set_features
@@ -213,7 +213,7 @@ def compared(
         refused_tokens=made.refused_tokens,
         scores=scores,
         named=named,
-        rows=tuple(_rows(scores, apart, borrowings, one_part=writing.one_part, reporter=reporter)),
+        rows=tuple(_rows(scores, apart, borrowings, writing=writing, reporter=reporter)),
         features=tuple(comparison.features_of(described)),
         described=described,
         borrowings=borrowings,
@@ -238,7 +238,7 @@ def _rows(
     apart: Mapping[str, ScoreBatch],
     borrowings: Mapping[str, Borrowings],
     *,
-    one_part: str,
+    writing: Writing,
     reporter: Reporter,
 ) -> list[Row]:
     measured, before = {}, 0
@@ -249,7 +249,8 @@ def _rows(
     none_at_all = "the training holds more notes than an index of known works takes"
     rows = [
         *comparison.rows_of_measures(measured),
-        *comparison.rows_of_voice_leading(apart, why_not={TAKES: one_part}),
+        *writing.rows(scores),
+        *comparison.rows_of_voice_leading(apart, why_not={TAKES: writing.one_part}),
         *comparison.rows_of_originality(
             borrowings, why_not={TAKES: none_at_all, HELD_OUT: none_at_all, TRAIN: "these are the known works"}
         ),

@@ -9,7 +9,7 @@ Legend: W works.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from tutti.corpus.score import Score
 from tutti.corpus.score_batch import ScoreBatch
 from tutti.errors import DataError, RecipeError
+from tutti.evaluation.comparison import Row
+from tutti.evaluation.rolls import rows_of_rolls
 from tutti.features import roll, voices
 from tutti.features.grid import Grid
 from tutti.features.vocabulary import ANY
@@ -30,10 +32,12 @@ class Writing:
     Args:
         write: W works, as many as can be written; and which these are, shape (W,).
         one_part: why takes have no parts of one instrument; empty where they have.
+        rows: measures that only such pieces have, of all sets.
     """
 
     write: Callable[[ScoreBatch], tuple[ScoreBatch, NDArray[np.bool_]]]
     one_part: str = ""
+    rows: Callable[[Mapping[str, ScoreBatch]], list[Row]] = lambda _: []
 
 
 def writing_of(reads: str) -> Writing:
@@ -86,5 +90,5 @@ def _in_rolls(score: Score) -> Score | None:
 WRITINGS: dict[str, Writing] = {
     "sequences": Writing(_in_events, one_part="event tokens write all parts of one program as one"),
     "voices": Writing(_each(_in_voices)),
-    "rolls": Writing(_each(_in_rolls), one_part="rolls write five tracks, of which one is drums"),
+    "rolls": Writing(_each(_in_rolls), one_part="rolls write five tracks, of which one is drums", rows=rows_of_rolls),
 }

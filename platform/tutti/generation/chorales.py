@@ -27,6 +27,7 @@ from tutti.features.vocabulary import instrument_of
 from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, STEPS_PER_QUARTER, VOCABULARY_SIZE, score_of
 from tutti.generation.controls import Limits, bars_of_length, controls_of, limits_of
 from tutti.generation.engine import Piece
+from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
 from tutti.models import bundle as bundles
@@ -35,7 +36,7 @@ from tutti.models.chorale import Chorale
 
 USUAL_QPM = 80.0
 """Where no tempo is asked."""
-_METER = (4, 4)
+_MODEL = "a model of voices"
 _BAR_STEPS = 4 * STEPS_PER_QUARTER
 _CHOIR = 52
 
@@ -91,18 +92,8 @@ class ChoraleComposer:
         Raises:
             RecipeError: a control that voices cannot hold.
         """
-        for name in ("mood", "density", "collection"):
-            if getattr(request, name) is not None:
-                raise RecipeError(
-                    f"a model of voices cannot hold {name}", remedy="leave it out, or use a model of sequences"
-                )
-        if request.guidance != 1:
-            raise RecipeError("a model of voices has nothing to be guided by", remedy="leave guidance at 1")
-        above, below = _METER
-        if request.meter not in (None, f"{above}/{below}"):
-            raise RecipeError(
-                f"a model of voices knows no meter {request.meter}", remedy=f"ask for {above}/{below}, or for none"
-            )
+        refuse_controls(request, names=("mood", "density", "collection", "guidance"), model=_MODEL)
+        refuse_meters(request, model=_MODEL)
         if request.instruments and not _programs(request, usual=self._programs):
             raise RecipeError("a drum kit cannot sing the voices of a chorale", remedy="ask for other instruments")
 
@@ -122,8 +113,7 @@ class ChoraleComposer:
         Raises:
             RecipeError: a request that this model cannot take; nothing ran.
         """
-        if any(material is not None for material in materials or ()):
-            raise RecipeError("a model of voices cannot continue a piece", remedy="use a model of sequences")
+        refuse_material(materials, model=_MODEL)
         for request in requests:
             self.check(request)
         rows = [
@@ -173,7 +163,7 @@ class ChoraleComposer:
 
 def _bars(request: Request) -> int:
     tempo_qpm = request.tempo or USUAL_QPM
-    return request.bars or bars_of_length(request.length_s, tempo_qpm=tempo_qpm, meter=_METER)
+    return request.bars or bars_of_length(request.length_s, tempo_qpm=tempo_qpm, meter=METER)
 
 
 def _allowed(row: _Row, *, step: int) -> NDArray[np.bool_]:

@@ -1,7 +1,8 @@
 """The one door to generation: a model's bundle to whoever makes pieces with it, whatever its family.
 
 A family composes by the kind of examples it reads: what says the next event is driven by the engine, what sings in
-steps of several voices by the composer of chorales. Models that make single notes compose nothing.
+steps of several voices by the composer of chorales, what makes piano-rolls by their composer. Models that make single
+notes compose nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tutti.errors import RecipeError
 from tutti.generation.chorales import ChoraleComposer
 from tutti.generation.engine import Engine, Piece
 from tutti.generation.request import Request
+from tutti.generation.rolls import RollComposer
 from tutti.models import bundle as bundles
 from tutti.models.families import family_of
 
@@ -53,6 +55,7 @@ class Composer(Protocol):
 COMPOSERS: dict[str, Callable[..., Composer]] = {
     "sequences": Engine.load,
     "voices": ChoraleComposer.load,
+    "rolls": RollComposer.load,
 }
 """By the kind of examples that a family reads; each takes ``(folder, *, device, max_batch)``."""
 

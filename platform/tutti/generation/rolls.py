@@ -31,6 +31,7 @@ from tutti.features.events import encode
 from tutti.features.vocabulary import ANY, INSTRUMENTS, instrument_of
 from tutti.generation.controls import bars_of_length, controls_of
 from tutti.generation.engine import Piece
+from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters
 from tutti.generation.request import Request
 from tutti.models import bundle as bundles
 from tutti.models import families
@@ -39,7 +40,7 @@ from tutti.units import Key
 
 USUAL_QPM = 96.0
 """Where no tempo is asked; then the class of the tempo is not stated either."""
-_METER = (4, 4)
+_MODEL = "a model of piano-rolls"
 _PROGRAMS_OF_FAMILY = 8
 _DRUMS = INSTRUMENTS[-1]
 
@@ -86,22 +87,8 @@ class RollComposer:
         Raises:
             RecipeError: a control that rolls cannot hold, or drums alone of a model that never heard any.
         """
-        refused = {
-            "density": request.density is not None,
-            "collection": request.collection is not None,
-            "guidance": request.guidance != 1,
-            "top_p": request.top_p != Request.model_fields["top_p"].default,
-        }
-        for name, asked in refused.items():
-            if asked:
-                raise RecipeError(
-                    f"a model of piano-rolls cannot hold {name}", remedy="leave it out, or use a model of sequences"
-                )
-        above, below = _METER
-        if request.meter not in (None, f"{above}/{below}"):
-            raise RecipeError(
-                f"a model of piano-rolls knows no meter {request.meter}", remedy=f"ask for {above}/{below}, or for none"
-            )
+        refuse_controls(request, names=("density", "collection", "guidance", "top_p"), model=_MODEL)
+        refuse_meters(request, model=_MODEL)
         if request.instruments == (_DRUMS,) and DRUM_PROGRAM not in self._known:
             raise RecipeError("this model has never heard drums", remedy="ask for other instruments, or for none")
 
@@ -121,8 +108,7 @@ class RollComposer:
         Raises:
             RecipeError: a request that this model cannot take; nothing ran.
         """
-        if any(material is not None for material in materials or ()):
-            raise RecipeError("a model of piano-rolls cannot continue a piece", remedy="use a model of sequences")
+        refuse_material(materials, model=_MODEL)
         for request in requests:
             self.check(request)
         gone = cancelled or (lambda _: False)
@@ -130,7 +116,7 @@ class RollComposer:
 
     def _piece(self, request: Request, *, cancelled: bool) -> Piece:
         tempo_qpm = request.tempo or USUAL_QPM
-        bars = 0 if cancelled else request.bars or bars_of_length(request.length_s, tempo_qpm=tempo_qpm, meter=_METER)
+        bars = 0 if cancelled else request.bars or bars_of_length(request.length_s, tempo_qpm=tempo_qpm, meter=METER)
         marks = self._phrases(request, number=-(-bars // roll.BARS))
         marks = in_one_key(marks, key=request.tonality)
         playing = programs(request.instruments, usual=self._usual, known=self._known)

@@ -22,8 +22,10 @@ class Context:
 
     Args:
         cosines, sines: rotary angles of the tokens' positions, broadcastable to (B, H, T, D/2).
-        mask: True where a token may look, broadcastable to (B, H, T, S); None for plain causal attention.
+        mask: True where a token may look, or what is added to the logits, minus infinity where it may not;
+            broadcastable to (B, H, T, S); None for plain causal attention.
         pieces: tokens of each piece, row after row, padding among them; attention runs over each by itself.
+        biases: what is added to the logits of each piece, shape (H, t, t), minus infinity where a token may not look.
         cache: keys and values of earlier tokens.
         positions_BT: place of each token in the cache.
         used: number of cache places that the longest row reaches after this call.
@@ -36,6 +38,7 @@ class Context:
     positions_BT: Tensor | None = None
     used: int = 0
     pieces: tuple[int, ...] | None = None
+    biases: tuple[Tensor, ...] | None = None
 
 
 class Attention(nn.Module):
@@ -62,37 +65,64 @@ class Attention(nn.Module):
         if context.cache is not None and context.positions_BT is not None:
             keys, values = context.cache.put(layer, keys, values, context.positions_BT, used=context.used)
         if context.pieces is not None:
-            mixed = _by_pieces(queries, keys, values, context.pieces)
+            mixed = _by_pieces(queries, keys, values, context.pieces, context.biases)
         else:
+            if context.mask is not None and context.mask.is_floating_point():
+                # torch's kernels for GPUs know biases or groups of heads, not both.
+                keys, values = (part.repeat_interleave(self.heads // part.shape[1], dim=1) for part in (keys, values))
             mixed = functional.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=context.mask, is_causal=context.mask is None,
-                enable_gqa=self.heads != self.key_value_heads,
+                enable_gqa=self.heads != keys.shape[1],
             ).transpose(1, 2)  # fmt: skip
         out: Tensor = self.output(mixed.reshape(rows, tokens, width))
         return out
 
 
-def _by_pieces(queries_BHTD: Tensor, keys_BGTD: Tensor, values_BGTD: Tensor, pieces: tuple[int, ...]) -> Tensor:
+def _by_pieces(
+    queries_BHTD: Tensor,
+    keys_BGTD: Tensor,
+    values_BGTD: Tensor,
+    pieces: tuple[int, ...],
+    biases: tuple[Tensor, ...] | None,
+) -> Tensor:
     """Causal attention of each piece to itself, with no work for pairs of different pieces; shape (B, T, H, D)."""
     rows, heads, tokens, head_width = queries_BHTD.shape
     queries, keys, values = (
-        torch.split(column.transpose(1, 2).reshape(rows * tokens, -1, head_width), list(pieces))
+        [part.transpose(0, 1) for part in torch.split(flat, list(pieces))]
         for column in (queries_BHTD, keys_BGTD, values_BGTD)
+        for flat in (column.transpose(1, 2).reshape(rows * tokens, -1, head_width),)
     )
-    mixed = [
-        functional.scaled_dot_product_attention(
-            query.transpose(0, 1)[None], key.transpose(0, 1)[None], value.transpose(0, 1)[None],
-            is_causal=True, enable_gqa=heads != keys_BGTD.shape[1],
-        )
-        for query, key, value in zip(queries, keys, values, strict=True)
-    ]  # fmt: skip
-    return torch.cat([part[0].transpose(0, 1) for part in mixed]).view(rows, tokens, heads, head_width)
+    if biases is None:
+        mixed = [
+            functional.scaled_dot_product_attention(
+                query[None], key[None], value[None], is_causal=True, enable_gqa=heads != keys_BGTD.shape[1]
+            )[0]
+            for query, key, value in zip(queries, keys, values, strict=True)
+        ]
+    else:
+        mixed = [_biased(*each) for each in zip(queries, keys, values, biases, strict=True)]
+    return torch.cat([part.transpose(0, 1) for part in mixed]).view(rows, tokens, heads, head_width)
+
+
+def _biased(queries_HTD: Tensor, keys_GTD: Tensor, values_GTD: Tensor, bias_HTT: Tensor) -> Tensor:
+    """Attention with a bias that is learnt, which torch's fast kernels for processors do not know; shape (H, T, D)."""
+    groups, tokens, head_width = keys_GTD.shape
+    queries = queries_HTD.reshape(groups, -1, head_width)
+    bias = bias_HTT.reshape(groups, -1, tokens).to(queries.dtype)
+    scores = torch.baddbmm(bias, queries, keys_GTD.transpose(1, 2), alpha=head_width**-0.5)
+    return torch.bmm(scores.softmax(-1, dtype=scores.dtype), values_GTD).view(queries_HTD.shape)
+
+
+def begins_of(segments_BT: Tensor) -> Tensor:
+    """True at the first token of each piece of each row; shape (B, T)."""
+    begins = torch.ones_like(segments_BT, dtype=torch.bool)
+    begins[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    return begins
 
 
 def pieces_of(segments_BT: Tensor) -> tuple[int, ...]:
     """Tokens of each piece of a batch, row after row; padding at the end of a row counts as one."""
-    begins = torch.ones_like(segments_BT, dtype=torch.bool)
-    begins[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    begins = begins_of(segments_BT)
     starts = torch.nonzero(begins.flatten()).flatten()
     return tuple(torch.diff(starts, append=starts.new_tensor([begins.numel()])).tolist())
 

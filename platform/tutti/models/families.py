@@ -13,6 +13,7 @@ from tutti.models.chorale import CHORALE
 from tutti.models.decoder import DECODER
 from tutti.models.family import Configuration, Family
 from tutti.models.recurrent import RECURRENT
+from tutti.models.roll_gan import ROLL_GAN
 
 FAMILIES: dict[str, Family[Any]] = {
     family.name: family
@@ -21,6 +22,7 @@ FAMILIES: dict[str, Family[Any]] = {
         RECURRENT,
         CHORALE,
         BAR_VAE,
+        ROLL_GAN,
     )
 }  # fmt: skip
 

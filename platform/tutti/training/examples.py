@@ -14,8 +14,10 @@ from tutti.dataset.rolls import RollBatch, RollLayout
 from tutti.dataset.sequences import SequenceLayout, random_sequences
 from tutti.dataset.voices import VoiceLayout, random_voices
 from tutti.features import roll
-from tutti.features.vocabulary import BAR, EVENTS
+from tutti.features.grid import METER_TICKS
+from tutti.features.vocabulary import BAR, EVENTS, TICKS_PER_QUARTER
 from tutti.features.voices import VOCABULARY_SIZE, VOICES
+from tutti.models.decoder import EventTokens
 from tutti.models.families import family_of
 from tutti.models.family import Configuration
 from tutti.training.adversarial import Judge
@@ -23,6 +25,18 @@ from tutti.training.recipe import ModelRecipe, TrainingRecipe
 from tutti.training.roll_judge import RollJudge
 
 _LONGEST_TOKENS = 4096
+
+EVENT_TOKENS = EventTokens(
+    bar=BAR,
+    meter=EVENTS.first("Meter"),
+    bar_ticks=tuple(METER_TICKS.tolist()),
+    position=EVENTS.first("Position"),
+    positions=len(EVENTS.span("Position")),
+    pitch=EVENTS.first("Pitch"),
+    pitches=len(EVENTS.span("Pitch")),
+    quarter_ticks=TICKS_PER_QUARTER,
+)
+"""Which events tell time and pitch."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ KINDS: dict[str, Kind] = {
         ),
         shape=lambda recipe: {
             "vocabulary_size": len(EVENTS), "max_tokens": max(_LONGEST_TOKENS, recipe.sequence_tokens),
-            "bar_token": BAR,
+            "bar_token": BAR, "events": EVENT_TOKENS,
         },
         places=lambda recipe: recipe.sequence_tokens,
         random=lambda recipe: random_sequences(

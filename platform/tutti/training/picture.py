@@ -15,16 +15,18 @@ def loss_curve_png(
     *,
     baselines: Mapping[str, float],
     title: str,
+    unit: str = "nats per token",
 ) -> bytes:
-    """Curves of the negative log-likelihood in nats per token, as PNG bytes.
+    """Curves of what a model is judged by, as PNG bytes.
 
     Args:
-        steps, train_loss: one value a step, of equal length.
+        steps, train_loss: one value a step, of equal length; empty where training makes something else small.
         valid_steps, valid_loss: one value a validation, of equal length.
         baselines: values of other models by name, drawn as level lines.
         title: written over the picture.
+        unit: of all values.
     """
-    facts = f"best on held-out works: {min(valid_loss):.3f} nats per token" if len(valid_loss) else ""
+    facts = f"best on held-out works: {min(valid_loss):.3f} {unit}" if len(valid_loss) else ""
     figure = new_figure(9, 4.8, title=title, facts=facts)
     axes = add_axes(figure, left_in=0.75, bottom_in=0.6, right_in=1.5, top_in=0.85)
     train_colour, valid_colour = COLOURS[0], COLOURS[1]
@@ -55,7 +57,7 @@ def loss_curve_png(
     axes.grid(color=GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("step", color=QUIET_INK, size=9)
-    axes.set_ylabel("nats per token", color=QUIET_INK, size=9)
+    axes.set_ylabel(unit, color=QUIET_INK, size=9)
     return to_png(figure)
 
 

@@ -12,6 +12,7 @@ from tutti import lineage
 from tutti.dataset.loader import Loader
 from tutti.features.vocabulary import EVENTS
 from tutti.models.bundle import Bundle
+from tutti.training.examples import kind_of
 from tutti.training.plan import Plan
 from tutti.training.tracker import Tracker
 
@@ -98,13 +99,16 @@ def picture_of(plan: Plan, history: dict[str, list[Any]]) -> bytes:
     # Matplotlib is a sixth of what a worker imports, and workers that come up after a failure are waited for.
     from tutti.training.picture import loss_curve_png
 
+    judge = kind_of(plan.model).judge
+    train = [] if judge else history["train"]
     return loss_curve_png(
-        steps=[int(step) for step, _ in history["train"]],
-        train_loss=[loss for _, loss in history["train"]],
+        steps=[int(step) for step, _ in train],
+        train_loss=[loss for _, loss in train],
         valid_steps=[int(step) for step, _ in history["valid"]],
         valid_loss=[loss for _, loss in history["valid"]],
         baselines=plan.baselines,
         title=f"{plan.name}: {plan.model.family} {plan.model.flavour}",
+        **({"unit": judge().score_name.replace("_", " ")} if judge else {}),
     )
 
 

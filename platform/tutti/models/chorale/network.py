@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tutti.models.chorale.attention import CausalAttention, Heard
-from tutti.models.chorale.dropping import dropped
-from tutti.models.chorale.part import INTERVALS, MOST_HELD_STEPS, Part, held_steps, interval, table
+from tutti.models.chorale.part import INTERVALS, MOST_HELD_STEPS, NOTHING, Part, held_steps, interval, table
 from tutti.models.family import Footprint
 from tutti.models.positions import angles
 
@@ -46,6 +45,8 @@ class ChoraleConfiguration:
         distances: of steps, that attention tells apart.
         dropout: on each residual branch, while training.
         part_dropout: on what each voice's logits are made of.
+        hidden_share: of the pitches before each step, hidden from the attention while training; each voice's own small
+            network still hears the step before.
     """
 
     vocabulary_size: int
@@ -58,6 +59,7 @@ class ChoraleConfiguration:
     distances: int = 640
     dropout: float = 0.0
     part_dropout: float = 0.1
+    hidden_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.width % (2 * self.heads):
@@ -152,9 +154,9 @@ class _Block(nn.Module):
 
     def forward(self, x_BTW: Tensor, cosines: Tensor, sines: Tensor, heard: Heard | None = None) -> Tensor:
         looked = self.attention(self.attention_norm(x_BTW), cosines, sines, heard=heard)
-        x_BTW = x_BTW + dropped(looked, self._dropout, training=self.training)
+        x_BTW = x_BTW + functional.dropout(looked, self._dropout, training=self.training)
         gate, up = self.gate_and_up(self.feed_forward_norm(x_BTW)).chunk(2, dim=-1)
-        return x_BTW + dropped(self.down(functional.silu(gate) * up), self._dropout, training=self.training)
+        return x_BTW + functional.dropout(self.down(functional.silu(gate) * up), self._dropout, training=self.training)
 
 
 class Chorale(nn.Module):
@@ -194,9 +196,9 @@ class Chorale(nn.Module):
             now_BTV: pitches at each step: of a voice, only those above it are heard.
             places_BT: number of each step in its piece, from 0; a bar of 4/4 has sixteen.
         """
-        held_BTV = held_steps(before_BTV)
-        moved_from = torch.cat((before_BTV[:, :1], before_BTV[:, :-1]), dim=1)
-        x_BTW = self._read(before_BTV, moved_from, held_BTV) + self._metre(places_BT)
+        held_BTV, read_BTV = held_steps(before_BTV), self._partly_hidden(before_BTV)
+        moved_from = torch.cat((read_BTV[:, :1], read_BTV[:, :-1]), dim=1)
+        x_BTW = self._read(read_BTV, moved_from, held_BTV) + self._metre(places_BT)
         cosines, sines = self._angles(0, before_BTV.shape[1], x_BTW)
         for block in self.blocks:
             x_BTW = block(x_BTW, cosines, sines)
@@ -234,6 +236,12 @@ class Chorale(nn.Module):
         for voice, part in enumerate(self.parts):
             yield voice, part(state_BTW, before, held[..., voice], now[:, None])[:, 0], now
         memory.pitches_BTV, memory.steps = torch.cat((seen, now[:, None]), dim=1), place + 1
+
+    def _partly_hidden(self, pitches_BTV: Tensor) -> Tensor:
+        share = self.configuration.hidden_share
+        if not self.training or share == 0:
+            return pitches_BTV
+        return pitches_BTV.masked_fill(torch.rand(pitches_BTV.shape, device=pitches_BTV.device) < share, NOTHING)
 
     def _read(self, pitches_BTV: Tensor, moved_from_BTV: Tensor, held_BTV: Tensor) -> Tensor:
         """A step as it is heard: pitches, how long they are held, how they came about, how far apart they are."""

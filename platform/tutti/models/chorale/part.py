@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tutti.models.chorale.dropping import dropped
-
-FIRST_PITCH = 2
-"""Identifiers below mean no pitch: padding and silence."""
+NOTHING, FIRST_PITCH = 0, 2
+"""Identifiers below the first pitch mean none: nothing (padding, before a piece, hidden) and silence."""
 WIDEST_INTERVAL = 30
 """In semitones, as it is heard; wider ones count as this wide."""
 MOST_HELD_STEPS = 31
@@ -91,7 +89,7 @@ class Part(nn.Module):
             now = now_BTV[..., other]
             x_BTW = x_BTW + pitch(now) + move(interval(now, before_BTV[..., other])) + apart(interval(now, own))
         x_BTW = x_BTW + self.mixed(functional.gelu(self.hidden(self.norm(x_BTW))))
-        x_BTW = dropped(x_BTW, self._dropout, training=self.training)
+        x_BTW = functional.dropout(x_BTW, self._dropout, training=self.training)
         references_BTR = torch.cat((before_BTV, now_BTV[..., : self._voice]), dim=-1)
         logits_BTP: Tensor = self.pitches(x_BTW) + self._of_intervals(self.intervals(x_BTW), references_BTR)
         return logits_BTP

@@ -1,10 +1,11 @@
 """Family ``decoder``: a transformer that reads a piece from left to right and says what comes next."""
 
 from tutti.models.decoder.network import Decoder, DecoderConfiguration
+from tutti.models.decoder.relative import EventTokens
 from tutti.models.family import Family, Flavour
 from tutti.models.likelihood import NextToken
 
-__all__ = ["DECODER", "Decoder", "DecoderConfiguration"]
+__all__ = ["DECODER", "Decoder", "DecoderConfiguration", "EventTokens"]
 
 
 def _size(layers: int, width: int, heads: int, feed_forward: int, purpose: str) -> Flavour:

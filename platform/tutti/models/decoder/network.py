@@ -1,7 +1,8 @@
 """Decoder-only transformer: rotary positions, RMSNorm before each block, SwiGLU, tied embeddings, no biases.
 
 Sources: Vaswani et al. 2017 (arXiv 1706.03762); Zhang and Sennrich 2019 (RMSNorm, 1910.07467); Shazeer 2020 (SwiGLU,
-2002.05202); Su et al. 2021 (rotary positions, 2104.09864); Press and Wolf 2017 (tied embeddings, 1608.05859).
+2002.05202); Su et al. 2021 (rotary positions, 2104.09864); Press and Wolf 2017 (tied embeddings, 1608.05859). Relative
+time and pitch: :mod:`tutti.models.decoder.relative`.
 
 Legend: B rows, T tokens, V vocabulary, W width.
 """
@@ -9,17 +10,25 @@ Legend: B rows, T tokens, V vocabulary, W width.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from itertools import accumulate
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tutti.models.attention import Attention, Context, pieces_of, within_segments, within_window
+from tutti.models.attention import Attention, Context, begins_of, pieces_of, within_segments, within_window
 from tutti.models.cache import KeyValueCache
+from tutti.models.decoder import relative
+from tutti.models.decoder.memory import RelativeCache
+from tutti.models.decoder.relative import EventTokens, Heard, Listener, RelativeBias
 from tutti.models.family import Footprint
 from tutti.models.positions import angles
+
+Relative = Literal["none", "pitch_and_time"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class DecoderConfiguration:
         feed_forward: hidden channels of SwiGLU.
         key_value_heads: heads of keys and values, which divide the heads; 0: as many. Fewer make the cache smaller.
         window_tokens: how far a layer looks back; 0: as far as the piece goes.
+        relative: ``pitch_and_time``: attention also sees how far two events are apart in time and in pitch.
+        events: which tokens tell time and pitch.
         max_tokens: longest sequence that may be read.
         dropout: on each residual branch, while training.
     """
@@ -45,8 +56,16 @@ class DecoderConfiguration:
     dropout: float = 0.0
     key_value_heads: int = 0
     window_tokens: int = 0
+    relative: Relative = "none"
+    events: EventTokens | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.events, Mapping):
+            object.__setattr__(self, "events", EventTokens.read(self.events))
+        if self.relative not in get_args(Relative):
+            raise ValueError(f"relative {self.relative!r} is not known; choose {', '.join(get_args(Relative))}")
+        if self.relative != "none" and self.events is None:
+            raise ValueError(f"relative {self.relative} must know which tokens tell time and pitch")
         if self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} is no multiple of twice the {self.heads} heads")
         if self.heads % self.groups:
@@ -60,14 +79,18 @@ class DecoderConfiguration:
         return self.key_value_heads or self.heads
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
+        """As plain values; what is not switched on is left out, so those models keep their digests."""
+        values = asdict(self)
+        if self.relative == "none":
+            del values["relative"], values["events"]
+        return values
 
     @property
     def parameters(self) -> int:
         """Number of weights; the tied embedding counts once."""
         layer = self._matrix_weights + 2 * self.width
-        return self.vocabulary_size * self.width + self.layers * layer + self.width
+        biases = relative.parameters(self.heads) if self.relative != "none" else 0
+        return self.vocabulary_size * self.width + self.layers * layer + self.width + biases
 
     def training_flops_per_place(self, places: int) -> float:
         """Floating-point operations of forward and backward for one token.
@@ -88,12 +111,16 @@ class DecoderConfiguration:
 
     @property
     def footprint(self) -> Footprint:
-        """Measured on real workers (torch 2.13, processor); the mask is there as truth values and as numbers."""
+        """Measured on real workers (torch 2.13, processor); the mask is there as truth values and as numbers.
+
+        Of relative attention: which number each pair has, the biases and their gradient, and each layer's weights.
+        """
+        pair_bytes = 5 if self.relative == "none" else 8 + 4 * self.heads * (self.layers + 4)
         return Footprint(
             blocks=self.layers,
             block_numbers=24 * self.width + 6 * self.feed_forward,
             boundary_numbers=self.width,
-            pair_bytes=5,
+            pair_bytes=pair_bytes,
             output_numbers=5 * self.vocabulary_size,
         )
 
@@ -124,6 +151,7 @@ class Decoder(nn.Module):
 
     cosines: Tensor
     sines: Tensor
+    relative: RelativeBias
 
     def __init__(self, configuration: DecoderConfiguration) -> None:
         super().__init__()
@@ -135,6 +163,11 @@ class Decoder(nn.Module):
         cosines, sines = angles(configuration.max_tokens, configuration.width // configuration.heads)
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
+        self.listener: Listener | None = None
+        if configuration.relative != "none" and configuration.events is not None:
+            events = configuration.events
+            self.listener = Listener(events, vocabulary_size=configuration.vocabulary_size)
+            self.relative = RelativeBias(heads=configuration.heads, quarter_ticks=events.quarter_ticks)
         self._initialise()
 
     def forward(self, tokens_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
@@ -144,9 +177,7 @@ class Decoder(nn.Module):
             tokens_BT: token ids.
             segments_BT: number of the piece that each token belongs to; attention stays within one.
         """
-        tokens = tokens_BT.shape[1]
-        mask, pieces = self._sight(tokens, segments_BT)
-        context = Context(cosines=self.cosines[:tokens], sines=self.sines[:tokens], mask=mask, pieces=pieces)
+        context = self._sight(tokens_BT, segments_BT)
         return self._through(tokens_BT, context)
 
     def read(self, tokens_BT: Tensor, cache: KeyValueCache, *, counts_B: Tensor | None = None) -> Tensor:
@@ -163,10 +194,15 @@ class Decoder(nn.Module):
         used = int(positions_BT.max()) + 1
         places = torch.arange(used, device=tokens_BT.device)
         window_tokens = self.configuration.window_tokens or used
+        mask = within_window(positions_BT, places, window_tokens=window_tokens)
+        if isinstance(cache, RelativeCache):
+            mask = self.relative([(*cache.hear(tokens_BT, positions_BT, counts_B=counts_B, used=used), mask)])[0]
+        else:
+            mask = mask[:, None]
         context = Context(
             cosines=self.cosines[positions_BT][:, None],
             sines=self.sines[positions_BT][:, None],
-            mask=within_window(positions_BT, places, window_tokens=window_tokens)[:, None],
+            mask=mask,
             cache=cache,
             positions_BT=positions_BT,
             used=used,
@@ -179,29 +215,46 @@ class Decoder(nn.Module):
         """An empty cache for this model, on its device, in its precision."""
         configuration = self.configuration
         weight = self.embedding.weight
-        return KeyValueCache(
-            layers=configuration.layers,
-            rows=rows,
-            heads=configuration.groups,
-            capacity_tokens=min(capacity_tokens, configuration.max_tokens),
-            head_width=configuration.width // configuration.heads,
-            device=weight.device,
-            dtype=weight.dtype,
-        )
+        sizes: dict[str, Any] = {
+            "layers": configuration.layers,
+            "rows": rows,
+            "heads": configuration.groups,
+            "capacity_tokens": min(capacity_tokens, configuration.max_tokens),
+            "head_width": configuration.width // configuration.heads,
+            "device": weight.device,
+            "dtype": weight.dtype,
+        }
+        return KeyValueCache(**sizes) if self.listener is None else RelativeCache(self.listener, **sizes)
 
-    def _sight(self, tokens: int, segments_BT: Tensor | None) -> tuple[Tensor | None, tuple[int, ...] | None]:
-        """What each token may look at: a mask, or the lengths of the pieces; neither where that is all before it."""
-        window_tokens = self.configuration.window_tokens
-        if window_tokens:
-            places = torch.arange(tokens, device=self.cosines.device)
-            window = within_window(places, places, window_tokens=window_tokens)
-            return (window if segments_BT is None else window & within_segments(segments_BT)), None
-        if segments_BT is None:
-            return None, None
+    def _sight(self, tokens_BT: Tensor, segments_BT: Tensor | None) -> Context:
+        """What each token may look at, and how it likes to: as little work as the device can make of it."""
+        tokens = tokens_BT.shape[1]
+        sight = partial(Context, cosines=self.cosines[:tokens], sines=self.sines[:tokens])
         # One kernel over a mask where launches are dear or shapes must not change; else only what is looked at.
-        if segments_BT.is_cuda or torch.compiler.is_compiling():
-            return within_segments(segments_BT), None
-        return None, pieces_of(segments_BT)
+        whole = tokens_BT.is_cuda or torch.compiler.is_compiling()
+        if self.listener is None:
+            if self.configuration.window_tokens or (whole and segments_BT is not None):
+                return sight(mask=self._mask(tokens, segments_BT))
+            return sight(mask=None, pieces=None if segments_BT is None else pieces_of(segments_BT))
+        heard, _ = self.listener(tokens_BT, begins_BT=None if segments_BT is None else begins_of(segments_BT))
+        if whole:
+            mask = self._mask(tokens, segments_BT)
+            return sight(mask=self.relative([(heard, heard, mask if mask.dim() == 2 else mask[:, 0])])[0])
+        pieces = (tokens,) * len(tokens_BT) if segments_BT is None else pieces_of(segments_BT)
+        flat = Heard(*(column_BT.reshape(1, -1) for column_BT in heard))
+        stops = list(accumulate(pieces))
+        parts = [flat.part(stop - length, stop) for stop, length in zip(stops, pieces, strict=True)]
+        looks = [(part, part, self._mask(length, None)) for part, length in zip(parts, pieces, strict=True)]
+        return sight(mask=None, pieces=pieces, biases=tuple(bias[0] for bias in self.relative(looks)))
+
+    def _mask(self, tokens: int, segments_BT: Tensor | None) -> Tensor:
+        """True where a token may look; shape (T, T), or (B, 1, T, T) of pieces."""
+        window_tokens = self.configuration.window_tokens
+        if not window_tokens and segments_BT is not None:
+            return within_segments(segments_BT)
+        places = torch.arange(tokens, device=self.cosines.device)
+        window = within_window(places, places, window_tokens=window_tokens or tokens)
+        return window if segments_BT is None else window & within_segments(segments_BT)
 
     def _through(self, tokens_BT: Tensor, context: Context) -> Tensor:
         x_BTW = self.dropout(self.embedding(tokens_BT))
@@ -212,6 +265,6 @@ class Decoder(nn.Module):
     def _initialise(self) -> None:
         branch_scale = (2 * self.configuration.layers) ** -0.5
         for name, weight in self.named_parameters():
-            if weight.dim() == 2:
+            if weight.dim() == 2 and not name.startswith("relative."):
                 scale = branch_scale if name.endswith(("output.weight", "down.weight")) else 1.0
                 nn.init.normal_(weight, std=0.02 * scale)

@@ -10,7 +10,7 @@ FLAVOURS = {
         "tests: learns nothing worth hearing, in seconds",
     ),
     "tiny": Flavour(
-        {"latent": 16, "width": 128, "track_width": 48, "voices": 2, "critic_steps": 2},
+        {"latent": 16, "width": 96, "track_width": 32, "voices": 1, "critic_steps": 2},
         "some hundred chorales in minutes on two processor cores",
     ),
     "base": Flavour(

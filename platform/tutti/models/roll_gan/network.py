@@ -2,19 +2,24 @@
 
 After MuseGAN (H.-W. Dong et al. 2018, arXiv 1709.06298): noise for the phrase and for each bar, shared by all tracks
 and of each track's own; time unfolds from bars to beats to steps in a branch that all tracks share, and each track then
-goes on in a branch of its own, which ends in pitches. What comes out is binary in training too, as the music is (H.-W.
-Dong and Y.-H. Yang 2018, 1804.09399): a critic that sees probabilities learns to tell them from music by their being
-fractions. We differ in what the neurons decide. Theirs choose cell by cell whether it sounds; here a track has a few
-**voices**, and each chooses one pitch or silence at every step and whether it strikes anew, so that a cell is only left
-for another one. The gradient is that of the probabilities (Y. Bengio et al. 2013, 1308.3432).
+goes on in a branch of its own, which ends in pitches. We differ in what is decided. There it is cell by cell whether it
+sounds; here a track has a few **voices**, and each says of every step how sure it is of each pitch, of silence, and of
+striking it anew, so that a cell is only left for another one. The harmony of a beat, by pitch classes, comes to all
+tracks but the drums from the branch that they share.
 
-The critic sees the same in three streams: each track's pitches, pitch classes (the same weights in every key), and how
-many notes begin and sound, whatever their pitch. It is told the classes by projection (T. Miyato and M. Koyama 2018,
-1802.05637). Nothing is normalised over the rows of a batch: a row's result does not depend on its neighbours.
+In training the critic sees how sure the voices are, as that of I. Gulrajani et al. sees letters (2017, 1704.00028,
+section 5.4): it can tell music by its having no fractions, so voices grow sure. In evaluation each takes what it is
+surest of. Binary neurons in training (H.-W. Dong and Y.-H. Yang 2018, 1804.09399) drifted into noise here
+(platform/decisions/log.md).
+
+The critic looks at a step's cells once, through one matrix, and judges three streams of what it sees: each track's
+pitches, pitch classes (the same weights in every key), and how many notes begin and sound, whatever their pitch. It is
+told the classes by projection (T. Miyato and M. Koyama 2018, 1802.05637). Nothing is normalised over the rows of a
+batch: a row's result does not depend on its neighbours.
 
 Legend: R rolls, M marks (a cell sounds; a note begins in it), B bars, S steps of a bar, P pitches, K tracks; T steps of
 a roll, V voices, G groups (all tracks, then each), N moments (the phrase, then each bar), Z noise, C kinds of classes,
-W width, U a track's own width.
+W width, U a track's own width, X what a step is seen as.
 """
 
 from __future__ import annotations
@@ -34,10 +39,12 @@ _SILENT_AT_FIRST = 1.0
 """How much the logit of silence leads in all voices but a track's first, before anything is learnt."""
 _HELD_AT_FIRST = 1.0
 """How much the logit of holding a pitch leads over striking it anew."""
-_LOGITS_AT_FIRST = 0.1
-"""Share of their usual spread: a choice that is sure passes no gradient on."""
+_SHARPNESS = 4.0
+"""Of logits: who is to be sure of one pitch among many needs large ones, in as many steps as all else is learnt in."""
+_LOGITS_AT_FIRST = 0.25
+"""Share of their usual spread."""
 _PLACES_AT_FIRST = 0.1
-"""How far the places within a bar and within a beat lie apart, so that a note lasts until another is asked for."""
+"""How far the places within a beat lie apart, so that a note lasts until another is asked for."""
 
 
 @dataclass(frozen=True)
@@ -101,19 +108,21 @@ class RollConfiguration:
         """Floating-point operations of one step for one roll.
 
         The critic goes forward and back over real and generated rolls, and over the places between them, where the way
-        back is itself gone back (twice what a way back costs); the generator makes the rolls. Every few steps the
-        generator makes some more and goes back, through the critic.
+        back is itself gone back (twice what a way back costs), but for its look at the cells; the generator makes the
+        rolls. Every few steps the generator makes some more and goes back, through the critic.
         """
         width, own, steps, beats = self.width, self.track_width, self.roll_steps, BEATS * self.bars
-        conv = 3 * width**2
         heads = self.tracks * self.voices * own * (self.pitches + 2)
         own_flops = self.tracks * (6 * own**2 + own * width) + heads
-        generator = 2 * conv * (self.bars + beats + steps) + steps * own_flops
-        seen = self.tracks * own * (2 * self.pitches + 3 * width // 2)
-        chroma = OCTAVE * (self.tracks + 1) * OCTAVE * _CHROMA_CHANNELS + _CHROMA_CHANNELS**2 * OCTAVE
-        critic = steps * (seen + chroma) + beats * (12 * width**2) + self.bars * 4 * width**2
-        makes, judges = 1 + 3 / self.critic_steps, 3 + 3 + 7 + 3 / self.critic_steps
-        return 2.0 * (makes * generator + judges * critic)
+        blocks = 6 * width**2 * (self.bars + beats + steps)
+        generator = blocks + beats * (width**2 + OCTAVE * width + self.tracks * own) + steps * own_flops
+        cells = steps * 2 * self.pitches * self.tracks
+        look = cells * (self.tracks * own + OCTAVE * self.tracks + 2 * self.tracks)
+        chroma = OCTAVE * _CHROMA_CHANNELS * (OCTAVE * (self.tracks + 1) + 3 * _CHROMA_CHANNELS + width // 2)
+        streams = steps * (3 * self.tracks * own * width + width**2 + 3 * self.tracks * width + width**2 // 4)
+        critic = streams + beats * (chroma + 8 * width**2) + self.bars * 5 * width**2
+        makes, judges, looks = 1 + 3 / self.critic_steps, 3 + 3 + 7 + 3 / self.critic_steps, 4 + 2 / self.critic_steps
+        return 2.0 * (makes * generator + judges * critic + looks * look)
 
     @property
     def footprint(self) -> Footprint:
@@ -121,7 +130,7 @@ class RollConfiguration:
         roll = 2 * self.roll_steps * self.pitches * self.tracks
         voices = self.roll_steps * self.tracks * self.voices * self.pitches
         streams = self.roll_steps * (6 * self.tracks * self.track_width + 6 * self.width)
-        chroma = self.roll_steps * OCTAVE * 4 * _CHROMA_CHANNELS
+        chroma = BEATS * self.bars * OCTAVE * 4 * _CHROMA_CHANNELS
         return Footprint(3, 2 * streams + 2 * chroma, roll, 0, 8 * voices + 4 * roll)
 
 
@@ -138,14 +147,15 @@ class Generator(nn.Module):
         self.bars = nn.Linear(2 * configuration.latent, width)
         per_beat = configuration.steps // BEATS
         self.place_of_bar = nn.Parameter(torch.randn(width, configuration.bars))
-        self.place_of_beat = nn.Parameter(_PLACES_AT_FIRST * torch.randn(width, BEATS))
+        self.beats = nn.Conv1d(width, width * BEATS, 1)
         self.place_of_step = nn.Parameter(_PLACES_AT_FIRST * torch.randn(width, per_beat))
         self.bar_block, self.beat_block, self.step_block = (_SteeredBlock(width) for _ in range(3))
         self.norm = nn.RMSNorm(width, eps=1e-6)
-        self.own = nn.Conv1d(tracks * 2 * configuration.latent, tracks * own, 1, groups=tracks)
+        self.own = nn.Conv1d(tracks * 2 * configuration.latent, tracks * own * BEATS, 1, groups=tracks)
         self.parts = nn.Conv1d(width, tracks * own, 1)
         self.part_block = _Block(tracks * own, groups=tracks)
         self.part_norm = nn.RMSNorm(own, eps=1e-6)
+        self.harmony = nn.Conv1d(width, OCTAVE, 1)
         self.voices = nn.Conv1d(
             tracks * own, tracks * configuration.voices * (configuration.pitches + 2), 1, groups=tracks
         )
@@ -154,12 +164,13 @@ class Generator(nn.Module):
             bias = self.voices.bias
             assert bias is not None
             self.voices.weight.mul_(_LOGITS_AT_FIRST)
+            self.harmony.weight.mul_(_LOGITS_AT_FIRST)
             bias_KVL = bias.view(tracks, configuration.voices, -1)
-            bias_KVL[:, 1:, configuration.pitches] = _SILENT_AT_FIRST
-            bias_KVL[:, :, -1] = -_HELD_AT_FIRST
+            bias_KVL[:, 1:, configuration.pitches] = _SILENT_AT_FIRST / _SHARPNESS
+            bias_KVL[:, :, -1] = -_HELD_AT_FIRST / _SHARPNESS
 
     def forward(self, latent_RGNZ: Tensor, classes_RC: Tensor) -> Tensor:
-        """``roll_RMBSPK``: 0 or 1, with the gradient of probabilities.
+        """``roll_RMBSPK``: how sure each mark is in training; 0 or 1 in evaluation.
 
         Args:
             latent_RGNZ: normal noise.
@@ -167,8 +178,7 @@ class Generator(nn.Module):
         """
         configuration = self.configuration
         logits_RKVLT = self.logits(latent_RGNZ, classes_RC)
-        pitch_RKVPT = chosen(logits_RKVLT[:, :, :, :-1], dim=3)[:, :, :, :-1]
-        anew_RKV1T = struck(logits_RKVLT[:, :, :, -1:])
+        pitch_RKVPT, anew_RKV1T = (_shares if self.training else _choices)(logits_RKVLT)
         # A voice that enters a phrase may be one that held its note before it.
         before_RKVPT = functional.pad(pitch_RKVPT[..., :-1], (1, 0), value=1.0)
         begins_RKVPT = pitch_RKVPT * (1 - before_RKVPT * (1 - anew_RKV1T))
@@ -190,17 +200,21 @@ class Generator(nn.Module):
         both_RGBZ = torch.cat((phrase_RGZ[:, :, None].expand_as(bars_RGBZ), bars_RGBZ), dim=3)
         x_RWT = self.bars(both_RGBZ[:, 0]).transpose(1, 2) + self.place_of_bar
         x_RWT = self.bar_block(x_RWT, asked_RW)
-        x_RWT = x_RWT.repeat_interleave(BEATS, dim=2) + self.place_of_beat.repeat(1, configuration.bars)
-        x_RWT = self.beat_block(x_RWT, asked_RW)
+        x_RWT = self.beat_block(_unfolded(self.beats(x_RWT)), asked_RW)
+        harmony_RPT = self.harmony(functional.silu(_by_place(self.norm, x_RWT))).repeat_interleave(per_beat, dim=2)
         x_RWT = x_RWT.repeat_interleave(per_beat, dim=2) + self.place_of_step.repeat(1, BEATS * configuration.bars)
         x_RWT = functional.silu(_by_place(self.norm, self.step_block(x_RWT, asked_RW)))
-        own_RUB = self.own(both_RGBZ[:, 1:].permute(0, 1, 3, 2).reshape(rows, -1, configuration.bars))
-        x_RUT = self.parts(x_RWT) + own_RUB.repeat_interleave(configuration.steps, dim=2)
+        own_RUT = _unfolded(self.own(both_RGBZ[:, 1:].permute(0, 1, 3, 2).reshape(rows, -1, configuration.bars)))
+        x_RUT = self.parts(x_RWT) + own_RUT.repeat_interleave(per_beat, dim=2)
         x_RKUT = self.part_block(x_RUT).reshape(rows, configuration.tracks, -1, configuration.roll_steps)
         x_RUT = functional.silu(_by_place(self.part_norm, x_RKUT).flatten(1, 2))
         voices = (configuration.tracks, configuration.voices, configuration.pitches + 2)
-        flat: Tensor = self.voices(x_RUT).float()
-        return flat.reshape(rows, *voices, configuration.roll_steps)
+        logits_RKVLT = self.voices(x_RUT).float().reshape(rows, *voices, configuration.roll_steps)
+        shared_RPT = harmony_RPT.float().repeat(1, configuration.pitches // OCTAVE, 1)
+        is_drum = torch.arange(configuration.tracks, device=latent_RGNZ.device) == configuration.drums
+        shared_RKPT = torch.where(is_drum[None, :, None, None], 0.0, shared_RPT[:, None])
+        out: Tensor = _SHARPNESS * (logits_RKVLT + functional.pad(shared_RKPT, (0, 0, 0, 2))[:, :, None])
+        return out
 
 
 _CHROMA_CHANNELS = 32
@@ -214,14 +228,14 @@ class Critic(nn.Module):
         self.configuration = configuration
         width, own, tracks = configuration.width, configuration.track_width, configuration.tracks
         half, per_beat, channels = width // 2, configuration.steps // BEATS, _CHROMA_CHANNELS
-        self.pitches = nn.Conv1d(tracks * 2 * configuration.pitches, tracks * own, 1, groups=tracks)
+        self.pitches = nn.Linear(2 * configuration.pitches * tracks, tracks * own)
         self.steps = nn.Conv1d(tracks * own, width, 3, padding=1)
         self.step_beats = nn.Conv1d(width, width, per_beat, stride=per_beat)
         # Each pitch class sees the others from where it is.
         self.chroma = nn.Conv2d(tracks + 1, channels, (1, OCTAVE))
-        self.chroma_beats = nn.Conv2d(channels, channels, (per_beat, 1), stride=(per_beat, 1))
+        self.chroma_beats = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
         self.chroma_summary = nn.Conv1d(channels * OCTAVE, half, 1)
-        self.onsets = nn.Conv1d(3 * tracks, half, 3, padding=1)
+        self.onsets = nn.Conv1d(2 * tracks, half, 3, padding=1)
         self.onset_beats = nn.Conv1d(half, half, per_beat, stride=per_beat)
         self.beats = nn.Conv1d(2 * width, width, 1)
         self.beat_block = _Block(width, groups=1)
@@ -230,12 +244,33 @@ class Critic(nn.Module):
         self.score = nn.Linear(width, 1)
         self.mood = nn.Embedding(configuration.moods, width)
         self.tempo = nn.Embedding(configuration.tempos, width)
+        self.sums: Tensor
+        self.register_buffer("sums", _sums(configuration), persistent=False)
         _initialise(self)
 
     def forward(self, roll_RMBSPK: Tensor, classes_RC: Tensor) -> Tensor:
         """Scores of shape (R,), without a limit."""
-        roll_RMTPK = roll_RMBSPK.flatten(2, 3)
-        streams = (self._tracks(roll_RMTPK), self._chroma(roll_RMTPK), self._onsets(roll_RMTPK))
+        return self.scored(self.seen(roll_RMBSPK), classes_RC)
+
+    @property
+    def look(self) -> Tensor:
+        """What a step's cells are multiplied by, first of all and all at once; (X, M * P * K)."""
+        return torch.cat((self.pitches.weight, self.sums.to(self.pitches.weight)))
+
+    def seen(self, roll_RMBSPK: Tensor) -> Tensor:
+        """Each step through :attr:`look`; ``seen_RTX``."""
+        return functional.linear(roll_RMBSPK.flatten(2, 3).transpose(1, 2).flatten(2), self.look)
+
+    def scored(self, seen_RTX: Tensor, classes_RC: Tensor) -> Tensor:
+        """Scores of what was seen; shape (R,)."""
+        configuration = self.configuration
+        sizes = [self.pitches.out_features, OCTAVE * configuration.tracks, 2 * configuration.tracks]
+        seen_RTU, chroma_RTX, counts_RTX = torch.split(seen_RTX, sizes, dim=2)
+        streams = (
+            self._tracks(seen_RTU + self.pitches.bias),
+            self._chroma(chroma_RTX),
+            self._onsets(counts_RTX),
+        )
         x_RWT = self.beat_block(self.beats(torch.cat(streams, dim=1)))
         x_RWB = functional.silu(self.bars(functional.silu(x_RWT)))
         seen_RW = functional.silu(self.summary(x_RWB.flatten(1)))
@@ -243,53 +278,64 @@ class Critic(nn.Module):
         scores_R: Tensor = self.score(seen_RW)[:, 0] + (told_RW * seen_RW).sum(1) * self.configuration.width**-0.5
         return scores_R
 
-    def _tracks(self, roll_RMTPK: Tensor) -> Tensor:
+    def _tracks(self, seen_RTU: Tensor) -> Tensor:
         """What each track plays, and how the tracks move together; (R, W, beats)."""
-        by_track = roll_RMTPK.permute(0, 4, 1, 3, 2).flatten(1, 3)
-        x_RUT = functional.silu(self.pitches(by_track))
+        x_RUT = functional.silu(seen_RTU).transpose(1, 2)
         return functional.silu(self.step_beats(functional.silu(self.steps(x_RUT))))
 
-    def _chroma(self, roll_RMTPK: Tensor) -> Tensor:
-        """Harmony: pitch classes of each track and of all; (R, W / 2, beats)."""
-        chroma_RTPK = (
-            roll_RMTPK[:, 0]
-            .reshape(len(roll_RMTPK), self.configuration.roll_steps, -1, OCTAVE, self.configuration.tracks)
-            .sum(2)
-        )
+    def _chroma(self, chroma_RTX: Tensor) -> Tensor:
+        """Harmony: pitch classes of each track and of all, beat by beat; (R, W / 2, beats)."""
+        configuration = self.configuration
+        per_beat = configuration.steps // BEATS
+        by_step = chroma_RTX.reshape(len(chroma_RTX), -1, per_beat, OCTAVE, configuration.tracks)
+        chroma_RTPK = by_step.mean(2)
         chroma_RKTP = torch.cat((chroma_RTPK, chroma_RTPK.sum(3, keepdim=True)), dim=3).permute(0, 3, 1, 2)
         around = torch.cat((chroma_RKTP, chroma_RKTP[..., : OCTAVE - 1]), dim=3)
         x = functional.silu(self.chroma_beats(functional.silu(self.chroma(around))))
         return functional.silu(self.chroma_summary(x.transpose(2, 3).flatten(1, 2)))
 
-    def _onsets(self, roll_RMTPK: Tensor) -> Tensor:
-        """How many notes begin, sound, and go on from the step before in each track; (R, W / 2, beats)."""
-        sounds_RTPK, begins_RTPK = roll_RMTPK.unbind(1)
-        goes_on_RTK = functional.pad((sounds_RTPK[:, 1:] * sounds_RTPK[:, :-1]).sum(2), (0, 0, 1, 0))
-        counts_RTK = torch.cat((sounds_RTPK.sum(2), begins_RTPK.sum(2), goes_on_RTK), dim=2)
-        x = functional.silu(self.onsets(counts_RTK.transpose(1, 2)))
-        return functional.silu(self.onset_beats(x))
+    def _onsets(self, counts_RTX: Tensor) -> Tensor:
+        """How many notes begin and sound in each track; (R, W / 2, beats)."""
+        return functional.silu(self.onset_beats(functional.silu(self.onsets(counts_RTX.transpose(1, 2)))))
 
 
-def chosen(logits: Tensor, *, dim: int) -> Tensor:
-    """1 where the logit is largest along ``dim`` and 0 elsewhere, with the gradient of a softmax."""
-    share = torch.softmax(logits, dim=dim)
-    hard = torch.zeros_like(share).scatter_(dim, share.argmax(dim=dim, keepdim=True), 1.0)
-    # In this order the sum is exactly 0 or 1.
-    return hard + (share - share.detach())
+def _sums(configuration: RollConfiguration) -> Tensor:
+    """What adds up the cells of a step: to the pitch classes of each track, and to what sounds and begins in each."""
+    pitches, tracks = configuration.pitches, configuration.tracks
+    track_KK = torch.eye(tracks)
+    class_CP = torch.eye(OCTAVE).repeat(1, pitches // OCTAVE)
+    mark_MM = torch.eye(2)
+    chroma = torch.einsum("m,cp,kj->ckmpj", mark_MM[0], class_CP, track_KK)
+    counts = torch.einsum("nm,p,kj->nkmpj", mark_MM, torch.ones(pitches), track_KK)
+    return torch.cat((chroma.flatten(0, 1), counts.flatten(0, 1))).flatten(1)
 
 
-def struck(logits: Tensor) -> Tensor:
-    """1 where the logit is above 0 and 0 elsewhere, with the gradient of a logistic function."""
-    share = torch.sigmoid(logits)
-    return (logits > 0).to(share.dtype) + (share - share.detach())
+def _shares(logits_RKVLT: Tensor) -> tuple[Tensor, Tensor]:
+    """How sure a voice is of each pitch, and of striking it anew."""
+    return torch.softmax(logits_RKVLT[:, :, :, :-1], dim=3)[:, :, :, :-1], torch.sigmoid(logits_RKVLT[:, :, :, -1:])
+
+
+def _choices(logits_RKVLT: Tensor) -> tuple[Tensor, Tensor]:
+    """The surest of all, as 0 or 1."""
+    of_RKVLT = logits_RKVLT[:, :, :, :-1]
+    chosen_RKVLT = torch.zeros_like(of_RKVLT).scatter_(3, of_RKVLT.argmax(dim=3, keepdim=True), 1.0)
+    return chosen_RKVLT[:, :, :, :-1], (logits_RKVLT[:, :, :, -1:] > 0).to(of_RKVLT)
 
 
 def _any(marks_RKVPT: Tensor) -> Tensor:
     """1 where one of the voices is 1."""
+    if marks_RKVPT.shape[2] == 1:
+        return marks_RKVPT[:, :, 0]
     none, *others = (1 - marks_RKVPT).unbind(2)
     for other in others:
         none = none * other
     return 1 - none
+
+
+def _unfolded(x_RXB: Tensor) -> Tensor:
+    """The beats of each bar, which lie side by side among its channels, one after another."""
+    rows, _, bars = x_RXB.shape
+    return x_RXB.reshape(rows, -1, BEATS, bars).transpose(2, 3).flatten(2)
 
 
 class _Block(nn.Module):

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tutti.models.roll_gan.network import RollConfiguration
+from tutti.models.roll_gan.network import Critic, RollConfiguration
+
+_TINY = 1e-12
+"""A root has no slope at 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,11 @@ class RollLearning:
         self, critic: nn.Module, examples: Mapping[str, Tensor], fakes: Tensor, *, seed: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What the critic makes small, and figures by name; all summed over the rows."""
-        real, classes_RC, fakes = examples["roll"].to(fakes.dtype), examples["classes"].long(), fakes.detach()
-        scores = critic(torch.cat((real, fakes)), torch.cat((classes_RC, classes_RC))).float()
-        real_scores_R, fake_scores_R = scores.chunk(2)
-        slope_R = slopes(critic, real, fakes, classes_RC, seed=seed)
+        assert isinstance(critic, Critic)
+        classes_RC = examples["classes"].long()
+        real_RTX, fake_RTX = (critic.seen(roll.to(fakes.dtype)) for roll in (examples["roll"], fakes.detach()))
+        real_scores_R, fake_scores_R = (critic.scored(seen, classes_RC).float() for seen in (real_RTX, fake_RTX))
+        slope_R = slopes(critic, real_RTX, fake_RTX, classes_RC, seed=seed)
         parts = {
             "distance": (real_scores_R - fake_scores_R).sum(),
             "penalty": torch.square(slope_R - 1).sum(),
@@ -86,18 +90,23 @@ def latent_noise(rows: int, *, configuration: RollConfiguration, seed: int) -> T
     return torch.randn(rows, configuration.tracks + 1, configuration.bars + 1, configuration.latent, generator=random)
 
 
-def slopes(critic: nn.Module, real: Tensor, fakes: Tensor, classes_RC: Tensor, *, seed: int) -> Tensor:
+def slopes(critic: Critic, real_RTX: Tensor, fake_RTX: Tensor, classes_RC: Tensor, *, seed: int) -> Tensor:
     """How steeply the score rises at a drawn place between each real roll and a generated one; shape (R,).
 
+    A step is seen through one matrix, so what is seen between two rolls lies between what is seen of them, and the
+    slope at the cells is the slope at what is seen times that matrix: its length needs the matrix's products alone,
+    and nothing is differentiated twice at the many cells.
+
     Args:
-        critic: gives scores of rolls and classes.
-        real, fakes: ``roll_RMBSPK`` each.
+        critic: gives scores of what it has seen, and classes.
+        real_RTX, fake_RTX: what it has seen of both.
         classes_RC: of both.
         seed: of the places.
     """
     random = torch.Generator().manual_seed(seed)
-    share_R = torch.rand(len(real), generator=random).to(real)
-    between = torch.lerp(real, fakes, share_R.view(-1, *[1] * (real.dim() - 1))).requires_grad_()
-    (rise,) = torch.autograd.grad(critic(between, classes_RC).sum(), between, create_graph=True)
-    steep_R: Tensor = rise.float().flatten(1).norm(dim=1)
-    return steep_R
+    share_R = torch.rand(len(real_RTX), generator=random).to(real_RTX)
+    between_RTX = torch.lerp(real_RTX, fake_RTX, share_R[:, None, None])
+    (rise_RTX,) = torch.autograd.grad(critic.scored(between_RTX, classes_RC).sum(), between_RTX, create_graph=True)
+    rise_RTX, look = rise_RTX.float(), critic.look.float()
+    square_R = (rise_RTX @ (look @ look.T) * rise_RTX).sum((1, 2))
+    return torch.sqrt(square_R + _TINY)
