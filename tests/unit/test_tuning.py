@@ -65,7 +65,7 @@ def sequences(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def parent(sequences: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A decoder that knows walks in all keys alike."""
     run = tmp_path_factory.mktemp("parent")
-    train(plan_of(sequences.folder, run, steps=40, learning_rate=1e-2, most_semitones=6, validate_every_steps=40))
+    train(plan_of(sequences.folder, run, steps=24, learning_rate=1e-2, most_semitones=6, validate_every_steps=24))
     return bundles.load(run / "bundle")
 
 
