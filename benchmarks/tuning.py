@@ -52,7 +52,8 @@ def highest_voice(score: Score) -> Floats:
     onsets, pitches = notes.onset_ticks[tuned].astype(np.int64), notes.pitch[tuned].astype(np.float64)
     times = np.unique(onsets)[:, None]
     sounds = (onsets <= times) & (times < onsets + notes.duration_ticks[tuned])
-    return np.where(sounds, pitches, -1.0).max(axis=1, initial=-1.0)
+    voice: Floats = np.where(sounds, pitches, -1.0).max(axis=1, initial=-1.0)
+    return voice
 
 
 def stepwise(score: Score) -> float:

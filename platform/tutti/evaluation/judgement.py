@@ -41,7 +41,8 @@ def recipe_of(facts: Mapping[str, Any]) -> TrainingRecipe | None:
     if told is None:
         return None
     alone = {**told, "strategy": "plain", "zero_stage": 0, "offload": "none", "workers": 1}
-    alone |= {"compile": False, "activation_checkpointing": False, "gpus_per_worker": 0}
+    # A model that was tuned by pairs is judged by works alone, as the one that it comes from.
+    alone |= {"compile": False, "activation_checkpointing": False, "gpus_per_worker": 0, "preference": None}
     return build(TrainingRecipe, alone, origin="the recipe in the model's facts")
 
 

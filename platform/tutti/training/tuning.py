@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from tutti import lineage
 from tutti.corpus.splits import SPLITS, TEST, VALID
@@ -244,5 +244,5 @@ class _Reference:
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows.rows(start, min(start + _ROWS_AT_ONCE, len(rows)))
             batch = tensors_of(self._layout.laid(some, num_rows=len(some)), self._device)
-            found.append(cast(Tensor, nats_of_sides(self._network, batch)).cpu().numpy())
+            found.append(nats_of_sides(self._network, batch).cpu().numpy())
         return np.concatenate(found)
