@@ -3,8 +3,8 @@
 After MuseGAN (H.-W. Dong et al. 2018, arXiv 1709.06298): noise for the phrase and for each bar, shared by all tracks
 and of each track's own; time unfolds from bars to beats to steps in a branch that all tracks share, and each track then
 goes on in a branch of its own, which ends in pitches. We differ in what is decided. There it is cell by cell whether it
-sounds; here a track has a few **voices**, and each says of every step how sure it is of striking anew, and, should it,
-of each pitch and of silence; otherwise it holds what it has. The harmony of a beat, by pitch classes, comes to all
+sounds; here a track has a few **voices**, and each says of every step how sure it is of each pitch, of silence, and of
+striking it anew, so that a cell is only left for another one. The harmony of a beat, by pitch classes, comes to all
 tracks but the drums from the branch that they share.
 
 In training the critic sees how sure the voices are, as that of I. Gulrajani et al. sees letters (2017, 1704.00028,
@@ -38,9 +38,7 @@ BEATS, OCTAVE = 4, 12
 _SILENT_AT_FIRST = 1.0
 """How much the logit of silence leads in all voices but a track's first, before anything is learnt."""
 _HELD_AT_FIRST = 1.0
-"""How much the logit of holding what sounds leads over striking anew."""
-_NEVER = 1e-12
-"""Share of a step that is struck for sure in what was held through it: a logarithm is finite."""
+"""How much the logit of holding a pitch leads over striking it anew."""
 _SHARPNESS = 4.0
 """Of logits: who is to be sure of one pitch among many needs large ones, in as many steps as all else is learnt in."""
 _LOGITS_AT_FIRST = 0.25
@@ -180,15 +178,17 @@ class Generator(nn.Module):
         """
         configuration = self.configuration
         logits_RKVLT = self.logits(latent_RGNZ, classes_RC)
-        asked_RKVPT, struck_RKV1T = (_shares if self.training else _choices)(logits_RKVLT)
-        sounds_RKPT, begins_RKPT = _any(_held(asked_RKVPT, struck_RKV1T)), _any(asked_RKVPT * struck_RKV1T)
+        pitch_RKVPT, anew_RKV1T = (_shares if self.training else _choices)(logits_RKVLT)
+        # A voice that enters a phrase may be one that held its note before it.
+        before_RKVPT = functional.pad(pitch_RKVPT[..., :-1], (1, 0), value=1.0)
+        begins_RKVPT = pitch_RKVPT * (1 - before_RKVPT * (1 - anew_RKV1T))
+        sounds_RKPT, begins_RKPT = _any(pitch_RKVPT), _any(begins_RKVPT)
         is_drum = torch.arange(configuration.tracks, device=latent_RGNZ.device) == configuration.drums
-        sounds_RKPT = torch.where(is_drum[None, :, None, None], begins_RKPT, sounds_RKPT)
+        begins_RKPT = torch.where(is_drum[None, :, None, None], sounds_RKPT, begins_RKPT)
         roll_RMKPT = torch.stack((sounds_RKPT, begins_RKPT), dim=1)
         roll_RMTPK = roll_RMKPT.permute(0, 1, 4, 3, 2)
         sizes = (configuration.bars, configuration.steps, configuration.pitches, configuration.tracks)
-        made = roll_RMTPK.reshape(len(roll_RMTPK), 2, *sizes)
-        return made if self.training else made.round()
+        return roll_RMTPK.reshape(len(roll_RMTPK), 2, *sizes)
 
     def logits(self, latent_RGNZ: Tensor, classes_RC: Tensor) -> Tensor:
         """Of each voice at each step: its pitches, silence, and striking anew; (R, K, V, P + 2, T), fp32."""
@@ -320,25 +320,6 @@ def _choices(logits_RKVLT: Tensor) -> tuple[Tensor, Tensor]:
     of_RKVLT = logits_RKVLT[:, :, :, :-1]
     chosen_RKVLT = torch.zeros_like(of_RKVLT).scatter_(3, of_RKVLT.argmax(dim=3, keepdim=True), 1.0)
     return chosen_RKVLT[:, :, :, :-1], (logits_RKVLT[:, :, :, -1:] > 0).to(of_RKVLT)
-
-
-def _held(asked_RKVPT: Tensor, struck_RKV1T: Tensor) -> Tensor:
-    """What sounds at each step: what was asked when it was struck last; shape (R, K, V, P, T).
-
-    A voice that enters a phrase may be one that holds its note since before, so that it sounds without being struck.
-    """
-    last_RKVTT = _last_struck(functional.pad(struck_RKV1T[:, :, :, 0, 1:], (1, 0), value=1.0))
-    sounds: Tensor = asked_RKVPT @ last_RKVTT
-    return sounds
-
-
-def _last_struck(struck_RKVT: Tensor) -> Tensor:
-    """How sure it is that a step was struck (before the last axis) and none after it up to another (the last)."""
-    steps = struck_RKVT.shape[-1]
-    held_RKVT = torch.log((1 - struck_RKVT).clamp_min(_NEVER)).cumsum(-1)
-    through_RKVTT = torch.exp((held_RKVT[..., None, :] - held_RKVT[..., :, None]).clamp_max(0.0))
-    after = torch.ones(steps, steps, device=struck_RKVT.device).triu()
-    return struck_RKVT[..., :, None] * through_RKVTT * after
 
 
 def _any(marks_RKVPT: Tensor) -> Tensor:
