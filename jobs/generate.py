@@ -49,6 +49,10 @@ def formats_of(paths: tuple[str, ...]) -> dict[str, Path]:
 @click.option("--top-p", default=0.95, show_default=True, help="Probability mass that sampling keeps.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same piece.")
 @click.option("--continue", "material", metavar="FILE", help="MIDI file to continue; length counts from its end.")
+@click.option(
+    "--timbre", "timbres", multiple=True, metavar="[FAMILY=]MODEL:INSTRUMENT[:SEED]",
+    help="A registered model of notes that plays a family of instruments, or all but drums; repeatable.",
+)  # fmt: skip
 @click.option("--out", multiple=True, default=("take.mid",), show_default=True, metavar="FILE", help="Repeatable.")
 @click.option("--root", default="results", show_default=True, metavar="FOLDER", help="Results.")
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", metavar="URL", help="An MLflow server.")
@@ -56,6 +60,7 @@ def formats_of(paths: tuple[str, ...]) -> dict[str, Path]:
 def command(
     model: str | None,
     material: str | None,
+    timbres: tuple[str, ...],
     out: tuple[str, ...],
     root: str,
     tracking_uri: str | None,
@@ -67,11 +72,14 @@ def command(
     \b
     Example:
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
+        tutti generate --model bach --timbre notes@production:program-073 --out take.flac
     """
     from tutti.config import build
     from tutti.generation import composers
+    from tutti.models import bundle as bundles
     from tutti.registry.versions import Registry
     from tutti.render.export import SUFFIXES, finish
+    from tutti.render.timbres import known, players
 
     request = build(Request, {name: value for name, value in controls.items() if value is not None}, origin="generate")
     files = formats_of(out)
@@ -80,15 +88,20 @@ def command(
     version = registry.resolve(model or registry.only_model())
     engine = composers.load(registry.fetch(version))
     engine.check(request)
+    drawn = known(timbres, registry=registry)
     if dry_run:
         click.echo(f"would write {', '.join(map(str, files.values()))} by {version}")
         return
+    instruments = players((timbre, bundles.load(folder)) for timbre, folder in drawn)
     piece = engine.generate([request], materials=[score])[0]
-    finished = finish(piece.score, formats=tuple(files), title=f"{version.name} · seed {request.seed}")
+    finished = finish(
+        piece.score, formats=tuple(files), title=f"{version.name} · seed {request.seed}", instruments=instruments
+    )
     for name, path in files.items():
         place = Folder(str(path.absolute().parent))
         place.write(path.name, finished.files[SUFFIXES[name]])
     notes = f"{len(piece.score.notes)} notes · {piece.score.length_s:.1f} s · seed {request.seed} · {version}"
+    notes += "".join(f" · {timbre}" for timbre, _ in drawn)
     click.echo(f"{', '.join(map(str, files.values()))}: {notes}")
 
 

@@ -11,17 +11,21 @@ import numpy as np
 from tutti.dataset.batch import Batch, Layout
 from tutti.dataset.rolls import RollBatch, RollLayout
 from tutti.dataset.sequences import SequenceLayout, random_sequences
+from tutti.dataset.spectra import SpectraBatch, SpectraLayout
 from tutti.dataset.voices import VoiceLayout, random_voices
 from tutti.features import roll
 from tutti.features.grid import METER_TICKS
+from tutti.features.spectra import SpectrumScale
 from tutti.features.vocabulary import BAR, EVENTS, TICKS_PER_QUARTER
 from tutti.features.voices import VOCABULARY_SIZE, VOICES
 from tutti.models.decoder import EventTokens
 from tutti.models.families import family_of
 from tutti.models.family import Configuration
+from tutti.models.timbre_gan import TimbreConfiguration
 from tutti.training.adversarial import Judge
 from tutti.training.recipe import ModelRecipe, TrainingRecipe
 from tutti.training.roll_judge import RollJudge
+from tutti.training.timbre_judge import TimbreJudge
 
 _LONGEST_TOKENS = 4096
 
@@ -43,23 +47,23 @@ class Kind:
     """One kind of examples.
 
     Args:
-        layout: how rows become batches.
+        layout: how rows become batches, for a model's configuration.
         shape: what the examples decide of a model's configuration, by name of its fields.
         places: how many places to be learnt an example has, at most.
-        random: a batch that costs what a real one does.
-        judge: who compares them with generated ones, where a family learns against a critic.
+        random: a batch that costs what a real one does, for a model's configuration.
+        judge: who compares them with what a model of a configuration made, where a family learns against a critic.
     """
 
-    layout: Callable[[TrainingRecipe], Layout]
+    layout: Callable[[TrainingRecipe, Any], Layout]
     shape: Callable[[TrainingRecipe], dict[str, Any]]
     places: Callable[[TrainingRecipe], int]
-    random: Callable[[TrainingRecipe], Batch]
-    judge: Callable[[], Judge] | None = None
+    random: Callable[[TrainingRecipe, Any], Batch]
+    judge: Callable[[Any], Judge] | None = None
 
 
 KINDS: dict[str, Kind] = {
     "sequences": Kind(
-        layout=lambda recipe: SequenceLayout(
+        layout=lambda recipe, _: SequenceLayout(
             sequence_tokens=recipe.sequence_tokens, augmentation=recipe.augmentation
         ),
         shape=lambda recipe: {
@@ -67,26 +71,36 @@ KINDS: dict[str, Kind] = {
             "bar_token": BAR, "events": EVENT_TOKENS,
         },
         places=lambda recipe: recipe.sequence_tokens,
-        random=lambda recipe: random_sequences(
+        random=lambda recipe, _: random_sequences(
             recipe.batch_sequences, sequence_tokens=recipe.sequence_tokens, vocabulary_size=len(EVENTS)
         ),
     ),
     "voices": Kind(
-        layout=lambda recipe: VoiceLayout(
+        layout=lambda recipe, _: VoiceLayout(
             steps=recipe.sequence_tokens // VOICES, most_semitones=recipe.most_semitones
         ),
         shape=lambda _: {"vocabulary_size": VOCABULARY_SIZE, "voices": VOICES},
         places=lambda recipe: recipe.sequence_tokens // VOICES * VOICES,
-        random=lambda recipe: random_voices(recipe.batch_sequences, steps=recipe.sequence_tokens // VOICES),
+        random=lambda recipe, _: random_voices(recipe.batch_sequences, steps=recipe.sequence_tokens // VOICES),
     ),
     "rolls": Kind(
-        layout=lambda recipe: RollLayout(
+        layout=lambda recipe, _: RollLayout(
             most_semitones=recipe.most_semitones, class_dropout=recipe.control_dropout
         ),
         shape=lambda _: roll_shape(),
         places=lambda _: 1,
-        random=lambda recipe: random_rolls(recipe.batch_sequences),
-        judge=RollJudge,
+        random=lambda recipe, _: random_rolls(recipe.batch_sequences),
+        judge=lambda _: RollJudge(),
+    ),
+    # A recipe's notes decide the pictures, so they are among a model's settings, and nothing is left to decide here.
+    "spectra": Kind(
+        layout=lambda _, configuration: SpectraLayout(
+            scale=scale_of(configuration), lowest_pitch=configuration.lowest_pitch
+        ),
+        shape=lambda _: {},
+        places=lambda _: 1,
+        random=lambda recipe, configuration: random_spectra(recipe.batch_sequences, configuration=configuration),
+        judge=lambda configuration: TimbreJudge(scale_of(configuration)),
     ),
 }  # fmt: skip
 
@@ -109,6 +123,20 @@ def random_rolls(rolls: int) -> RollBatch:
     marks = np.random.default_rng(0).random((rolls, 1, *roll.SHAPE[1:])) < 1 / 100
     classes = np.zeros((rolls, roll.HEAD_TOKENS), dtype=np.uint8)
     return RollBatch(np.repeat(marks, 2, axis=1).view(np.uint8), classes, rolls)
+
+
+def scale_of(configuration: TimbreConfiguration) -> SpectrumScale:
+    """What the pictures of a model of notes are made with."""
+    return SpectrumScale.of(configuration.to_dict())
+
+
+def random_spectra(notes: int, *, configuration: TimbreConfiguration) -> SpectraBatch:
+    """Notes whose pictures are noise."""
+    drawn = np.random.default_rng(0)
+    spectra_B2KF = drawn.uniform(-1, 1, (notes, *scale_of(configuration).shape)).astype(np.float16)
+    pitch_B = drawn.integers(configuration.lowest_pitch, configuration.highest_pitch + 1, notes, dtype=np.uint8)
+    instrument_B = drawn.integers(0, configuration.instruments, notes, dtype=np.uint16)
+    return SpectraBatch(spectra_B2KF, pitch_B, instrument_B, notes)
 
 
 def kind_of(model: ModelRecipe) -> Kind:

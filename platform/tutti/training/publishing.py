@@ -12,7 +12,7 @@ from tutti import lineage
 from tutti.dataset.loader import Loader
 from tutti.features.vocabulary import EVENTS
 from tutti.models.bundle import Bundle
-from tutti.training.examples import kind_of
+from tutti.training.examples import configuration_of, kind_of
 from tutti.training.plan import Plan
 from tutti.training.tracker import Tracker
 
@@ -108,7 +108,7 @@ def picture_of(plan: Plan, history: dict[str, list[Any]]) -> bytes:
         valid_loss=[loss for _, loss in history["valid"]],
         baselines=plan.baselines,
         title=f"{plan.name}: {plan.model.family} {plan.model.flavour}",
-        **({"unit": judge().score_name.replace("_", " ")} if judge else {}),
+        **({"unit": judge(configuration_of(plan.model, plan.training)).score_name.replace("_", " ")} if judge else {}),
     )
 
 
