@@ -15,6 +15,7 @@ from tutti.dataset.voices import VoiceLayout, random_voices
 from tutti.features import roll
 from tutti.features.grid import METER_TICKS
 from tutti.features.vocabulary import BAR, EVENTS, TICKS_PER_QUARTER
+from tutti.features.voices import NAMES as VOICE_NAMES
 from tutti.features.voices import VOCABULARY_SIZE, VOICES
 from tutti.models.decoder import EventTokens
 from tutti.models.families import family_of
@@ -47,6 +48,8 @@ class Kind:
         shape: what the examples decide of a model's configuration, by name of its fields.
         places: how many places to be learnt an example has, at most.
         random: a batch that costs what a real one does.
+        makes: what a model of them gives, for people, in one sentence.
+        vocabulary: names of the numbers that it gives or is asked for, in their order; empty where it knows none.
         judge: who compares them with generated ones, where a family learns against a critic.
     """
 
@@ -54,6 +57,8 @@ class Kind:
     shape: Callable[[TrainingRecipe], dict[str, Any]]
     places: Callable[[TrainingRecipe], int]
     random: Callable[[TrainingRecipe], Batch]
+    makes: str = ""
+    vocabulary: tuple[str, ...] = ()
     judge: Callable[[], Judge] | None = None
 
 
@@ -70,6 +75,8 @@ KINDS: dict[str, Kind] = {
         random=lambda recipe: random_sequences(
             recipe.batch_sequences, sequence_tokens=recipe.sequence_tokens, vocabulary_size=len(EVENTS)
         ),
+        makes="It gives one event token after another; a sequence of tokens is a score.",
+        vocabulary=EVENTS.names,
     ),
     "voices": Kind(
         layout=lambda recipe: VoiceLayout(
@@ -78,6 +85,8 @@ KINDS: dict[str, Kind] = {
         shape=lambda _: {"vocabulary_size": VOCABULARY_SIZE, "voices": VOICES},
         places=lambda recipe: recipe.sequence_tokens // VOICES * VOICES,
         random=lambda recipe: random_voices(recipe.batch_sequences, steps=recipe.sequence_tokens // VOICES),
+        makes="It sings in sixteenths of four voices; a token is what one voice sounds for a sixteenth.",
+        vocabulary=VOICE_NAMES,
     ),
     "rolls": Kind(
         layout=lambda recipe: RollLayout(
@@ -86,6 +95,12 @@ KINDS: dict[str, Kind] = {
         shape=lambda _: roll_shape(),
         places=lambda _: 1,
         random=lambda recipe: random_rolls(recipe.batch_sequences),
+        makes="It makes four bars for five tracks at once, as a piano-roll of sixteenths.",
+        vocabulary=(
+            *(f"Track_{name}" for name in roll.TRACKS),
+            *(f"Mood_{name}" for name in roll.CLASSES["mood"]),
+            *(f"TempoClass_{name}" for name in roll.CLASSES["tempo"]),
+        ),
         judge=RollJudge,
     ),
 }  # fmt: skip
