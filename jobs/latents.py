@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 from tutti.corpus.score import Score
 from tutti.errors import InputError
@@ -34,7 +33,7 @@ def amounts_of(texts: Sequence[str]) -> dict[latent.Attribute, float]:
         if name not in latent.ATTRIBUTES:
             raise InputError(f"--more {text} names no attribute", remedy=f"choose {', '.join(latent.ATTRIBUTES)}")
         try:
-            found[cast(latent.Attribute, name)] = float(amount)
+            found[name] = float(amount)
         except ValueError:
             raise InputError(f"--more {text} has no amount", remedy=f"write {name}=1, or {name}=-1 for less") from None
     return found
@@ -98,7 +97,7 @@ def write(pieces: Sequence[Piece], files: Mapping[str, Path], *, title: str) -> 
             continue
         for number, piece in enumerate(pieces, start=1):
             own = path.with_stem(f"{path.stem}-{number}")
-            data = finish(piece.score, formats=(name,), title=f"{title} · {number}").files  # type: ignore[arg-type]
+            data = finish(piece.score, formats=(name,), title=f"{title} · {number}").files
             place.write(own.name, data[SUFFIXES[name]])
             written.append(own)
     return written
