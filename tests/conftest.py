@@ -34,7 +34,7 @@ settings.load_profile("tutti")
 def pytest_configure() -> None:
     """Set what libraries and Ray's workers read from the environment, and forget the user's own servers and keys.
 
-    A process that shares the machine with others computes on one thread: threads that wait for one another cannot share.
+    A process that shares the machine with others computes on one thread: threads that wait for one another cannot.
     """
     for name in FOREIGN:
         os.environ.pop(name, None)

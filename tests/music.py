@@ -12,6 +12,7 @@ from tutti.corpus.score import Notes, Score
 from tutti.corpus.score_batch import ScoreBatch
 from tutti.corpus.works import Origin, drafts
 from tutti.dataset import packing
+from tutti.dataset.rolls import pack_rolls
 from tutti.dataset.voices import pack_voices
 from tutti.features.descriptors import describe
 from tutti.features.encoding import encode_works
@@ -72,7 +73,12 @@ def works_dataset(folder: Folder, *, num_works: int = 40, bars: int = 4) -> Data
     """A published corpus of walks."""
     table = works_table(num_works, bars=bars)
     file = lineage.write_file(folder, "works-00000.parquet", to_parquet(table), rows=num_works)
-    facts = {"works": num_works, "notes": pc.sum(table.column("notes")).as_py()}
+    licences = pc.value_counts(table.column("licence")).to_pylist()
+    facts = {
+        "works": num_works,
+        "notes": pc.sum(table.column("notes")).as_py(),
+        "licences": {found["values"]: found["counts"] for found in licences},
+    }
     return lineage.publish(folder, kind="works", name="walks", inputs={}, files=[file], facts=facts)
 
 
@@ -140,3 +146,9 @@ def voices_dataset(root: Folder, *, num_works: int = 40) -> Dataset:
     facts = {"works": num_works, "licences": {"CC0-1.0": num_works}}
     held = lineage.publish(folder, kind="works", name="chorales", inputs={}, files=[file], facts=facts)
     return pack_voices(held, licences=("CC0-1.0",), root=root, name="chorales")
+
+
+def rolls_dataset(root: Folder, *, num_works: int = 20) -> Dataset:
+    """Walks of four bars as piano-rolls."""
+    works = works_dataset(root / "works", num_works=num_works)
+    return pack_rolls(works, licences=("CC0-1.0",), root=root, name="walks", hop_bars=4)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,16 +52,17 @@ def test_a_verb_that_writes_can_say_what_it_would_do(verb: str) -> None:
 
 def test_help_answers_at_once_and_imports_nothing_heavy() -> None:
     script = (
-        "import sys, jobs.cli\n"
+        "import sys, time, jobs.cli\n"
         "code = jobs.cli.run(['--help'])\n"
-        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], time.process_time(), file=sys.stderr)\n"
     )
+    # Seconds of the processor, which other processes do not move; what waits for a disk is not among them.
     spent_s = []
     for _ in range(3):
-        started_s = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-        spent_s.append(time.perf_counter() - started_s)
-        assert done.stderr.strip() == "[]"
+        heavy, _, seconds = done.stderr.strip().rpartition(" ")
+        assert heavy == "[]"
+        spent_s.append(float(seconds))
     assert min(spent_s) < HELP_WITHIN_S
     for verb in VERBS.values():
         assert verb.name in done.stdout

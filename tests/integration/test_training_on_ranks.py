@@ -9,7 +9,7 @@ import torch
 
 import jobs.cli
 from tests import families
-from tests.music import sequences_dataset
+from tests.music import rolls_dataset, sequences_dataset
 from tests.ranks import train_on
 from tests.trainings import Dump, assert_close, assert_same_bits, plan_of, train, weights_of
 from tutti.models import bundle as bundles
@@ -81,6 +81,19 @@ def test_two_engines_move_a_generator_and_its_critic_as_torch_alone_does(
     engines = {**common, "strategy": "deepspeed", "zero_stage": stage, "workers": {"min": 1, "max": 2}}
     plan = plan_of(sequences, tmp_path / "engines", family="histograms", **engines)
     train_on(2, plan, pause_at=3)
+    assert {path.split("/")[0] for path in checkpoint.latest(plan.run).dataset.paths(".pt")} == {"generator", "critic"}
+    train_on(1, plan)
+    assert_close(weights_of(tmp_path / "engines"), weights_of(tmp_path / "alone"))
+
+
+def test_the_gan_of_rolls_is_the_one_that_torch_alone_trains_also_when_it_goes_on(tmp_path: Path) -> None:
+    rolls = rolls_dataset(Folder(str(tmp_path / "data"))).folder
+    common = {"family": "roll_gan", "steps": 6, "batch_sequences": 4, "micro_batch_sequences": 2, "clip_norm": 0.0}
+    train(plan_of(rolls, tmp_path / "alone", **common))
+    engines = {**common, "strategy": "deepspeed", "zero_stage": 1, "workers": {"min": 1, "max": 2}}
+    plan = plan_of(rolls, tmp_path / "engines", **engines)
+    # Three steps are one of the generator and two of its critic.
+    train_on(2, plan, pause_at=4)
     assert {path.split("/")[0] for path in checkpoint.latest(plan.run).dataset.paths(".pt")} == {"generator", "critic"}
     train_on(1, plan)
     assert_close(weights_of(tmp_path / "engines"), weights_of(tmp_path / "alone"))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.music import sequences_dataset
+from tests.music import rolls_dataset, sequences_dataset
 from tests.trainings import assert_close, assert_same_bits, plan_of, train, weights_of
 from tutti import lineage
 from tutti.errors import UserError
@@ -88,6 +88,17 @@ def test_out_of_memory_it_takes_smaller_bites_and_a_bad_batch_is_left_out(sequen
     assert _said(lines, "step 7, batch 7; rolling back and skipping the batch")
     alone = plan_of(sequences, tmp_path / "alone", **{**changes, "strategy": "plain", "workers": 1})
     train(alone, faults=[parse("nan_loss@step=7")])
+    assert_close(weights_of(run), weights_of(tmp_path / "alone"))
+    assert (run / "order.csv").read_bytes() == (tmp_path / "alone" / "order.csv").read_bytes()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_generator_and_its_critic_both_come_back_after_a_kill(tmp_path: Path) -> None:
+    rolls = rolls_dataset(Folder(str(tmp_path / "data"))).folder
+    changes = {**CHANGES, "family": "roll_gan", "steps": 9, "batch_sequences": 4, "clip_norm": 0.0}
+    run, lines = _run(plan_of(rolls, tmp_path / "ray", **changes), "rank_killed@step=5,rank=1")
+    assert _said(lines, "rank_killed: resume")
+    train(plan_of(rolls, tmp_path / "alone", **{**changes, "strategy": "plain", "workers": 1}))
     assert_close(weights_of(run), weights_of(tmp_path / "alone"))
     assert (run / "order.csv").read_bytes() == (tmp_path / "alone" / "order.csv").read_bytes()
 

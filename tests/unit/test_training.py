@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.music import sequences_dataset
-from tests.trainings import StoppedError, Watch, assert_same_bits, plan_of, recipe_of, train, weights_of
+from tests.trainings import Dump, StoppedError, Watch, assert_same_bits, plan_of, recipe_of, train, weights_of
 from tutti import lineage
 from tutti.config import build
 from tutti.errors import IntegrityError, RecipeError, UserError
@@ -135,6 +135,41 @@ def test_the_best_checkpoint_becomes_the_model_where_the_recipe_says_so(sequence
     curve = dict(json.loads((tmp_path / "best" / "history.json").read_bytes())["valid"])
     assert nll["best"] == pytest.approx(curve[step], abs=1e-9)
     assert curve[step] == min(curve[kept] for kept in range(2, 14, 2))
+
+
+def test_the_mean_of_checkpoints_becomes_the_model_where_it_is_better_than_each(
+    sequences: Folder, tmp_path: Path
+) -> None:
+    # A rate that throws the weights about: their mean is calmer.
+    changes = {
+        "steps": 100, "checkpoint_every_steps": 2, "validate_every_steps": 2, "keep_best_checkpoints": 5,
+        "learning_rate": 3e-2, "final_learning_rate_share": 1.0, "warmup_steps": 1, "sample_every_steps": 2,
+    }  # fmt: skip
+    plan = plan_of(sequences, tmp_path / "average", publish="average", **changes)
+    train(plan, sampler=Dump(tmp_path / "dump"))
+    facts = lineage.load(plan.run).facts
+    steps = facts["training"]["averaged_steps"]
+    curve = dict(json.loads((tmp_path / "average" / "history.json").read_bytes())["valid"])
+    assert facts["measures"]["valid_nll_nats_per_token"] < min(curve.values())
+    each = [bundles.load(tmp_path / "dump" / str(step)).weights for step in steps]
+    published = weights_of(plan.run)
+    assert len(steps) >= 5
+    for name, value in published.items():
+        torch.testing.assert_close(value, torch.stack([weights[name] for weights in each]).mean(0))
+
+
+def test_where_no_mean_is_better_the_best_checkpoint_is_published(sequences: Folder, tmp_path: Path) -> None:
+    changes = {
+        "steps": 14, "checkpoint_every_steps": 2, "validate_every_steps": 2, "keep_best_checkpoints": 9,
+        "learning_rate": 30.0, "warmup_steps": 100, "clip_norm": 0.0, "publish": "average",
+    }  # fmt: skip
+    plan = plan_of(sequences, tmp_path, **changes)
+    train(plan)
+    facts = lineage.load(plan.run).facts
+    curve = dict(json.loads((tmp_path / "history.json").read_bytes())["valid"])
+    assert "averaged_steps" not in facts["training"]
+    lowest = min(nll for step, nll in curve.items() if step)
+    assert facts["measures"]["valid_nll_nats_per_token"] == pytest.approx(lowest, abs=1e-9)
 
 
 def test_a_batch_without_a_finite_loss_is_skipped_and_nothing_else_moves(sequences: Folder, tmp_path: Path) -> None:

@@ -76,8 +76,13 @@ def latest(run: Folder) -> Saved | None:
 
 def best(run: Folder) -> Saved | None:
     """The complete checkpoint of lowest valid NLL; None where none was judged."""
+    return next(iter(ranked(run)), None)
+
+
+def ranked(run: Folder) -> list[Saved]:
+    """The complete checkpoints that were judged, that of lowest valid NLL first."""
     judged = [saved for step in steps(run) if (saved := at(run, step=step)) and saved.valid_score is not None]
-    return min(judged, key=lambda saved: (saved.valid_score or 0.0, saved.step), default=None)
+    return sorted(judged, key=lambda saved: (saved.valid_score or 0.0, saved.step))
 
 
 def at(run: Folder, *, step: int) -> Saved | None:

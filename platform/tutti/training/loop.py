@@ -349,7 +349,7 @@ class Trainer:
     def _publish(self) -> None:
         self._settle()
         self._gather_order()
-        published_step = self._state.take_best() if self._recipe.publish == "best" else None
+        published = self._choose()
         with self._accounts.watch.on(Activity.VALIDATE):
             measures = self._measures()
         weights = self._state.weights()
@@ -359,7 +359,7 @@ class Trainer:
                 "score": self._state.learner.score_name,
                 "measures": measures,
                 "data": dict(self._plan.data),
-                "training": {**self._facts(), "published_step": published_step or self._recipe.steps},
+                "training": {**self._facts(), **published},
                 "recovery": {
                     "restarts": bill.ledger.restarts,
                     "rollbacks": len(self._state.skipped),
@@ -375,6 +375,26 @@ class Trainer:
             self._report(self._recipe.steps, loss=self._state.history["train"][-1][1])
             self._state.patiently(self._remove_ladders)
         self._ranks.wait()
+
+    def _choose(self) -> dict[str, Any]:
+        """Take up the weights that the recipe asks to be published; what the card says of them."""
+        if self._recipe.publish == "average" and (steps := self._averaged()):
+            return {"published_step": max(steps), "averaged_steps": sorted(steps)}
+        step = None if self._recipe.publish == "last" else self._state.take_best()
+        return {"published_step": step or self._recipe.steps}
+
+    def _averaged(self) -> list[int]:
+        """Take up the mean of the checkpoints that are kept; their steps, or none where a single one is better."""
+        last = self._state.weights()
+        steps = self._state.take_average()
+        if steps:
+            with self._accounts.watch.on(Activity.VALIDATE):
+                score = self._judged("valid").score
+            judged = dict(self._state.history["valid"])
+            if score < min(judged[step] for step in (*steps, self._recipe.steps)):
+                return steps
+        self._state.put(last)
+        return []
 
     def _remove_ladders(self) -> None:
         """The bundle is published: checkpoints that only served to get there may go."""

@@ -119,8 +119,10 @@ class TrainingRecipe(Settings):
     keep_checkpoints_every_steps: int = Field(
         default=0, ge=0, description="checkpoints at multiples of this many steps stay too; 0: none"
     )
-    publish: Literal["last", "best"] = Field(
-        default="last", description="best: the checkpoint of lowest valid NLL becomes the model, if it is still kept"
+    publish: Literal["last", "best", "average"] = Field(
+        default="last",
+        description="best: the checkpoint of lowest valid NLL becomes the model, if it is still kept; average: the "
+        "mean of the weights of those that are kept, where that is better still",
     )
     validate_every_steps: int = Field(default=50, ge=1, description="steps between passes over the valid split")
     sample_every_steps: int = Field(default=0, ge=0, description="steps between rendered samples; 0: only at the end")
@@ -159,11 +161,16 @@ class TrainingRecipe(Settings):
             )
         if self.offload == "cpu" and (self.strategy != "deepspeed" or self.zero_stage == 0):
             raise ValueError("offload cpu needs strategy deepspeed and a zero_stage of 1, 2 or 3")
+        if self.publish == "average" and self.keep_best_checkpoints < 2:
+            raise ValueError("publish average needs keep_best_checkpoints of at least 2")
+        if self.publish == "average" and self.strategy == "deepspeed" and self.zero_stage == 3:
+            raise ValueError("publish average needs a zero_stage below 3: no worker holds the weights whole")
         return self
 
     def identity(self) -> dict[str, Any]:
         """What decides the weights: the run's address is made of it, and who changes the rest goes on."""
-        decides = {name: value for name, value in self.model_dump(mode="json").items() if name not in LOGISTICS}
+        moves_nothing = LOGISTICS - (AVERAGED if self.publish == "average" else frozenset())
+        decides = {name: value for name, value in self.model_dump(mode="json").items() if name not in moves_nothing}
         # Dropout is drawn by the grain: workers so many that they make it smaller move the weights.
         return {**decides, "micro_batch_sequences": self.micro_batch}
 
@@ -194,3 +201,5 @@ LOGISTICS = frozenset({
     "hang_timeout_s", "stall_timeout_s", "storage_patience_s", "record_order", "prices",
 })  # fmt: skip
 """Settings that change who works, for how long and what is kept, and no weight beyond rounding."""
+AVERAGED = frozenset({"checkpoint_every_steps", "keep_best_checkpoints"})
+"""Those of them that say whose mean is published."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from tutti.training.checkpoint import Saved
 from tutti.training.examples import configuration_of
 from tutti.training.plan import Plan
 from tutti.training.ranks import Ranks
+from tutti.training.strategy import Strategy
 
 T = TypeVar("T")
 
@@ -80,9 +81,33 @@ class State:
         self._load(found or self._at(step))
         return step
 
+    def take_average(self) -> list[int]:
+        """Put the mean of the weights of all judged checkpoints in place of the model's; their steps. Every rank calls.
+
+        Source: Izmailov et al. 2018, "Averaging weights leads to wider optima" (arXiv 1803.05407).
+        """
+        found = self.patiently(lambda: checkpoint.ranked(self._plan.run)) if self._ranks.is_first else []
+        chosen = self._ranks.told([saved.step for saved in found])
+        sums: dict[str, Tensor] = {}
+        for step in chosen:
+            self._load(self._at(step))
+            for name, value in self.weights().items():
+                sums[name] = sums[name] + value.double() if name in sums else value.double()
+        if chosen:
+            self.put({name: (value / len(chosen)).float() for name, value in sums.items()})
+        return chosen
+
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Take other weights of the network that makes music, to judge and publish them."""
+        self._maker.put(weights)
+
     def weights(self) -> dict[str, Tensor]:
         """Of the network that makes music, whole, in fp32 on the processor; every rank calls."""
-        return self.learner.networks[family_of(self._plan.model.family).maker].weights()
+        return self._maker.weights()
+
+    @property
+    def _maker(self) -> Strategy:
+        return self.learner.networks[family_of(self._plan.model.family).maker]
 
     def patiently(self, action: Callable[[], T]) -> T:
         """What ``action`` gives, once storage lets it."""

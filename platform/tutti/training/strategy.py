@@ -56,6 +56,9 @@ class Strategy(Protocol):
     def weights(self) -> dict[str, Tensor]:
         """All weights, whole, in fp32 on the processor; every rank calls."""
 
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Take other weights, to judge them and no more: the optimizer stays as it was."""
+
     def snapshot(self) -> dict[str, Any]:
         """This rank's state in host memory, sharing nothing with the model, by path below a checkpoint."""
 
@@ -143,7 +146,11 @@ class Plain:
 
     def weights(self) -> dict[str, Tensor]:
         """All weights in fp32 on the processor."""
-        return {name: value.detach().float().cpu() for name, value in self.network.state_dict().items()}
+        return {name: value.detach().float().cpu().clone() for name, value in self.network.state_dict().items()}
+
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Take other weights, to judge them and no more: the optimizer stays as it was."""
+        self.network.load_state_dict(weights, strict=False)
 
     def snapshot(self) -> dict[str, Any]:
         """Every rank holds the same state; the first gives it."""
@@ -239,6 +246,12 @@ class DeepSpeed:
         sharded = list(module.parameters()) if self._recipe.zero_stage == 3 else []
         with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
             return {name: value.detach().float().cpu().clone() for name, value in module.named_parameters()}
+
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Take other weights, to judge them and no more: the optimizer stays as it was."""
+        with torch.no_grad():
+            for name, value in self._engine.module.named_parameters():
+                value.copy_(weights[name])
 
     def snapshot(self) -> dict[str, Any]:
         """What DeepSpeed would write, caught on its way to disk."""

@@ -44,7 +44,7 @@ class ChoraleConfiguration:
         reach: semitones that the logit of an interval reaches, up and down.
         distances: of steps, that attention tells apart.
         dropout: on each residual branch, while training.
-        part_dropout: on what each voice's logits are made of.
+        part_dropout: on what each voice's small network reads, and on what its logits are made of.
         hidden_share: of the pitches before each step, hidden from the attention while training; each voice's own small
             network still hears the step before.
     """
@@ -202,7 +202,7 @@ class Chorale(nn.Module):
         cosines, sines = self._angles(0, before_BTV.shape[1], x_BTW)
         for block in self.blocks:
             x_BTW = block(x_BTW, cosines, sines)
-        state_BTW = self.norm(x_BTW)
+        state_BTW = functional.dropout(self.norm(x_BTW), self.configuration.part_dropout, training=self.training)
         logits = [part(state_BTW, before_BTV, held_BTV[..., voice], now_BTV) for voice, part in enumerate(self.parts)]
         return torch.stack(logits, dim=-2)
 
