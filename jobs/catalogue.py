@@ -18,6 +18,7 @@ from tutti.catalogue.takes import Block, Plan
 from tutti.errors import InputError, PlaceError
 from tutti.lineage import Dataset
 from tutti.registry.versions import ModelVersion, Registry
+from tutti.render.timbres import KnownTimbre, known
 from tutti.storage import Folder
 from tutti.telemetry import Reporter
 from tutti.units import format_bytes, format_seconds
@@ -36,7 +37,8 @@ def run(order: Order, *, root: Folder, registry: Registry, reporter: Reporter) -
         UserError: the model is not there, the model cannot take a request, the folder cannot be used.
     """
     version = registry.resolve(order.model)
-    plan = plan_of(order, version=version)
+    drawn = known(order.timbres, registry=registry)
+    plan = plan_of(order, version=version, timbres=[timbre for timbre, _ in drawn])
     folder = publish.place_of(plan, root=root)
     found = lineage.find(folder)
     if found is not None:
@@ -47,15 +49,21 @@ def run(order: Order, *, root: Folder, registry: Registry, reporter: Reporter) -
     check_space(plan, folder=folder)
     folder.check_writable()
     waiting = [block for block in plan.blocks() if not is_done(folder, block)]
-    _make(waiting, plan=plan, folder=folder, bundle=bundle, reporter=reporter)
+    _make(waiting, plan=plan, folder=folder, bundle=bundle, timbres=[path for _, path in drawn], reporter=reporter)
     dataset = publish.publish(folder, plan=plan, model_facts=facts)
     reporter.line(f"catalogue {order.name}: {_counts(dataset)}")
     return dataset
 
 
-def plan_of(order: Order, *, version: ModelVersion) -> Plan:
-    """The order under one version of its model."""
-    return Plan(order, model=version.name, model_version=version.version, model_digest=version.digest)
+def plan_of(order: Order, *, version: ModelVersion, timbres: Sequence[KnownTimbre] = ()) -> Plan:
+    """The order under one version of its model, and of those that play it."""
+    return Plan(
+        order,
+        model=version.name,
+        model_version=version.version,
+        model_digest=version.digest,
+        timbres=tuple(timbres),
+    )
 
 
 def check_requests(order: Order, *, bundle: Path) -> Mapping[str, Any]:
@@ -104,7 +112,9 @@ def read_order(path: Path, *, overrides: Sequence[str] = ()) -> Order:
     return config.parse(Order, text, overrides=overrides, origin=str(path))
 
 
-def _make(blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path, reporter: Reporter) -> None:
+def _make(
+    blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path, timbres: Sequence[Path], reporter: Reporter
+) -> None:
     if not blocks:
         return
     if len(blocks) < plan.num_blocks:
@@ -114,7 +124,7 @@ def _make(blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path, 
     from tutti.catalogue.on_ray import make_blocks  # a second run, which makes nothing, must not wait for Ray
 
     start_embedded_ray()
-    make_blocks(blocks, plan=plan, folder=folder, bundle=bundle, reporter=reporter)
+    make_blocks(blocks, plan=plan, folder=folder, bundle=bundle, timbres=timbres, reporter=reporter)
 
 
 def _counts(dataset: Dataset) -> str:
@@ -129,6 +139,7 @@ def _plan_lines(plan: Plan, *, root: Folder) -> list[str]:
     lines = [
         f"catalogue   {order.name}, {state}",
         f"model       {plan.model} {plan.model_version} ({plan.model_digest})",
+        *(f"played by   {timbre} ({timbre.digest[:12]})" for timbre in plan.timbres),
         f"takes       {order.takes} in {len(order.lines)} lines, up to {plan.attempts} attempts each",
         f"blocks      {plan.num_blocks} of {order.takes_per_block} takes",
         f"formats     {', '.join(dict.fromkeys(('midi', *order.formats)))}",
@@ -175,7 +186,8 @@ def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: st
     if dry_run:
         version = registry.resolve(asked.model)
         check_requests(asked, bundle=registry.fetch(version))
-        plan = plan_of(asked, version=version)
+        timbres = [timbre for timbre, _ in known(asked.timbres, registry=registry)]
+        plan = plan_of(asked, version=version, timbres=timbres)
         click.echo("\n".join(_plan_lines(plan, root=place)))
         return
     dataset = run(asked, root=place, registry=registry, reporter=telemetry.reporter())

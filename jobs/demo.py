@@ -143,6 +143,7 @@ def _is_ready(address: str, *, process: processes.Detached) -> bool:
 def _table(trained: Trained, *, takes: Dataset) -> Table:
     measures = trained.run.facts["measures"]
     table = Table(show_header=False, box=None, pad_edge=False)
+    assert trained.works is not None
     splits = " / ".join(f"{trained.works.facts['splits'].get(name, 0)}" for name in ("train", "valid", "test"))
     assert trained.tokens is not None
     rows = (

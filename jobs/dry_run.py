@@ -24,7 +24,7 @@ from tutti.units import format_bytes, format_seconds
 def asked_of(recipe: Recipe) -> Asked:
     """What of a recipe decides the training's size."""
     training = recipe.training
-    size, places = configuration_of(recipe.model, training), kind_of(recipe.model).places(training)
+    size, places = configuration_of(recipe.expected_model, training), kind_of(recipe.model).places(training)
     return Asked(
         parameters=size.parameters,
         footprint=size.footprint,
@@ -70,10 +70,11 @@ def explain(recipe: Recipe, *, root: Folder) -> None:
 def told(recipe: Recipe, *, root: Folder) -> Iterator[str]:
     """The lines of :func:`explain`."""
     asked, training = asked_of(recipe), recipe.training
-    size, unit = configuration_of(recipe.model, training), kind_of(recipe.model).layout(training).unit
+    size = configuration_of(recipe.expected_model, training)
+    unit = kind_of(recipe.model).layout(training, size).unit
     prices = training.prices
     yield f"recipe {recipe.name} · {recipe.digest()}"
-    yield f"sources: {', '.join(recipe.corpus.sources)} · licences: {', '.join(recipe.licences)}"
+    yield f"sources: {', '.join(_sources(recipe))} · licences: {', '.join(recipe.licences)}"
     yield f"model: {recipe.model.family} {recipe.model.flavour}, {size.parameters / 1e6:.2f} M parameters"
     zero = f" ZeRO {training.zero_stage}" if training.strategy == "deepspeed" else ""
     yield (
@@ -84,7 +85,7 @@ def told(recipe: Recipe, *, root: Folder) -> Iterator[str]:
     yield from _memory(sizing.memory_of(asked, workers=asked.fewest_workers))
     # Before anything is tried: what does not fit must not be tried either.
     check_here(recipe, root=root)
-    pace = pace_of(recipe.model, recipe.training, asked)
+    pace = pace_of(recipe.expected_model, recipe.training, asked)
     kind = kind_of_worker(gpus_per_worker=asked.gpus_per_worker)
     wanted = sizing.estimate(
         asked, micro_batch_s=pace.micro_batch_s, optimizer_s=pace.optimizer_s, prices=prices, kind=kind
@@ -100,6 +101,13 @@ def told(recipe: Recipe, *, root: Folder) -> Iterator[str]:
     )
     place = _cluster()
     yield f"fits: not compared with the cluster at {place}" if place else "fits: yes, on this machine"
+
+
+def _sources(recipe: Recipe) -> Iterator[str]:
+    if recipe.notes is not None and recipe.notes.programs:
+        yield f"{len(set(recipe.notes.programs))} programs of the bundled SoundFont"
+    if recipe.corpus is not None:
+        yield from recipe.corpus.sources
 
 
 def _epochs(recipe: Recipe, asked: Asked, *, root: Folder) -> str:

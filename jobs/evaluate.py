@@ -41,6 +41,7 @@ def run(asked: Asked, *, model: str, pairs: int, root: Folder, registry: Registr
         UserError: no such model, its works are gone, there is nothing to hold it against, a place cannot be used.
         IntegrityError: stored bytes are damaged.
     """
+    from jobs import note_evaluation
     from tutti import lineage
     from tutti.evaluation import page, report, samples
     from tutti.evaluation.evaluation import evaluate, gathered
@@ -50,6 +51,8 @@ def run(asked: Asked, *, model: str, pairs: int, root: Folder, registry: Registr
     version = registry.resolve(model)
     bundle_folder = registry.fetch(version)
     bundle = bundles.load(bundle_folder)
+    if note_evaluation.is_of_notes(bundle):
+        return note_evaluation.run(version, bundle, asked, pairs=pairs, root=root, registry=registry, reporter=reporter)
     material = gathered(bundle, asked, root=root)
     inputs, folder = _place(version, material, asked, pairs=pairs, root=root)
     found = lineage.find(folder)
@@ -114,8 +117,12 @@ def _place(
 
 def summary(document: Mapping[str, Any]) -> list[str]:
     """The evaluation in a terminal: a table, and why cells of it are empty."""
+    from jobs import note_evaluation
     from jobs.models import ABSENT, table
     from tutti.evaluation.report import written
+
+    if document.get("kind") == "notes":
+        return note_evaluation.summary(document)
 
     def cell(found: Mapping[str, Any], unit: str) -> str:
         if found["value"] is None:
@@ -171,7 +178,9 @@ def _features(document: Mapping[str, Any]) -> Iterator[str]:
     "--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Works held out."
 )
 @click.option(
-    "--takes", type=click.IntRange(min=2), help="Pieces to make; by default as many as there are works, up to 64."
+    "--takes",
+    type=click.IntRange(min=2),
+    help="Pieces or notes to make; by default as many as are held out, up to 64 or 128.",
 )
 @click.option(
     "--samples", "pairs", type=click.IntRange(min=0), default=PAIRS, show_default=True,
@@ -202,13 +211,15 @@ def command(
     """Hold what a model makes against works that it never saw: a table, a page of pictures, rendered samples.
 
     MODEL is NAME, NAME@production or NAME/VERSION. Takes are asked for nothing but to be as long as the works beside
-    them. What is found is kept in the version's MLflow run and below its card.
+    them. Of a model of notes, notes are held against notes. What is found is kept in the version's MLflow run and below
+    its card.
 
-    \b
-    Example:
-        tutti evaluate bach@production
-        tutti evaluate bach/3 --split valid --takes 64 --out evaluation
+        \b
+        Example:
+            tutti evaluate bach@production
+            tutti evaluate bach/3 --split valid --takes 64 --out evaluation
     """
+    from jobs import note_evaluation
     from tutti import telemetry
     from tutti.evaluation.evaluation import Asked, gathered
     from tutti.models import bundle as bundles
@@ -219,7 +230,11 @@ def command(
     asked = Asked(split=split, takes=takes, seed=seed, temperature=temperature, top_p=top_p, device=device)
     if dry_run:
         version = registry.resolve(model)
-        material = gathered(bundles.load(registry.fetch(version)), asked, root=place)
+        bundle = bundles.load(registry.fetch(version))
+        if note_evaluation.is_of_notes(bundle):
+            click.echo("\n".join(note_evaluation.plan(version, bundle, asked, pairs=pairs, root=place)))
+            return
+        material = gathered(bundle, asked, root=place)
         click.echo("\n".join(_plan(version, material, asked, folder=_place(
             version, material, asked, pairs=pairs, root=place
         )[1])))  # fmt: skip

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from jobs import encode
+from jobs import encode, notes
 from jobs.recipe import Recipe
 from tutti.dataset import packing, shards
 from tutti.dataset.rolls import pack_rolls
@@ -37,16 +37,21 @@ class Examples:
         told: facts of the data for the model's card.
         baselines: NLL of count models on the valid split, nats per token, by name; counted when it is asked for.
         tokens: the encoded works, where they were encoded on the way.
+        decided: what the examples decide of the model's settings.
     """
 
     dataset: Dataset
     told: Mapping[str, Any]
     baselines: Callable[[], dict[str, float]] = dict
     tokens: Dataset | None = None
+    decided: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare(recipe: Recipe, works: Dataset, *, root: Folder, reporter: Reporter) -> Examples:
+def prepare(recipe: Recipe, works: Dataset | None, *, root: Folder, reporter: Reporter) -> Examples:
     """The examples of a recipe's family, each step of them only where it was not done before.
+
+    Args:
+        works: the ingested corpus; None where the recipe names none.
 
     Raises:
         UserError: no work has a licence that was named, or none becomes such an example.
@@ -54,7 +59,8 @@ def prepare(recipe: Recipe, works: Dataset, *, root: Folder, reporter: Reporter)
     return PREPARERS[family_of(recipe.model.family).reads](recipe, works, root, reporter)
 
 
-def _sequences(recipe: Recipe, works: Dataset, root: Folder, reporter: Reporter) -> Examples:
+def _sequences(recipe: Recipe, works: Dataset | None, root: Folder, reporter: Reporter) -> Examples:
+    assert works is not None
     tokens = encode.run(works, licences=recipe.licences, root=root, reporter=reporter)
     dataset = packing.pack(
         tokens, root=root, name=recipe.name, sequence_tokens=recipe.training.sequence_tokens, reporter=reporter
@@ -67,14 +73,32 @@ def _sequences(recipe: Recipe, works: Dataset, root: Folder, reporter: Reporter)
     )
 
 
-def _voices(recipe: Recipe, works: Dataset, root: Folder, reporter: Reporter) -> Examples:
+def _voices(recipe: Recipe, works: Dataset | None, root: Folder, reporter: Reporter) -> Examples:
+    assert works is not None
     dataset = PACKERS["voices"](works, licences=recipe.licences, root=root, name=recipe.name, reporter=reporter)
     return Examples(dataset, {"works_address": works.folder.uri, **_facts(dataset, "tokens")})
 
 
-def _rolls(recipe: Recipe, works: Dataset, root: Folder, reporter: Reporter) -> Examples:
+def _rolls(recipe: Recipe, works: Dataset | None, root: Folder, reporter: Reporter) -> Examples:
+    assert works is not None
     dataset = PACKERS["rolls"](works, licences=recipe.licences, root=root, name=recipe.name, reporter=reporter)
     return Examples(dataset, {"works_address": works.folder.uri, **_facts(dataset, "track_programs")})
+
+
+def _spectra(recipe: Recipe, works: Dataset | None, root: Folder, reporter: Reporter) -> Examples:
+    assert recipe.notes is not None
+    dataset = notes.packed(
+        recipe.notes, works, licences=recipe.licences, name=recipe.name, root=root, reporter=reporter
+    )
+    facts = dataset.facts
+    told = {
+        "spectra_address": dataset.folder.uri,
+        "notes": sum(facts["split_notes"].values()),
+        "splits": facts["split_notes"],
+        "licences": facts["licences"],
+        "collections": facts["instruments"],
+    }
+    return Examples(dataset, told, decided=recipe.notes.decides(instruments=len(facts["instruments"])))
 
 
 PACKERS: dict[str, Callable[..., Dataset]] = {
@@ -84,10 +108,11 @@ PACKERS: dict[str, Callable[..., Dataset]] = {
 """Examples that are made of works and licences alone, by their kind; each takes ``(works, *, licences, root, name,
 reporter)``."""
 
-PREPARERS: dict[str, Callable[[Recipe, Dataset, Folder, Reporter], Examples]] = {
+PREPARERS: dict[str, Callable[[Recipe, Dataset | None, Folder, Reporter], Examples]] = {
     "sequences": _sequences,
     "voices": _voices,
     "rolls": _rolls,
+    "spectra": _spectra,
 }
 """By the kind of examples that a family reads."""
 

@@ -58,6 +58,10 @@ def formats_of(paths: tuple[str, ...]) -> dict[str, Path]:
     help="density, pitch or calmness, as far as N times from little to much; below 0: less (bar_vae).",
 )
 @click.option("--vary", metavar="FILE", help="MIDI file that --more changes; by default a piece is made first.")
+@click.option(
+    "--timbre", "timbres", multiple=True, metavar="[FAMILY=]MODEL:INSTRUMENT[:SEED]",
+    help="A registered model of notes that plays a family of instruments, or all but drums; repeatable.",
+)  # fmt: skip
 @click.option("--out", multiple=True, default=("take.mid",), show_default=True, metavar="FILE", help="Repeatable.")
 @click.option("--root", default="results", show_default=True, metavar="FOLDER", help="Results.")
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", metavar="URL", help="An MLflow server.")
@@ -69,6 +73,7 @@ def command(
     steps: int,
     more: tuple[str, ...],
     vary: str | None,
+    timbres: tuple[str, ...],
     out: tuple[str, ...],
     root: str,
     tracking_uri: str | None,
@@ -82,12 +87,15 @@ def command(
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
         tutti generate --between a.mid b.mid --steps 5 --out way.mid --out way.png
         tutti generate --vary a.mid --more density=1.5 --out busier.mid
+        tutti generate --model bach --timbre notes@production:program-073 --out take.flac
     """
     from jobs import latents
     from tutti.config import build
     from tutti.generation import composers
+    from tutti.models import bundle as bundles
     from tutti.registry.versions import Registry
     from tutti.render.export import SUFFIXES, finish
+    from tutti.render.timbres import known, players
 
     request = build(Request, {name: value for name, value in controls.items() if value is not None}, origin="generate")
     files = formats_of(out)
@@ -101,23 +109,29 @@ def command(
     engine.check(request)
     if between or more:
         latents.engine_of(engine)
+    drawn = known(timbres, registry=registry)
     if dry_run:
         click.echo(f"would write {', '.join(map(str, files.values()))} by {version}")
         return
+    instruments = players((timbre, bundles.load(folder)) for timbre, folder in drawn)
     if ends is not None:
         pieces = latents.between(engine, ends, steps=steps, seed=request.seed)
-        written = latents.write(pieces, files, title=f"{version.name}: from one to the other")
+        title = f"{version.name}: from one to the other"
+        written = latents.write(pieces, files, title=title, instruments=instruments)
         click.echo(f"{', '.join(map(str, written))}: {len(pieces)} pieces · {version}")
         return
     if amounts:
         piece = latents.moved(engine, request, varied, amounts, root=Folder(root))
     else:
         piece = engine.generate([request], materials=[score])[0]
-    finished = finish(piece.score, formats=tuple(files), title=f"{version.name} · seed {request.seed}")
+    finished = finish(
+        piece.score, formats=tuple(files), title=f"{version.name} · seed {request.seed}", instruments=instruments
+    )
     for name, path in files.items():
         place = Folder(str(path.absolute().parent))
         place.write(path.name, finished.files[SUFFIXES[name]])
     notes = f"{len(piece.score.notes)} notes · {piece.score.length_s:.1f} s · seed {request.seed} · {version}"
+    notes += "".join(f" · {timbre}" for timbre, _ in drawn)
     click.echo(f"{', '.join(map(str, files.values()))}: {notes}")
 
 

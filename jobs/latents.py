@@ -15,6 +15,7 @@ from tutti.generation.engine import Engine, Piece
 from tutti.generation.request import Request
 from tutti.render.export import SUFFIXES, finish
 from tutti.render.picture import piano_rolls_png
+from tutti.render.voice import Instrument
 from tutti.storage import Folder
 
 WORKS = 64
@@ -85,7 +86,9 @@ def engine_of(composer: Composer) -> Engine:
     return composer
 
 
-def write(pieces: Sequence[Piece], files: Mapping[str, Path], *, title: str) -> list[Path]:
+def write(
+    pieces: Sequence[Piece], files: Mapping[str, Path], *, title: str, instruments: Mapping[int, Instrument]
+) -> list[Path]:
     """Each piece in each format, numbered from 1; the picture is one of all side by side."""
     written = []
     for name, path in files.items():
@@ -97,7 +100,7 @@ def write(pieces: Sequence[Piece], files: Mapping[str, Path], *, title: str) -> 
             continue
         for number, piece in enumerate(pieces, start=1):
             own = path.with_stem(f"{path.stem}-{number}")
-            data = finish(piece.score, formats=(name,), title=f"{title} · {number}").files
+            data = finish(piece.score, formats=(name,), title=f"{title} · {number}", instruments=instruments).files
             place.write(own.name, data[SUFFIXES[name]])
             written.append(own)
     return written

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.ingest import IngestRecipe
+from jobs.notes import DECIDED, NotesRecipe
 from tutti.config import Settings, parse
 from tutti.errors import MissingError
+from tutti.models.families import family_of
 from tutti.registry.gate import Gate
 from tutti.training.recipe import ModelRecipe, TrainingRecipe
 
@@ -18,13 +22,48 @@ class Recipe(Settings):
     """What to read, what may be learnt from, which network, how it learns."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$", description="name of the model in the registry")
-    corpus: IngestRecipe = Field(description="what is read into works")
+    corpus: IngestRecipe | None = Field(
+        default=None, description="what is read into works and clips; only a family of notes may do without"
+    )
+    notes: NotesRecipe | None = Field(
+        default=None, description="which single notes are learnt from, for a family that learns instruments"
+    )
     licences: tuple[str, ...] = Field(
         min_length=1, description="licences whose works may train, SPDX or LicenseRef-…; `unknown` only if named"
     )
     model: ModelRecipe = Field(default=ModelRecipe(), description="which network")
     training: TrainingRecipe = Field(default=TrainingRecipe(), description="how it learns")
     gate: Gate = Field(default=Gate(), description="what a version must show to be promoted; asks nothing by itself")
+
+    @model_validator(mode="after")
+    def _reads_something(self) -> Recipe:
+        family = self.model.family
+        if family_of(family).reads != "spectra":
+            if self.notes is not None:
+                raise ValueError(f"a {family} learns from works, not from notes; leave the section notes out")
+            if self.corpus is None:
+                raise ValueError("corpus says what is read, and is missing")
+            return self
+        if self.notes is None:
+            raise ValueError(f"notes says what a {family} learns from, and is missing")
+        if not self.notes.programs and self.corpus is None:
+            raise ValueError("notes are played by notes.programs or cut from corpus, and there is neither")
+        decided = sorted(DECIDED & self.model.settings.keys())
+        if decided:
+            raise ValueError(f"model.settings.{decided[0]} is what the notes decide; set it in the section notes")
+        return self
+
+    def model_of(self, decided: Mapping[str, Any]) -> ModelRecipe:
+        """The model with what its examples decide among its settings."""
+        return self.model.model_copy(update={"settings": {**self.model.settings, **decided}})
+
+    @property
+    def expected_model(self) -> ModelRecipe:
+        """The same before there are examples: of instruments in clips, one is expected for each source."""
+        if self.notes is None:
+            return self.model
+        sources = 0 if self.corpus is None else len(self.corpus.sources)
+        return self.model_of(self.notes.decides(instruments=len(set(self.notes.programs)) + sources))
 
 
 def read(name_or_path: str, *, overrides: tuple[str, ...] = ()) -> Recipe:

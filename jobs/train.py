@@ -18,22 +18,19 @@ import yaml
 
 from cluster.embedded import start_embedded_ray
 from jobs import examples as kinds
-from jobs import ingest
+from jobs import ingest, samples
 from jobs import recipe as recipes
 from jobs.dry_run import check_here, explain
 from jobs.examples import Examples
 from jobs.recipe import Recipe
 from tutti import lineage, telemetry
 from tutti.errors import InputError, PlaceError
-from tutti.generation import composers
-from tutti.generation.request import Request
 from tutti.lineage import Dataset
 from tutti.models.bundle import Bundle
 from tutti.models.families import family_of
 from tutti.progress import Record, recorded
 from tutti.registry.runs import SAMPLE_FLAC, SAMPLE_MIDI, SAMPLE_PICTURE, MlflowTracking
 from tutti.registry.versions import ModelVersion, Registry
-from tutti.render.export import finish
 from tutti.storage import Folder
 from tutti.telemetry import Reporter, Task
 from tutti.training import on_ray
@@ -50,7 +47,6 @@ TRAIN_VERSION = 2
 RUN_OPENS_WITHIN_S = 120.0
 """How long a finished training waits for an MLflow that is away, to be registered."""
 _TERMINATED = 143
-SAMPLE = Request(length=20.0, seed=0)
 
 
 @dataclass(frozen=True)
@@ -71,16 +67,15 @@ class SoundSampler:
         """
         with tempfile.TemporaryDirectory(prefix="tutti-sample-") as folder:
             bundle.save(Path(folder))
-            piece = composers.load(Path(folder)).generate([SAMPLE])[0]
-        finished = finish(piece.score, formats=("midi", "flac", "png"), title=f"{self.name}: step {step}")
+            finished = samples.made(Path(folder), title=f"{self.name}: step {step}")
         return {f"samples/step-{step:08d}.{suffix}": data for suffix, data in finished.files.items()}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training left: the datasets on the way, tokens where there are any, and the registered version."""
+    """What a training left: the datasets on the way, where there are any, and the registered version."""
 
-    works: Dataset
+    works: Dataset | None
     tokens: Dataset | None
     run: Dataset
     version: ModelVersion
@@ -97,7 +92,9 @@ def run(
     Raises:
         UserError: a recipe that cannot be followed; nothing half-made stays that a later run would trust.
     """
-    works = ingest.run(recipe.corpus, name=recipe.name, root=root, reporter=reporter)
+    works = None
+    if recipe.corpus is not None:
+        works = ingest.run(recipe.corpus, name=recipe.name, root=root, reporter=reporter)
     examples = kinds.prepare(recipe, works, root=root, reporter=reporter)
     plan = _plan(recipe, examples=examples, root=root)
     tracking = _tracking(plan, registry)
@@ -123,16 +120,17 @@ def describe(run_dataset: Dataset) -> str:
 
 
 def _plan(recipe: Recipe, *, examples: Examples, root: Folder) -> Plan:
+    model = recipe.model_of(examples.decided)
     inputs = {
         family_of(recipe.model.family).reads: examples.dataset.address,
-        "model": recipe.model.model_dump(mode="json"),
+        "model": model.model_dump(mode="json"),
         "training": recipe.training.identity(),
         "version": TRAIN_VERSION,
     }
     place = lineage.place(root, kind="runs", name=recipe.name, inputs=inputs)
     return Plan(
         name=recipe.name,
-        model=recipe.model,
+        model=model,
         training=recipe.training,
         examples=examples.dataset.folder,
         run=place,
@@ -247,9 +245,8 @@ def _registered(
     with _bundle_folder(dataset) as folder:
         tracker = tracking.open()
         tracker.start(parameters={}, tags={})
-        piece = composers.load(folder).generate([SAMPLE])[0]
         try:
-            made = finish(piece.score, formats=("midi", "flac", "png"), title=f"{recipe.name}: sample").files
+            made = samples.made(folder, title=f"{recipe.name}: sample").files
         except InputError as error:
             reporter.line(f"registry: no sample of {recipe.name}: {error}")
             made = {}

@@ -209,13 +209,13 @@ def add() -> None:
     """Let Tutti know both, as a line in ``families.py`` would, and what the second one reads."""
     FAMILIES.update({family.name: family for family in (PAIRS, HISTOGRAMS)})
     KINDS["histograms"] = Kind(
-        layout=lambda recipe: HistogramLayout(sequence_tokens=recipe.sequence_tokens),
+        layout=lambda recipe, _: HistogramLayout(sequence_tokens=recipe.sequence_tokens),
         shape=lambda recipe: {},
         places=lambda recipe: 1,
-        random=lambda recipe: HistogramBatch(
+        random=lambda recipe, _: HistogramBatch(
             np.random.default_rng(0).dirichlet(np.ones(CLASSES), recipe.batch_sequences).astype(np.float32)
         ),
-        judge=HistogramJudge,
+        judge=lambda _: HistogramJudge(),
     )
 
 

@@ -34,7 +34,7 @@ def taught_generator() -> Generator:
     configuration = TimbreConfiguration(
         sample_rate_hz=scale.sample_rate_hz, n_fft=scale.n_fft, range_db=scale.range_db, bins=scale.bins,
         frames=scale.frames, lowest_pitch=TAUGHT_PITCHES[0], highest_pitch=TAUGHT_PITCHES[-1], instruments=2, latent=4,
-        width=128, halvings=2,
+        width=128, critic_width=128, halvings=2, likeness=0.0,
     )  # fmt: skip
     keys = [(kind, pitch) for kind in range(len(TAUGHT_PROGRAMS)) for pitch in TAUGHT_PITCHES]
     notes = [played(program=TAUGHT_PROGRAMS[kind], pitch=pitch, rate_hz=16_000, seconds=0.7) for kind, pitch in keys]

@@ -16,7 +16,9 @@ import soundfile
 
 from jobs.cli import run
 from tests.music import walk
+from tests.notes import taught_generator
 from tutti.corpus.midi import read_midi, write_midi
+from tutti.models.bundle import Bundle
 from tutti.registry.versions import Registry
 from tutti.storage import Folder
 
@@ -154,3 +156,23 @@ def test_a_training_killed_with_kill_9_goes_on_to_the_same_model(trained: Path, 
         for results in (trained, root)
     ]
     assert digests[0] == digests[1]
+
+
+def test_a_model_of_notes_plays_a_piece(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Last of all: until here there is one model, which needs no name.
+    generator = taught_generator()
+    Bundle(
+        family="timbre_gan", flavour="nano", configuration=generator.configuration.to_dict(),
+        weights=generator.state_dict(), vocabulary=(), collections=("program-000", "program-071"), facts={},
+    ).save(tmp_path / "notes")  # fmt: skip
+    Registry.embedded(Folder(str(trained))).register(tmp_path / "notes", name="notes")
+    asked = ["generate", "--root", str(trained), "--model", "walks", "--length", "4s"]
+    assert run([*asked, "--out", f"{tmp_path}/plain.wav"]) == 0
+    assert run([*asked, "--timbre", "notes:program-071", "--out", f"{tmp_path}/drawn.wav"]) == 0
+    assert "program-071 of notes/1" in capsys.readouterr().out
+    (plain, _), (drawn, _) = (soundfile.read(tmp_path / f"{name}.wav") for name in ("plain", "drawn"))
+    length = min(len(plain), len(drawn))
+    assert 0.01 < np.abs(drawn).max() < 1.0
+    assert np.abs(plain[:length] - drawn[:length]).max() > 0.01
+    assert run(["generate", "--root", str(trained), "--model", "notes"]) == 2
+    assert "a timbre_gan composes no pieces: it reads spectra" in _line(capsys)

@@ -16,7 +16,7 @@ NAMES = sorted(path.stem for path in CARRIED.glob("*.yaml") if not path.stem.sta
 @pytest.mark.parametrize("name", NAMES)
 def test_a_carried_recipe_names_a_model_that_can_be_made(name: str) -> None:
     recipe = recipes.read(name)
-    assert configuration_of(recipe.model, recipe.training).parameters > 1000
+    assert configuration_of(recipe.expected_model, recipe.training).parameters > 1000
     assert recipe.training.steps >= 1
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from jobs.notes import NotesRecipe
 from tutti.errors import RecipeError
 from tutti.models.bar_vae import BarVae, BarVaeConfiguration
 from tutti.models.bar_vae.units import Units
@@ -257,5 +258,6 @@ def test_unknown_settings_are_refused_by_name(settings: dict[str, int], told: st
 def test_flavours_grow() -> None:
     for family in FAMILIES.values():
         shape = {**KINDS[family.reads].shape(TrainingRecipe()), **SHAPE}
-        sizes = [family.configure(name, shape=shape).parameters for name in family.flavours]
+        notes = NotesRecipe().decides(instruments=2) if family.reads == "spectra" else {}
+        sizes = [family.configure(name, shape=shape, settings=notes).parameters for name in family.flavours]
         assert sizes == sorted(sizes)

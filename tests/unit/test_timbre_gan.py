@@ -30,7 +30,9 @@ NANO = TimbreConfiguration(
     instruments=3,
     latent=6,
     width=24,
+    critic_width=24,
     halvings=2,
+    likeness=0.0,
 )
 LR = 5e-3
 NO_CLASSES = Weights(pitch=0, instrument=0)

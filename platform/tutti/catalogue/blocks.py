@@ -27,6 +27,7 @@ from tutti.features.descriptors import describe_score
 from tutti.features.mood import mood_word
 from tutti.lineage import FileEntry
 from tutti.render.export import SUFFIXES, finish
+from tutti.render.voice import Instrument
 from tutti.storage import Folder
 
 FILES, REJECTS, PREVIEWS = "files", "rejected", "previews"
@@ -47,8 +48,22 @@ class FinishedBlock:
     files: tuple[FileEntry, ...]
 
 
-def write_block(folder: Folder, block: Block, drafts: Sequence[Draft], *, plan: Plan) -> FinishedBlock:
+def write_block(
+    folder: Folder,
+    block: Block,
+    drafts: Sequence[Draft],
+    *,
+    plan: Plan,
+    instruments: Mapping[int, Instrument] | None = None,
+) -> FinishedBlock:
     """Render what passed, write every file, then the rows.
+
+    Args:
+        folder: of the catalogue.
+        block: which one.
+        drafts: its takes.
+        plan: what it belongs to.
+        instruments: what plays the notes of a program in place of the SoundFont.
 
     Raises:
         PlaceError: the folder cannot be written.
@@ -56,7 +71,7 @@ def write_block(folder: Folder, block: Block, drafts: Sequence[Draft], *, plan: 
     rows: list[dict[str, Any]] = []
     files: list[FileEntry] = []
     for draft in drafts:
-        row, written = _write_take(folder, draft, plan=plan)
+        row, written = _write_take(folder, draft, plan=plan, instruments=instruments)
         rows.append(row)
         files += written
     table = tables.to_table(rows, tables.TAKES)
@@ -135,7 +150,9 @@ def preview_of(row: Mapping[str, Any], *, formats: Sequence[str]) -> str | None:
     return f"{PREVIEWS}/{name}.mp3"
 
 
-def _write_take(folder: Folder, draft: Draft, *, plan: Plan) -> tuple[dict[str, Any], list[FileEntry]]:
+def _write_take(
+    folder: Folder, draft: Draft, *, plan: Plan, instruments: Mapping[int, Instrument] | None
+) -> tuple[dict[str, Any], list[FileEntry]]:
     take = draft.take
     accepted = passes(draft.findings)
     formats = plan.order.formats
@@ -148,7 +165,8 @@ def _write_take(folder: Folder, draft: Draft, *, plan: Plan) -> tuple[dict[str, 
     paths = files_of(row, formats=formats)
     preview = preview_of(row, formats=formats)
     wanted = tuple(dict.fromkeys((*paths, *(("mp3",) if preview else ()))))
-    finished = finish(replace(draft.score, title=take.slot.title), formats=wanted, title=take.slot.title)
+    titled = replace(draft.score, title=take.slot.title)
+    finished = finish(titled, formats=wanted, title=take.slot.title, instruments=instruments)
     places = {**({"mp3": preview} if preview else {}), **paths}
     files = [lineage.write_file(folder, path, finished.files[SUFFIXES[kind]]) for kind, path in places.items()]
     row |= {

@@ -38,12 +38,21 @@ from tutti.telemetry import Reporter
 if TYPE_CHECKING:  # an engine brings torch and a writer matplotlib: each worker imports what its own stage needs
     from tutti.generation.composers import Composer
     from tutti.generation.engine import Piece
+    from tutti.render.voice import Instrument
 
 # Half a core each: the smallest cluster, one core, still has room for both stages, so neither can wait for the other.
 CPUS_PER_STAGE = 0.5
 
 
-def make_blocks(blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path, reporter: Reporter) -> None:
+def make_blocks(
+    blocks: Sequence[Block],
+    *,
+    plan: Plan,
+    folder: Folder,
+    bundle: Path,
+    timbres: Sequence[Path] = (),
+    reporter: Reporter,
+) -> None:
     """Generate, check, render and write ``blocks`` on the Ray cluster that this process is connected to.
 
     Args:
@@ -51,6 +60,7 @@ def make_blocks(blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: 
         plan: what they belong to.
         folder: the catalogue's folder; every node must reach it.
         bundle: the model's folder on this machine; its files travel to the engines.
+        timbres: folders of the models of the plan's timbres, in their order; their files travel to the writers.
         reporter: told of takes as their blocks end.
 
     Raises:
@@ -65,7 +75,7 @@ def make_blocks(blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: 
     sizes = {block.index: len(block.slots) for block in blocks}
     done = rejected = 0
     with reporter.task("catalogue", total=total, unit="takes") as task, _quiet():
-        for row in _pipeline(blocks, plan=plan, folder=folder, bundle=bundle).iter_rows():
+        for row in _pipeline(blocks, plan=plan, folder=folder, bundle=bundle, timbres=timbres).iter_rows():
             if row["fault"] is not None:
                 raise pickle.loads(row["fault"])
             if row["block"] not in missing:
@@ -78,9 +88,12 @@ def make_blocks(blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: 
         raise IntegrityError(f"block {min(missing)} was lost on its way")
 
 
-def _pipeline(blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path) -> ray.data.Dataset:
+def _pipeline(
+    blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path, timbres: Sequence[Path]
+) -> ray.data.Dataset:
     engines, needs = _engines(plan, num_blocks=len(blocks))
-    files = ray.put({path.name: path.read_bytes() for path in sorted(bundle.iterdir()) if path.is_file()})
+    files = ray.put(_files(bundle))
+    drawn = ray.put([_files(timbre) for timbre in timbres])
     indices = ray.data.from_items([{"block": block.index} for block in blocks], override_num_blocks=len(blocks))
     generated = indices.map_batches(
         _Generate,
@@ -92,12 +105,16 @@ def _pipeline(blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Pa
     )
     return generated.map_batches(
         _write,
-        fn_kwargs={"plan": plan, "folder": folder},
+        fn_kwargs={"plan": plan, "folder": folder, "timbres": drawn},
         batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.TaskPoolStrategy(size=min(len(blocks), _cores())),
         num_cpus=CPUS_PER_STAGE,
     )
+
+
+def _files(bundle: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(bundle.iterdir()) if path.is_file()}
 
 
 def _engines(plan: Plan, *, num_blocks: int) -> tuple[int, dict[str, float]]:
@@ -163,23 +180,49 @@ def _load(files: dict[str, bytes], *, plan: Plan) -> Composer:
     from tutti.generation import composers
 
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="tutti-model-") as folder:
-        for name, data in files.items():
-            (Path(folder) / name).write_bytes(data)
-        engine = composers.load(Path(folder), device=plan.order.device, max_batch=plan.order.takes_per_block)
+    with _unpacked(files) as folder:
+        engine = composers.load(folder, device=plan.order.device, max_batch=plan.order.takes_per_block)
     if engine.digest != plan.model_digest:
         raise IntegrityError(f"the model's files have digest {engine.digest}, and the plan wants {plan.model_digest}")
     return engine
 
 
-def _write(batch: pa.Table, *, plan: Plan, folder: Folder) -> pa.Table:
+@contextmanager
+def _unpacked(files: dict[str, bytes]) -> Iterator[Path]:
+    """Files of a model as a folder."""
+    with tempfile.TemporaryDirectory(prefix="tutti-model-") as folder:
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+        yield Path(folder)
+
+
+def players_of(plan: Plan, files: Sequence[dict[str, bytes]]) -> dict[int, Instrument]:
+    """Who plays each program of a plan with timbres, on one thread: a sum is taken in one order everywhere."""
+    import torch
+
+    from tutti.models import bundle as bundles
+    from tutti.render.timbres import players
+
+    torch.set_num_threads(1)
+    loaded = []
+    for timbre, held in zip(plan.timbres, files, strict=True):
+        with _unpacked(held) as folder:
+            bundle = bundles.load(folder)
+        if bundle.digest() != timbre.digest:
+            raise IntegrityError(f"the files of {timbre.version} have digest {bundle.digest()}, not {timbre.digest}")
+        loaded.append((timbre, bundle))
+    return players(loaded)
+
+
+def _write(batch: pa.Table, *, plan: Plan, folder: Folder, timbres: Any) -> pa.Table:
     ((index, drafts, fault),) = zip(*(batch[name].to_pylist() for name in _GENERATED.names), strict=True)
     from tutti.catalogue.blocks import write_block
 
     verdicts: list[str] = []
     if fault is None:
         try:
-            finished = write_block(folder, plan.block(index), pickle.loads(drafts), plan=plan)
+            instruments = players_of(plan, ray.get(timbres)) if plan.timbres else None
+            finished = write_block(folder, plan.block(index), pickle.loads(drafts), plan=plan, instruments=instruments)
             verdicts = finished.rows["verdict"].to_pylist()
         except UserError as error:
             fault = pickle.dumps(error)

@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from tutti.config import Settings
+from tutti.errors import InputError
 from tutti.generation.request import Request
+from tutti.render import timbres
 
 MAX_TAKES = 100_000
 Format = Literal["midi", "flac", "wav", "mp3", "png"]
@@ -28,6 +30,14 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise ValueError("a name has 1 to 63 of a-z, 0-9, '.', '_' and '-', and begins with a letter or a digit")
+    return value
+
+
+def _timbre(value: str) -> str:
+    try:
+        timbres.parse(value)
+    except InputError as error:
+        raise ValueError(str(error)) from None
     return value
 
 
@@ -121,6 +131,10 @@ class Order(Settings):
         default=("midi", "flac", "png"),
         description="files of each accepted take: midi, flac, wav, mp3, png; MIDI is always written, it is the take",
     )
+    timbres: tuple[Annotated[str, AfterValidator(_timbre)], ...] = Field(
+        default=(),
+        description="registered models of notes that play in place of the SoundFont: [FAMILY=]MODEL:INSTRUMENT[:SEED]",
+    )
     lines: tuple[Line, ...] = Field(min_length=1, description="what is ordered, line by line")
     checks: Checks = Field(default_factory=Checks, description="limits that every take must keep")
     retries: int = Field(default=3, ge=0, le=100, description="further seeds tried for a take that fails its checks")
@@ -146,7 +160,9 @@ class Order(Settings):
 
     def document(self) -> dict[str, Any]:
         """The order as plain values that :func:`tutti.config.build` reads back to an equal order."""
-        return self.model_dump(mode="json", exclude={"lines": {"__all__": {"controls": {"seed"}}}})
+        tree = self.model_dump(mode="json", exclude={"lines": {"__all__": {"controls": {"seed"}}}})
+        # What came later enters where it is asked, so that catalogues keep their addresses.
+        return tree if self.timbres else {name: value for name, value in tree.items() if name != "timbres"}
 
     @property
     def wants_audio(self) -> bool:

@@ -36,6 +36,7 @@ def inputs_of(plan: Plan) -> dict[str, Any]:
         "order": plan.order.document(),
         "model": {"name": plan.model, "version": plan.model_version, "digest": plan.model_digest},
         "stage": STAGE_VERSION,
+        **({"timbres": [timbre.to_dict() for timbre in plan.timbres]} if plan.timbres else {}),
     }
 
 
@@ -131,4 +132,5 @@ def _facts(rows: Sequence[Mapping[str, Any]], *, plan: Plan, model_facts: Mappin
         "music_s": round(sum(row["length_s"] for row in accepted), 3),
         "failed_checks": dict(sorted(failed.items())),
         "licences": dict(model_facts.get("licences", {})),
+        **({"timbres": [timbre.to_dict() for timbre in plan.timbres]} if plan.timbres else {}),
     }

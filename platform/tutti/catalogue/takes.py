@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from tutti.catalogue.order import Order
 from tutti.errors import IntegrityError
 from tutti.generation.request import Request
+from tutti.render.timbres import KnownTimbre
 from tutti.seeding import derive
 
 D = TypeVar("D")
@@ -71,12 +72,14 @@ class Plan:
         model: name of the registered model.
         model_version: its version.
         model_digest: hash of weights, configuration and vocabulary.
+        timbres: models of notes that play in place of the SoundFont.
     """
 
     order: Order
     model: str
     model_version: str
     model_digest: str
+    timbres: tuple[KnownTimbre, ...] = ()
 
     @property
     def num_blocks(self) -> int:

@@ -64,7 +64,7 @@ def judged(folder: Path, examples: Dataset, recipe: TrainingRecipe, *, split: st
     configuration = family.read(bundle.configuration, dropout=0.0)
     learner = learners.build(model, configuration, recipe, ranks=Ranks(device=torch.device(device)))
     learner.networks[family.maker].network.load_state_dict(dict(bundle.weights))
-    layout = kind_of(model).layout(recipe)
+    layout = kind_of(model).layout(recipe, configuration)
     loader = Loader(examples, split=split, layout=layout, batch_sequences=recipe.batch_sequences, seed=recipe.seed)
     with closing(loader):
         return learner.judged(loader).measures(split)

@@ -22,7 +22,8 @@ Legend: B notes, S samples, W samples of a window, F frames, L bins of the trans
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -70,6 +71,11 @@ class SpectrumScale:
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> SpectrumScale:
+        """The scale among plain values, such as a model's configuration."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
     @property
     def hop_samples(self) -> int:

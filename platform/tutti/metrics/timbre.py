@@ -41,7 +41,7 @@ RANGE_DB = 80.0
 
 _LOW_HZ, _HIGH_HZ = 30.0, 7_600.0
 _WINDOW_S, _HOP_S, _ATTACK_S = 0.064, 0.032, 0.1
-_ROUNDING_DB = 1e-6
+_NO_POWER = 1e-12
 
 
 def pitch_errors_cents(samples_BS: Floats, *, pitch_B: NDArray[np.integer], sample_rate_hz: int) -> Figures:
@@ -119,7 +119,7 @@ def log_spectral_distance_db(some_BS: Floats, others_BS: Floats, *, sample_rate_
     )
     some_BFM, others_BFM = (
         log_mel(
-            samples_BS / np.sqrt(np.square(samples_BS).mean(axis=1, keepdims=True)),
+            samples_BS / np.sqrt(np.maximum(np.square(samples_BS).mean(axis=1, keepdims=True), _NO_POWER)),
             sample_rate_hz=sample_rate_hz,
             scale=scale,
         )
@@ -138,10 +138,11 @@ def compared(
     Returns:
         ``pitch_accuracy`` and ``pitch_cents`` (median size of the error where there is a fundamental) of the generated
         notes, ``real_pitch_accuracy``; ``timbre_distance`` from real to generated, ``real_timbre_distance`` from one
-        half of the real ones to the other.
+        half of the real ones to the other; ``spectral_distance_db``, how far each generated note is from the real one
+        beside it, mean.
     """
     length_s = scale.frames * scale.hop_samples / scale.sample_rate_hz
-    figures, embeddings = {}, []
+    figures, embeddings, sounds = {}, [], []
     for prefix, spectra_B2KF in (("real_", real_B2KF), ("", fake_B2KF)):
         samples_BS = to_sound(spectra_B2KF.astype(np.float32), scale=scale, length_s=length_s)
         cents_B = pitch_errors_cents(samples_BS, pitch_B=pitch_B, sample_rate_hz=scale.sample_rate_hz)
@@ -149,9 +150,12 @@ def compared(
         figures[f"{prefix}pitch_cents"] = (
             float(np.nanmedian(np.abs(cents_B))) if np.isfinite(cents_B).any() else math.nan
         )
+        sounds.append(samples_BS)
         embeddings.append(embedded(samples_BS, sample_rate_hz=scale.sample_rate_hz))
     figures["timbre_distance"] = frechet_distance(*embeddings)
     figures["real_timbre_distance"] = halves_distance(embeddings[0])
+    apart_B = log_spectral_distance_db(sounds[0], sounds[1], sample_rate_hz=scale.sample_rate_hz)
+    figures["spectral_distance_db"] = float(apart_B.mean()) if len(apart_B) else math.nan
     return figures
 
 

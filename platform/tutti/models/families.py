@@ -14,6 +14,7 @@ from tutti.models.decoder import DECODER
 from tutti.models.family import Configuration, Family
 from tutti.models.recurrent import RECURRENT
 from tutti.models.roll_gan import ROLL_GAN
+from tutti.models.timbre_gan import TIMBRE_GAN
 
 FAMILIES: dict[str, Family[Any]] = {
     family.name: family
@@ -22,6 +23,7 @@ FAMILIES: dict[str, Family[Any]] = {
         RECURRENT,
         CHORALE,
         BAR_VAE,
+        TIMBRE_GAN,
         ROLL_GAN,
     )
 }  # fmt: skip

@@ -32,5 +32,7 @@ def build(model: ModelRecipe, configuration: Configuration, recipe: TrainingReci
     if family.learning == "adversarial":
         judge = KINDS[family.reads].judge
         assert judge is not None, f"nobody judges {family.reads}"
-        return AdversarialLearner(networks, cast(Adversarial, objective), recipe, ranks=ranks, judge=judge())
+        return AdversarialLearner(
+            networks, cast(Adversarial, objective), recipe, ranks=ranks, judge=judge(configuration)
+        )
     return LikelihoodLearner(networks, cast(Likelihood, objective), recipe, ranks=ranks)

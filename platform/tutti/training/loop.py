@@ -104,7 +104,7 @@ class Trainer:
         )
         self._state = State(plan, attempt=attempt.name, ranks=ranks, told=signals.say)
         self._kind = kind_of_examples(plan.model)
-        self._unit = self._kind.layout(recipe).unit
+        self._unit = self._kind.layout(recipe, self._state.configuration).unit
         examples = self._state.patiently(lambda: lineage.load(plan.examples))
         self._loaders = {split: self._loader(examples, split) for split in ("train", "valid", "test")}
         self._speed = Speedometer(
@@ -442,7 +442,7 @@ class Trainer:
         return Loader(
             examples,
             split=split,
-            layout=self._kind.layout(recipe),
+            layout=self._kind.layout(recipe, self._state.configuration),
             batch_sequences=recipe.batch_sequences,
             seed=seeding.derive(recipe.seed, "data"),
             mixture=recipe.mixture or None if split == "train" else None,

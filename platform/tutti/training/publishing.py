@@ -11,7 +11,7 @@ from torch import Tensor
 from tutti import lineage
 from tutti.dataset.loader import Loader
 from tutti.models.bundle import Bundle
-from tutti.training.examples import kind_of
+from tutti.training.examples import configuration_of, kind_of
 from tutti.training.plan import Plan
 from tutti.training.tracker import Tracker
 
@@ -67,7 +67,7 @@ def about(plan: Plan, configuration: Any, *, workers: int, score: str) -> dict[s
             "training": {
                 "recipe_digest": plan.fingerprint or recipe.digest(),
                 "sequence_tokens": recipe.sequence_tokens,
-                "unit": kind_of(plan.model).layout(recipe).unit,
+                "unit": kind_of(plan.model).layout(recipe, configuration).unit,
                 "workers": workers,
                 "strategy": recipe.strategy,
             },
@@ -108,7 +108,7 @@ def picture_of(plan: Plan, history: dict[str, list[Any]]) -> bytes:
         valid_loss=[loss for _, loss in history["valid"]],
         baselines=plan.baselines,
         title=f"{plan.name}: {plan.model.family} {plan.model.flavour}",
-        **({"unit": judge().score_name.replace("_", " ")} if judge else {}),
+        **({"unit": judge(configuration_of(plan.model, plan.training)).score_name.replace("_", " ")} if judge else {}),
     )
 
 

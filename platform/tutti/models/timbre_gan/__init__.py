@@ -1,5 +1,7 @@
 """Family ``timbre_gan``: a generator that draws a note of any pitch in a timbre that noise decides, and its critic."""
 
+from tutti.models.family import Family
+from tutti.models.timbre_gan.flavours import FLAVOURS
 from tutti.models.timbre_gan.network import Critic, Generator, TimbreConfiguration
 from tutti.models.timbre_gan.objective import (
     Condition,
@@ -12,6 +14,7 @@ from tutti.models.timbre_gan.objective import (
 )
 
 __all__ = [
+    "TIMBRE_GAN",
     "Condition",
     "Critic",
     "Generator",
@@ -23,3 +26,14 @@ __all__ = [
     "generator_loss",
     "latent_noise",
 ]
+
+TIMBRE_GAN = Family(
+    name="timbre_gan",
+    reads="spectra",
+    configuration=TimbreConfiguration,
+    flavours=FLAVOURS,
+    networks=lambda configuration: {"generator": Generator(configuration), "critic": Critic(configuration)},
+    learning="adversarial",
+    objective=TimbreLearning.of,
+    maker="generator",
+)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from tutti.models.family import Flavour
 
-FLAVOURS: Mapping[str, tuple[Mapping[str, int], str]] = {
-    "nano": ({"latent": 8, "width": 32, "halvings": 2}, "tests: learns nothing worth hearing, in seconds"),
-    "tiny": ({"latent": 64, "width": 256, "halvings": 3}, "a dozen instruments in minutes on two processor cores"),
-    "base": ({"latent": 128, "width": 768, "halvings": 4}, "one GPU, some hundred instruments"),
+FLAVOURS = {
+    "nano": Flavour(
+        {"latent": 8, "width": 32, "critic_width": 16, "halvings": 2, "likeness": 100.0},
+        "tests: learns nothing worth hearing, in seconds",
+    ),
+    "tiny": Flavour(
+        {"latent": 64, "width": 256, "critic_width": 128, "halvings": 3, "likeness": 100.0},
+        "a dozen instruments in minutes on two processor cores",
+    ),
+    "base": Flavour(
+        {"latent": 128, "width": 768, "critic_width": 512, "halvings": 4, "likeness": 100.0},
+        "one GPU, some hundred instruments",
+    ),
 }

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tutti.models.family import Footprint
+
 CHANNELS = 2
 """Level and frequency."""
 
@@ -34,8 +36,11 @@ class TimbreConfiguration:
         lowest_pitch, highest_pitch: MIDI pitches that can be asked for.
         instruments: I, kinds of notes that can be asked for; 1 where nothing tells them apart.
         latent: Z.
-        width: W, channels of both networks.
+        width: W, channels of the generator.
+        critic_width: the same of the critic.
         halvings: how often the critic halves the number of frames.
+        likeness: weight, in the generator's loss, of how far a note lies from a real one of its pitch and instrument; 0
+            leaves all to the critic.
     """
 
     sample_rate_hz: int
@@ -48,13 +53,19 @@ class TimbreConfiguration:
     instruments: int
     latent: int
     width: int
+    critic_width: int
     halvings: int
+    likeness: float
 
     def __post_init__(self) -> None:
         if self.frames % 2**self.halvings:
             raise ValueError(f"{self.frames} frames cannot be halved {self.halvings} times")
         if not 0 <= self.lowest_pitch <= self.highest_pitch <= 127:
             raise ValueError(f"pitches {self.lowest_pitch} to {self.highest_pitch} are not within 0 to 127")
+        if min(self.bins, self.frames, self.instruments, self.latent, self.width, self.critic_width) < 1:
+            raise ValueError("every size is at least 1")
+        if min(self.halvings, self.likeness) < 0:
+            raise ValueError("halvings and likeness are not below 0")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -78,24 +89,23 @@ class TimbreConfiguration:
         start = self.fewest_frames * width * (width + 1)
         steering = 2 * width * (width + 1)
         picture = self._picture_numbers * (3 * width + 1)
-        return asked + start + (self.halvings + 1) * (self._block_parameters + steering) + width + picture
+        return asked + start + (self.halvings + 1) * (_block_parameters(width) + steering) + width + picture
 
     @property
     def critic_parameters(self) -> int:
         """Number of weights of the critic."""
-        width = self.width
+        width = self.critic_width
         picture = width * (3 * self._picture_numbers + 1)
         summary = width * (self.fewest_frames * width + 1)
         told = (1 + self.pitches + self.instruments) * (width + 1)
-        return picture + (self.halvings + 1) * self._block_parameters + width + summary + told
+        return picture + (self.halvings + 1) * _block_parameters(width) + width + summary + told
 
     @property
     def parameters(self) -> int:
         """Number of weights of both networks."""
         return self.generator_parameters + self.critic_parameters
 
-    @property
-    def training_flops_per_note(self) -> float:
+    def training_flops_per_place(self, places: int) -> float:  # noqa: ARG002
         """Floating-point operations of one step of both networks for one note.
 
         The generator goes forward twice, for the critic's step and for its own, and back once. The critic goes forward
@@ -103,20 +113,31 @@ class TimbreConfiguration:
         (twice what a way back costs), and once more for the generator. A weight of a convolution counts once a frame
         of its block.
         """
-        width, block = self.width, 6 * self.width**2
         frames = sum(self.frames >> halving for halving in range(self.halvings + 1))
-        generator = block * frames + 3 * width * self._picture_numbers * self.frames + self.fewest_frames * width**2
-        critic = block * frames + 3 * width * self._picture_numbers * self.frames + self.fewest_frames * width**2
+        generator, critic = (
+            6 * width**2 * frames + 3 * width * self._picture_numbers * self.frames + self.fewest_frames * width**2
+            for width in (self.width, self.critic_width)
+        )
         return 2.0 * ((2 + 2) * generator + (3 + 3 + 7 + 2) * critic)
+
+    @property
+    def footprint(self) -> Footprint:
+        """What it remembers for a note: the critic over a real note, a generated one, and one between them, whose slope
+        is gone back through too."""
+        blocks = self.halvings + 1
+        frames = sum(self.frames >> halving for halving in range(blocks))
+        places = self.critic_width * frames / blocks
+        return Footprint(blocks, 2 * 6 * 5 * places, 5 * places, 0, 8 * self._picture_numbers * self.frames)
 
     @property
     def _picture_numbers(self) -> int:
         """Channels of the picture's frames."""
         return CHANNELS * self.bins
 
-    @property
-    def _block_parameters(self) -> int:
-        return self.width + 2 * self.width * (3 * self.width + 1)
+
+def _block_parameters(width: int) -> int:
+    """Without steering."""
+    return width + 2 * width * (3 * width + 1)
 
 
 class Generator(nn.Module):
@@ -166,7 +187,7 @@ class Critic(nn.Module):
     def __init__(self, configuration: TimbreConfiguration) -> None:
         super().__init__()
         self.configuration = configuration
-        width = configuration.width
+        width = configuration.critic_width
         self.picture = nn.Conv1d(CHANNELS * configuration.bins, width, 3, padding=1)
         self.blocks = nn.ModuleList(_Block(width, shrinks=block > 0) for block in range(configuration.halvings + 1))
         self.norm = nn.RMSNorm(width, eps=1e-6)
