@@ -273,9 +273,15 @@ def _faults(asked: Asked, machine: Machine) -> Iterator[str]:
 
 
 def _lacking(asked: Asked, machine: Machine) -> Iterator[str]:
-    """Cores and GPUs that are not there."""
+    """GPUs and cores that are not there; who wants a GPU must hear of that first."""
     workers = asked.fewest_workers
     cores, gpus = workers * asked.threads_per_worker, workers * asked.gpus_per_worker
+    if gpus > machine.gpus:
+        remedy = f"workers={_dividing(asked, machine.gpus)}" if machine.gpus else "gpus_per_worker=0"
+        yield (
+            f"{_counted(workers)} want {gpus} GPUs, this machine has {machine.gpus}: "
+            f"set training.{remedy}, or submit it to a cluster"
+        )
     if cores > machine.cores:
         remedy = f"training.workers={_dividing(asked, machine.cores // asked.threads_per_worker)}"
         if asked.threads_per_worker > machine.cores:
@@ -283,12 +289,6 @@ def _lacking(asked: Asked, machine: Machine) -> Iterator[str]:
         yield (
             f"{_counted(workers)} of {asked.threads_per_worker} threads want {cores} cores, this machine has "
             f"{machine.cores}: set {remedy}, or submit it to a cluster"
-        )
-    if gpus > machine.gpus:
-        remedy = f"workers={_dividing(asked, machine.gpus)}" if machine.gpus else "gpus_per_worker=0"
-        yield (
-            f"{_counted(workers)} want {gpus} GPUs, this machine has {machine.gpus}: "
-            f"set training.{remedy}, or submit it to a cluster"
         )
 
 

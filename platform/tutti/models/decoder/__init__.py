@@ -21,6 +21,7 @@ DECODER = Family(
         "tiny": _size(4, 128, 4, 352, "the demo: minutes on two processor cores"),
         "small": _size(6, 256, 8, 704, "an evening on a processor, minutes on a GPU"),
         "base": _size(12, 512, 8, 1376, "one GPU, a corpus of some million notes"),
+        "medium": _size(12, 768, 12, 2048, "one large GPU, a corpus of some ten million notes"),
         "large": _size(24, 1024, 16, 2752, "a node of GPUs, a corpus of some hundred million notes"),
     },
     networks=lambda configuration: {"model": Decoder(configuration)},

@@ -15,6 +15,9 @@ RECURRENT = Family(
         "tiny": Flavour({"layers": 2, "width": 128, "hidden": 256}, "minutes on two processor cores"),
         "small": Flavour({"layers": 3, "width": 256, "hidden": 640}, "an evening on a processor, minutes on a GPU"),
         "base": Flavour({"layers": 4, "width": 512, "hidden": 1536}, "one GPU, a corpus of some million notes"),
+        "large": Flavour(
+            {"layers": 4, "width": 1024, "hidden": 2560}, "one large GPU, a corpus of some ten million notes"
+        ),
     },
     networks=lambda configuration: {"model": Recurrent(configuration)},
     learning="likelihood",
