@@ -24,7 +24,7 @@ from jobs.dry_run import check_here, explain
 from jobs.examples import Examples
 from jobs.recipe import Recipe
 from tutti import lineage, telemetry
-from tutti.errors import PlaceError
+from tutti.errors import InputError, PlaceError
 from tutti.lineage import Dataset
 from tutti.models.bundle import Bundle
 from tutti.progress import Record, recorded
@@ -60,7 +60,11 @@ class SoundSampler:
     name: str
 
     def files(self, bundle: Bundle, *, step: int) -> dict[str, bytes]:
-        """The piece's files by path below the run's record."""
+        """The piece's files by path below the run's record.
+
+        Raises:
+            InputError: the piece has no notes.
+        """
         with tempfile.TemporaryDirectory(prefix="tutti-sample-") as folder:
             bundle.save(Path(folder))
             finished = samples.made(Path(folder), title=f"{self.name}: step {step}")
@@ -247,9 +251,14 @@ def _registered(
     with _bundle_folder(dataset) as folder:
         tracker = tracking.open()
         tracker.start(parameters={}, tags={})
-        finished = samples.made(folder, title=f"{recipe.name}: sample")
+        try:
+            made = samples.made(folder, title=f"{recipe.name}: sample").files
+        except InputError as error:
+            reporter.line(f"registry: no sample of {recipe.name}: {error}")
+            made = {}
         for path, suffix in ((SAMPLE_MIDI, "mid"), (SAMPLE_FLAC, "flac"), (SAMPLE_PICTURE, "png")):
-            tracker.artifact(path, finished.files[suffix])
+            if suffix in made:
+                tracker.artifact(path, made[suffix])
         run_id = tracker.run_id(limit_s=RUN_OPENS_WITHIN_S)
         tracker.finish()
         version = registry.register(folder, name=recipe.name, run_id=run_id, gate=recipe.gate)

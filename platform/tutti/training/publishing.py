@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tutti import lineage
 from tutti.dataset.loader import Loader
-from tutti.features.vocabulary import EVENTS
 from tutti.models.bundle import Bundle
 from tutti.training.examples import configuration_of, kind_of
 from tutti.training.plan import Plan
@@ -44,7 +43,7 @@ def bundle_of(plan: Plan, *, weights: dict[str, Tensor], configuration: Any, fac
         flavour=plan.model.flavour,
         configuration=configuration.to_dict(),
         weights=weights,
-        vocabulary=EVENTS.names,
+        vocabulary=kind_of(plan.model).vocabulary,
         collections=plan.collections,
         facts={**facts, "parameters": configuration.parameters, "name": plan.name},
     )
@@ -57,7 +56,7 @@ def about(plan: Plan, configuration: Any, *, workers: int, score: str) -> dict[s
         "family": plan.model.family,
         "flavour": plan.model.flavour,
         "configuration": configuration.to_dict(),
-        "vocabulary": list(EVENTS.names),
+        "vocabulary": list(kind_of(plan.model).vocabulary),
         "collections": list(plan.collections),
         "facts": {
             "name": plan.name,
@@ -68,6 +67,7 @@ def about(plan: Plan, configuration: Any, *, workers: int, score: str) -> dict[s
             "training": {
                 "recipe_digest": plan.fingerprint or recipe.digest(),
                 "sequence_tokens": recipe.sequence_tokens,
+                "unit": kind_of(plan.model).layout(recipe, configuration).unit,
                 "workers": workers,
                 "strategy": recipe.strategy,
             },
