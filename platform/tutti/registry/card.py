@@ -9,6 +9,7 @@ The facts that are read::
     measures    {valid,test}_nll_nats_per_token  {valid,test}_bits_per_note  {unigram,bigram}_nll_nats_per_token
                 and any other: name to number
     data        tokens_address  works_address  works  notes  licences {SPDX: works}  splits {split: works}
+                tuning {parent  parent_digest  pairs {split: pairs}  pairs_address}, where it was tuned
     training    recipe_digest  steps  tokens (of the kind of examples that ``unit`` names)  seconds  workers  strategy
     recovery    restarts  rollbacks  skipped_batches [numbers]  seconds_lost
     cost        currency  worker_hours {kind: hours}  price  tokens_per_unit
@@ -56,6 +57,7 @@ def card(bundle: Bundle, *, gate: Gate | None = None) -> str:
         "## Data\n\n" + _data(data),
         "## Licences\n\n" + _licences(data),
         "## Training\n\n" + _training(training),
+        *(("## Tuning\n\n" + _tuning(_section(data, "tuning"), training),) if "tuning" in data else ()),
         "## Failures\n\n" + _recovery(_section(facts, "recovery")),
         "## Cost\n\n" + _cost(_section(facts, "cost"), unit=_unit(training)),
         "## Controls\n\n" + _controls(bundle),
@@ -183,6 +185,19 @@ def _training(training: Mapping[str, Any]) -> str:
             ("workers", _number(training.get("workers"))),
             ("strategy", str(training.get("strategy", NOT_RECORDED))),
             ("time", NOT_RECORDED if seconds is None else format_seconds(float(seconds))),
+        )
+    )
+
+
+def _tuning(tuning: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    pairs = _section(tuning, "pairs")
+    preference = _section(_section(training, "recipe"), "preference")
+    return "Tuned by pairs of takes of which listeners preferred one.\n\n" + table(
+        (
+            ("tuned from", f"{tuning.get('parent', NOT_RECORDED)} ({_code(tuning.get('parent_digest'))})"),
+            *((f"pairs in {split}", _number(pairs.get(split))) for split in _SPLITS),
+            ("pairs address", _code(tuning.get("pairs_address"))),
+            *((name.replace("_", " "), _figure(preference[name])) for name in sorted(preference)),
         )
     )
 

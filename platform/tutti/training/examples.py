@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tutti.dataset.batch import Batch, Layout
+from tutti.dataset.pairs import SIDES, PairLayout, random_pairs
 from tutti.dataset.rolls import RollBatch, RollLayout
 from tutti.dataset.sequences import SequenceLayout, random_sequences
 from tutti.dataset.spectra import SpectraBatch, SpectraLayout
@@ -121,6 +122,17 @@ KINDS: dict[str, Kind] = {
 }  # fmt: skip
 
 
+TUNING = Kind(
+    layout=lambda recipe, _: PairLayout(sequence_tokens=recipe.sequence_tokens),
+    shape=KINDS["sequences"].shape,
+    places=lambda recipe: SIDES * recipe.sequence_tokens,
+    random=lambda recipe, _: random_pairs(
+        recipe.batch_sequences, sequence_tokens=recipe.sequence_tokens, vocabulary_size=len(EVENTS)
+    ),
+)
+"""Pairs of takes, by which a model of sequences is tuned."""
+
+
 def roll_shape() -> dict[str, Any]:
     """What rolls decide of a model's configuration."""
     return {
@@ -155,9 +167,9 @@ def random_spectra(notes: int, *, configuration: TimbreConfiguration) -> Spectra
     return SpectraBatch(spectra_B2KF, pitch_B, instrument_B, notes)
 
 
-def kind_of(model: ModelRecipe) -> Kind:
-    """What a recipe's family reads."""
-    return KINDS[family_of(model.family).reads]
+def kind_of(model: ModelRecipe, training: TrainingRecipe) -> Kind:
+    """What a recipe's family reads; pairs, where it is tuned."""
+    return KINDS[family_of(model.family).reads] if training.preference is None else TUNING
 
 
 def configuration_of(model: ModelRecipe, training: TrainingRecipe) -> Configuration:
@@ -168,5 +180,7 @@ def configuration_of(model: ModelRecipe, training: TrainingRecipe) -> Configurat
     """
     family = family_of(model.family)
     settings = {"dropout": model.dropout, **model.settings} if family.drops else model.settings
-    made: Configuration = family.configure(model.flavour, shape=kind_of(model).shape(training), settings=settings)
+    made: Configuration = family.configure(
+        model.flavour, shape=kind_of(model, training).shape(training), settings=settings
+    )
     return made

@@ -103,7 +103,7 @@ class Trainer:
             attempt.faults, run=plan.run, rank=ranks.rank, preempt=signals.ask_pause, cut_tracker=tracker.cut_off
         )
         self._state = State(plan, attempt=attempt.name, ranks=ranks, told=signals.say)
-        self._kind = kind_of_examples(plan.model)
+        self._kind = kind_of_examples(plan.model, plan.training)
         self._unit = self._kind.layout(recipe, self._state.configuration).unit
         examples = self._state.patiently(lambda: lineage.load(plan.examples))
         self._loaders = {split: self._loader(examples, split) for split in ("train", "valid", "test")}

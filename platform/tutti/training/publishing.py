@@ -99,7 +99,7 @@ def picture_of(plan: Plan, history: dict[str, list[Any]]) -> bytes:
     # Matplotlib is a sixth of what a worker imports, and workers that come up after a failure are waited for.
     from tutti.training.picture import loss_curve_png
 
-    judge = kind_of(plan.model).judge
+    judge = kind_of(plan.model, plan.training).judge
     train = [] if judge else history["train"]
     return loss_curve_png(
         steps=[int(step) for step, _ in train],
