@@ -43,7 +43,7 @@ def bundle_of(plan: Plan, *, weights: dict[str, Tensor], configuration: Any, fac
         flavour=plan.model.flavour,
         configuration=configuration.to_dict(),
         weights=weights,
-        vocabulary=kind_of(plan.model).vocabulary,
+        vocabulary=kind_of(plan.model, plan.training).vocabulary,
         collections=plan.collections,
         facts={**facts, "parameters": configuration.parameters, "name": plan.name},
     )
@@ -56,7 +56,7 @@ def about(plan: Plan, configuration: Any, *, workers: int, score: str) -> dict[s
         "family": plan.model.family,
         "flavour": plan.model.flavour,
         "configuration": configuration.to_dict(),
-        "vocabulary": list(kind_of(plan.model).vocabulary),
+        "vocabulary": list(kind_of(plan.model, plan.training).vocabulary),
         "collections": list(plan.collections),
         "facts": {
             "name": plan.name,
@@ -67,7 +67,7 @@ def about(plan: Plan, configuration: Any, *, workers: int, score: str) -> dict[s
             "training": {
                 "recipe_digest": plan.fingerprint or recipe.digest(),
                 "sequence_tokens": recipe.sequence_tokens,
-                "unit": kind_of(plan.model).layout(recipe, configuration).unit,
+                "unit": kind_of(plan.model, plan.training).layout(recipe, configuration).unit,
                 "workers": workers,
                 "strategy": recipe.strategy,
             },
