@@ -71,6 +71,9 @@ SECTIONS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
                 "jobs.catalogue:command",
                 "Make all pieces of an order, with checks and a page to play them.",
             ),
+            Verb(
+                "feedback", "jobs.feedback:command", "Turn what listeners did with takes into pairs that tune a model."
+            ),
             Verb("serve", "serve.cli:command", "Serve a model over HTTP."),
         ),
     ),

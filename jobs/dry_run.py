@@ -24,7 +24,8 @@ from tutti.units import format_bytes, format_seconds
 def asked_of(recipe: Recipe) -> Asked:
     """What of a recipe decides the training's size."""
     training = recipe.training
-    size, places = configuration_of(recipe.expected_model, training), kind_of(recipe.model).places(training)
+    size = configuration_of(recipe.expected_model, training)
+    places = kind_of(recipe.model, training).places(training)
     return Asked(
         parameters=size.parameters,
         footprint=size.footprint,
@@ -71,7 +72,7 @@ def told(recipe: Recipe, *, root: Folder) -> Iterator[str]:
     """The lines of :func:`explain`."""
     asked, training = asked_of(recipe), recipe.training
     size = configuration_of(recipe.expected_model, training)
-    unit = kind_of(recipe.model).layout(training, size).unit
+    unit = kind_of(recipe.model, training).layout(training, size).unit
     prices = training.prices
     yield f"recipe {recipe.name} · {recipe.digest()}"
     yield f"sources: {', '.join(_sources(recipe))} · licences: {', '.join(recipe.licences)}"

@@ -49,6 +49,15 @@ def formats_of(paths: tuple[str, ...]) -> dict[str, Path]:
 @click.option("--top-p", default=0.95, show_default=True, help="Probability mass that sampling keeps.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same piece.")
 @click.option("--continue", "material", metavar="FILE", help="MIDI file to continue; length counts from its end.")
+@click.option("--between", nargs=2, metavar="FILE FILE", help="Two MIDI files: pieces from one to the other (bar_vae).")
+@click.option("--steps", type=click.IntRange(min=2), default=5, show_default=True, help="Pieces of --between.")
+@click.option(
+    "--more",
+    multiple=True,
+    metavar="ATTRIBUTE=N",
+    help="density, pitch or calmness, as far as N times from little to much; below 0: less (bar_vae).",
+)
+@click.option("--vary", metavar="FILE", help="MIDI file that --more changes; by default a piece is made first.")
 @click.option(
     "--timbre", "timbres", multiple=True, metavar="[FAMILY=]MODEL:INSTRUMENT[:SEED]",
     help="A registered model of notes that plays a family of instruments, or all but drums; repeatable.",
@@ -60,6 +69,10 @@ def formats_of(paths: tuple[str, ...]) -> dict[str, Path]:
 def command(
     model: str | None,
     material: str | None,
+    between: tuple[str, str] | None,
+    steps: int,
+    more: tuple[str, ...],
+    vary: str | None,
     timbres: tuple[str, ...],
     out: tuple[str, ...],
     root: str,
@@ -72,8 +85,11 @@ def command(
     \b
     Example:
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
+        tutti generate --between a.mid b.mid --steps 5 --out way.mid --out way.png
+        tutti generate --vary a.mid --more density=1.5 --out busier.mid
         tutti generate --model bach --timbre notes@production:program-073 --out take.flac
     """
+    from jobs import latents
     from tutti.config import build
     from tutti.generation import composers
     from tutti.models import bundle as bundles
@@ -83,17 +99,31 @@ def command(
 
     request = build(Request, {name: value for name, value in controls.items() if value is not None}, origin="generate")
     files = formats_of(out)
-    score = None if material is None else _material(Path(material))
+    _check_apart(between, more, vary, material)
+    score, varied = (None if path is None else _read(Path(path)) for path in (material, vary))
+    ends = None if between is None else (_read(Path(between[0])), _read(Path(between[1])))
+    amounts = latents.amounts_of(more)
     registry = Registry.embedded(Folder(root), tracking_uri=tracking_uri)
     version = registry.resolve(model or registry.only_model())
     engine = composers.load(registry.fetch(version))
     engine.check(request)
+    if between or more:
+        latents.engine_of(engine)
     drawn = known(timbres, registry=registry)
     if dry_run:
         click.echo(f"would write {', '.join(map(str, files.values()))} by {version}")
         return
     instruments = players((timbre, bundles.load(folder)) for timbre, folder in drawn)
-    piece = engine.generate([request], materials=[score])[0]
+    if ends is not None:
+        pieces = latents.between(engine, ends, steps=steps, seed=request.seed)
+        title = f"{version.name}: from one to the other"
+        written = latents.write(pieces, files, title=title, instruments=instruments)
+        click.echo(f"{', '.join(map(str, written))}: {len(pieces)} pieces · {version}")
+        return
+    if amounts:
+        piece = latents.moved(engine, request, varied, amounts, root=Folder(root))
+    else:
+        piece = engine.generate([request], materials=[score])[0]
     finished = finish(
         piece.score, formats=tuple(files), title=f"{version.name} · seed {request.seed}", instruments=instruments
     )
@@ -105,7 +135,18 @@ def command(
     click.echo(f"{', '.join(map(str, files.values()))}: {notes}")
 
 
-def _material(path: Path) -> Score:
+def _check_apart(
+    between: tuple[str, str] | None, more: tuple[str, ...], vary: str | None, material: str | None
+) -> None:
+    """Refuse options that say different things of one piece."""
+    given = [name for name, value in (("--between", between), ("--more", more), ("--continue", material)) if value]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} ask for different pieces", remedy="leave out one of them")
+    if vary and not more:
+        raise InputError("--vary says nothing of how", remedy="name what there should be more of by --more")
+
+
+def _read(path: Path) -> Score:
     from tutti.corpus.untrusted import read_untrusted
 
     if not path.is_file():
@@ -114,4 +155,4 @@ def _material(path: Path) -> Score:
     try:
         return read_untrusted(data)
     except DataError as error:
-        raise InputError(f"{path} cannot be continued ({error.detail})", remedy="name a MIDI file with notes") from None
+        raise InputError(f"{path} cannot be read ({error.detail})", remedy="name a MIDI file with notes") from None

@@ -18,6 +18,13 @@ from tutti.registry.gate import Gate
 from tutti.training.recipe import ModelRecipe, TrainingRecipe
 
 
+class Tuning(Settings):
+    """Which model is tuned by which pairs of takes."""
+
+    model: str = Field(description="the model to tune: NAME/VERSION, NAME@ALIAS or NAME")
+    pairs: str = Field(description="pairs of takes that `tutti feedback` made: their name, or their folder")
+
+
 class Recipe(Settings):
     """What to read, what may be learnt from, which network, how it learns."""
 
@@ -32,8 +39,19 @@ class Recipe(Settings):
         min_length=1, description="licences whose works may train, SPDX or LicenseRef-…; `unknown` only if named"
     )
     model: ModelRecipe = Field(default=ModelRecipe(), description="which network")
+    tuning: Tuning | None = Field(
+        default=None, description="a registered model to tune by listeners' preferences; nothing: a model is trained"
+    )
     training: TrainingRecipe = Field(default=TrainingRecipe(), description="how it learns")
     gate: Gate = Field(default=Gate(), description="what a version must show to be promoted; asks nothing by itself")
+
+    @model_validator(mode="after")
+    def _tunes_or_trains(self) -> Recipe:
+        if self.tuning is not None and "model" in self.model_fields_set:
+            raise ValueError(f"a tuning keeps the network of {self.tuning.model}: leave out model")
+        if self.tuning is None and self.training.preference is not None:
+            raise ValueError("training.preference weighs pairs: name the model and the pairs in tuning")
+        return self
 
     @model_validator(mode="after")
     def _reads_something(self) -> Recipe:

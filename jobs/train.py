@@ -18,16 +18,15 @@ import yaml
 
 from cluster.embedded import start_embedded_ray
 from jobs import examples as kinds
-from jobs import ingest, samples
+from jobs import ingest, samples, tuning
 from jobs import recipe as recipes
 from jobs.dry_run import check_here, explain
 from jobs.examples import Examples
 from jobs.recipe import Recipe
 from tutti import lineage, telemetry
-from tutti.errors import PlaceError
+from tutti.errors import InputError, PlaceError
 from tutti.lineage import Dataset
 from tutti.models.bundle import Bundle
-from tutti.models.families import family_of
 from tutti.progress import Record, recorded
 from tutti.registry.runs import SAMPLE_FLAC, SAMPLE_MIDI, SAMPLE_PICTURE, MlflowTracking
 from tutti.registry.versions import ModelVersion, Registry
@@ -41,6 +40,7 @@ from tutti.training.loop import Trainer
 from tutti.training.plan import Attempt, NoSignals, Outcome, Plan, Progress
 from tutti.training.ranks import Ranks
 from tutti.training.tracker import Tracking
+from tutti.training.tuning import WEIGHTS
 
 TRAIN_VERSION = 2
 """Moves whenever the same recipe and tokens would give another model."""
@@ -60,7 +60,11 @@ class SoundSampler:
     name: str
 
     def files(self, bundle: Bundle, *, step: int) -> dict[str, bytes]:
-        """The piece's files by path below the run's record."""
+        """The piece's files by path below the run's record.
+
+        Raises:
+            InputError: the piece has no notes.
+        """
         with tempfile.TemporaryDirectory(prefix="tutti-sample-") as folder:
             bundle.save(Path(folder))
             finished = samples.made(Path(folder), title=f"{self.name}: step {step}")
@@ -88,10 +92,15 @@ def run(
     Raises:
         UserError: a recipe that cannot be followed; nothing half-made stays that a later run would trust.
     """
+    parent = tuning.parent_of(recipe, registry=registry)
+    if parent is not None:
+        recipe = tuning.followed(recipe, parent)
     works = None
     if recipe.corpus is not None:
         works = ingest.run(recipe.corpus, name=recipe.name, root=root, reporter=reporter)
     examples = kinds.prepare(recipe, works, root=root, reporter=reporter)
+    if parent is not None:
+        examples = tuning.examples_of(recipe, examples, parent=parent, root=root, reporter=reporter)
     plan = _plan(recipe, examples=examples, root=root)
     tracking = _tracking(plan, registry)
     dataset = lineage.find(plan.run)
@@ -118,7 +127,7 @@ def describe(run_dataset: Dataset) -> str:
 def _plan(recipe: Recipe, *, examples: Examples, root: Folder) -> Plan:
     model = recipe.model_of(examples.decided)
     inputs = {
-        family_of(recipe.model.family).reads: examples.dataset.address,
+        examples.dataset.kind: examples.dataset.address,
         "model": model.model_dump(mode="json"),
         "training": recipe.training.identity(),
         "version": TRAIN_VERSION,
@@ -133,6 +142,7 @@ def _plan(recipe: Recipe, *, examples: Examples, root: Folder) -> Plan:
         inputs=inputs,
         collections=tuple(examples.told["collections"]),
         data=dict(examples.told),
+        starts_from=WEIGHTS if recipe.tuning else "",
         recipe_text=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         fingerprint=recipe.digest(),
     )
@@ -241,9 +251,14 @@ def _registered(
     with _bundle_folder(dataset) as folder:
         tracker = tracking.open()
         tracker.start(parameters={}, tags={})
-        finished = samples.made(folder, title=f"{recipe.name}: sample")
+        try:
+            made = samples.made(folder, title=f"{recipe.name}: sample").files
+        except InputError as error:
+            reporter.line(f"registry: no sample of {recipe.name}: {error}")
+            made = {}
         for path, suffix in ((SAMPLE_MIDI, "mid"), (SAMPLE_FLAC, "flac"), (SAMPLE_PICTURE, "png")):
-            tracker.artifact(path, finished.files[suffix])
+            if suffix in made:
+                tracker.artifact(path, made[suffix])
         run_id = tracker.run_id(limit_s=RUN_OPENS_WITHIN_S)
         tracker.finish()
         version = registry.register(folder, name=recipe.name, run_id=run_id, gate=recipe.gate)
@@ -285,7 +300,8 @@ def command(
 ) -> None:
     """Train a model from a recipe: ingest, encode, train, register.
 
-    RECIPE is a YAML file, or the name of one that Tutti carries (demo).
+    RECIPE is a YAML file, or the name of one that Tutti carries (demo). One with `tuning` tunes a registered model by
+    pairs of takes (tutti feedback).
 
     \b
     Example:
@@ -295,11 +311,12 @@ def command(
     faults = tuple(parse(text) for text in fault_texts)
     read = recipes.read(recipe, overrides=overrides)
     place = Folder(root)
+    registry = Registry.embedded(place, tracking_uri=tracking_uri)
     if dry_run:
-        explain(read, root=place)
+        parent = tuning.parent_of(read, registry=registry)
+        explain(tuning.followed(read, parent) if parent else read, root=place)
         return
     place.check_writable()
-    registry = Registry.embedded(place, tracking_uri=tracking_uri)
     trained = run(read, root=place, registry=registry, reporter=telemetry.reporter(), faults=faults)
     click.echo(f"model: {trained.version} (run: {trained.run.folder.uri})")
     click.echo(f"make it the one that is served: tutti models promote {trained.version.name}/{trained.version.version}")

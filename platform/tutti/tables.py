@@ -14,7 +14,10 @@ import pyarrow.parquet as pq
 
 from tutti.errors import IntegrityError
 
-VERSIONS = {"works": 2, "clips": 1, "refusals": 1, "tokens": 1, "sequences": 1, "blocks": 1, "takes": 1}
+VERSIONS = {
+    "works": 2, "clips": 1, "refusals": 1, "tokens": 1, "sequences": 1, "blocks": 1, "takes": 1,
+    "feedback": 1, "pairs": 1,
+}  # fmt: skip
 
 REFUSAL_REASONS = {
     "unreadable": "the bytes are not of the format that they claim",
@@ -35,6 +38,13 @@ REFUSAL_REASONS = {
     "drums_only": "screened: no note but a drum kit's, which the recipe drops",
     "one_pitch": "screened: one pitch alone, which the recipe drops",
     "duplicate": "the same canonical notes, or the same sound, were already taken from another source",
+}
+
+FEEDBACK_EVENTS = {
+    "rated": "the value is how much the listener liked the take, -1 (not at all) to 1 (very much)",
+    "kept": "the listener took the take, which counts as a rating of 1",
+    "rejected": "the listener gave the take up, which counts as a rating of -1",
+    "preferred": "the listener liked the take better than the other one",
 }
 
 
@@ -248,6 +258,33 @@ TAKES = _schema(
     ),
 )
 
+FEEDBACK = _schema(
+    "feedback",
+    (
+        _column("listener", _TEXT, "pseudonym of who listened"),
+        _column("take_id", _TEXT, "the take that was heard"),
+        _column("event", _TEXT, "a member of the closed list FEEDBACK_EVENTS"),
+        _column("other_take_id", _TEXT, "the take that it was compared with, where the event compares", nullable=True),
+        _column("value", pa.float64(), "how much the listener liked it, -1 to 1, where the event rates", nullable=True),
+        _column("unix_s", pa.float64(), "when, seconds since 1970", unit="s"),
+    ),
+)
+
+PAIRS = _schema(
+    "pairs",
+    (
+        _column("request", _TEXT, "what both takes were asked to be, as JSON; without seed"),
+        _column("vocabulary", _TEXT, "hash of the vocabulary"),
+        _column("preferred_take", _TEXT, "take_id of the preferred one"),
+        _column("rejected_take", _TEXT, "take_id of the other"),
+        _column("preferred", pa.list_(pa.uint16()), "token ids of the preferred take, from Start to End"),
+        _column("rejected", pa.list_(pa.uint16()), "token ids of the other"),
+        _column("listeners", pa.int32(), "how many listeners it rests on"),
+        _column("margin", pa.float64(), "share of them in favour less that against, or difference of mean ratings"),
+        _column("split", _TEXT, "train, valid or test; pairs that share a take lie in one"),
+    ),
+)
+
 SCHEMAS = {
     "works": WORKS,
     "clips": CLIPS,
@@ -256,6 +293,8 @@ SCHEMAS = {
     "sequences": SEQUENCES,
     "blocks": BLOCKS,
     "takes": TAKES,
+    "feedback": FEEDBACK,
+    "pairs": PAIRS,
 }
 
 

@@ -12,12 +12,16 @@ import jobs.cli
 from tests.music import sequences_dataset
 from tests.trainings import Dump, Watch, assert_same_bits, plan_of, train
 from tutti import lineage
+from tutti.corpus.score import Notes, Score
 from tutti.errors import IntegrityError, MissingError
 from tutti.generation.engine import Engine
 from tutti.generation.request import Request
 from tutti.models import bundle as bundles
+from tutti.models.bundle import Bundle
+from tutti.render.export import finish
 from tutti.storage import Folder
 from tutti.training import exporting
+from tutti.training.plan import Outcome
 
 FILES = {"MLmodel", "card.md", "input_example.json", "model.json", "model.safetensors", "requirements.txt"}
 
@@ -33,6 +37,22 @@ def paused(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     for step in (4, 6):
         train(plan, watch=Watch(pause_at=step), sampler=Dump(run / "dump"))
     return plan.run
+
+
+class Mute:
+    """Plays a piece without notes, as a model that has learnt nothing may make one."""
+
+    def files(self, bundle: Bundle, *, step: int) -> dict[str, bytes]:  # noqa: ARG002
+        return finish(Score.of(Notes.none(), ticks_per_quarter=24), formats=("midi", "flac"), title="").files
+
+
+def test_a_sample_without_notes_is_left_out_with_a_line(tmp_path: Path) -> None:
+    sequences = sequences_dataset(Folder(str(tmp_path / "data"))).folder
+    plan = plan_of(sequences, tmp_path / "run", steps=2, sample_every_steps=1)
+    outcome, watch = train(plan, sampler=Mute())
+    assert outcome == Outcome.FINISHED
+    assert [line for line in watch.lines if line.startswith("no sample of step 1: the score has no notes")]
+    assert lineage.load(plan.run).facts["training"]["unit"] == "tokens"
 
 
 def _export(*words: str) -> int:

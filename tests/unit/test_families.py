@@ -35,6 +35,7 @@ def test_each_family_that_is_carried_can_be_prepared_for_and_composes_unless_it_
         assert family.reads in KINDS, name
         if name in ("pairs", "histograms"):
             continue
+        assert KINDS[family.reads].makes, name
         assert family.reads in PREPARERS, name
         assert (family.reads in COMPOSERS) != (family.reads in SILENT), name
         assert family.reads in SILENT or writing_of(family.reads), name

@@ -8,6 +8,7 @@ from tutti.features.vocabulary import EVENTS
 from tutti.models.bundle import Bundle
 from tutti.registry.card import SKIPPED_BATCHES_SHOWN, card
 from tutti.registry.gate import Bound, Gate
+from tutti.training.examples import KINDS
 
 FACTS: dict[str, Any] = {
     "parameters": 1_800_000,
@@ -51,6 +52,37 @@ def test_the_controls_are_those_of_its_own_vocabulary() -> None:
     assert "| Mood | happy, tense, sad, calm, neutral |" in text
     assert "| Collection | bach, a\\|b |" in text
     assert "None." in card(replace(BUNDLE, vocabulary=("Pad",), collections=()))
+
+
+def test_each_kind_of_model_is_told_in_its_own_words() -> None:
+    voices = replace(
+        BUNDLE,
+        family="chorale",
+        vocabulary=KINDS["voices"].vocabulary,
+        collections=(),
+        facts={**FACTS, "training": {**FACTS["training"], "unit": "notes"}},
+    )
+    text = card(voices)
+    for said in ("sixteenths of four voices", "| vocabulary | 75 names |", "| notes seen | 6,553,600 |", "None."):
+        assert said in text, said
+    assert "event token" not in text
+    assert "tokens seen" not in text
+    assert "one event token after another" in card(BUNDLE)
+
+
+def test_a_model_that_learnt_against_a_critic_has_no_likelihood() -> None:
+    rolls = replace(
+        BUNDLE,
+        family="roll_gan",
+        vocabulary=KINDS["rolls"].vocabulary,
+        collections=(),
+        facts={**FACTS, "measures": {"valid_variety": 0.5, "test_variety": 0.25}},
+    )
+    text = card(rolls)
+    for said in ("It has no likelihood", "| valid_variety | 0.5 |", "| Mood | happy, tense, sad, calm, neutral |"):
+        assert said in text, said
+    for wrong in ("nats per token", "nothing is known of its quality", "The test split was not measured"):
+        assert wrong not in text, wrong
 
 
 def test_what_is_missing_is_said() -> None:

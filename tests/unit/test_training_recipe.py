@@ -95,7 +95,7 @@ OTHERS: dict[str, Any] = {
     "checkpoint_every_steps": 7, "keep_checkpoints": 5, "keep_best_checkpoints": 1, "keep_checkpoints_every_steps": 4,
     "publish": "best", "validate_every_steps": 3, "sample_every_steps": 2, "max_failures": 9, "max_rollbacks": 9,
     "hang_timeout_s": 5.0, "stall_timeout_s": 60.0, "storage_patience_s": 5.0, "record_order": True,
-    "prices": {"worker_hour": {"cpu": 1.0}},
+    "prices": {"worker_hour": {"cpu": 1.0}}, "preference": {"beta": 0.2},
 }  # fmt: skip
 """Another value of every setting; a setting that is new must be put here, and so into one of the two kinds."""
 DECIDE = {
@@ -103,7 +103,7 @@ DECIDE = {
     "final_learning_rate_share", "warmup_steps", "weight_decay", "beta2", "clip_norm", "most_semitones",
     "stretch_rate", "most_stretch", "thin_rate", "instruments_rate", "splice_rate", "velocity_drop_rate",
     "control_dropout", "all_controls_dropout", "seed", "mixture", "strategy", "zero_stage", "offload",
-    "precision", "compile", "activation_checkpointing", "publish", "validate_every_steps",
+    "precision", "compile", "activation_checkpointing", "publish", "validate_every_steps", "preference",
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from tutti.lineage import MANIFEST
 from tutti.progress import PROGRESS, Progress
 from tutti.storage import Folder
 
-KINDS = ("works", "clips", "tokens", "sequences", "spectra", "runs", "catalogues", "served")
+KINDS = ("works", "clips", "tokens", "sequences", "spectra", "tuning", "runs", "catalogues", "pairs", "served")
 """Kinds of datasets, as music goes through them."""
 _NEVER = datetime.min.replace(tzinfo=UTC)
 

@@ -6,16 +6,17 @@ The same model, works, seed and number of takes give the same figures on the sam
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tutti.corpus.score import Score
 from tutti.corpus.score_batch import ScoreBatch
 from tutti.errors import UserError
-from tutti.evaluation import comparison, judgement, measures, takes, works
+from tutti.evaluation import comparison, judgement, latents, measures, takes, works
 from tutti.evaluation.borrowing import MOST_NOTES, Borrowings, Lender
 from tutti.evaluation.comparison import HELD_OUT, SETS, TAKES, TRAIN, Feature, Row
 from tutti.evaluation.takes import Takes
@@ -24,6 +25,7 @@ from tutti.evaluation.writing import Writing, writing_of
 from tutti.generation.request import Request
 from tutti.lineage import Dataset
 from tutti.metrics import set_features
+from tutti.models.bar_vae import BAR_VAE
 from tutti.models.bundle import Bundle
 from tutti.models.families import family_of
 from tutti.storage import Folder
@@ -109,6 +111,7 @@ class Evaluation:
         features: Yang and Lerch's.
         described: figures behind them, by set and feature.
         borrowings: by set; none where it was not looked at.
+        between: pieces from one work held out to another, of models with latents.
     """
 
     bundle: Bundle
@@ -123,6 +126,7 @@ class Evaluation:
     features: tuple[Feature, ...]
     described: Mapping[str, Mapping[str, Figures]]
     borrowings: Mapping[str, Borrowings]
+    between: tuple[Score, ...] = ()
 
 
 def gathered(bundle: Bundle, asked: Asked, *, root: Folder) -> Material:
@@ -183,7 +187,16 @@ def evaluate(
         takes=material.num_takes, seed=asked.seed, temperature=asked.temperature, top_p=asked.top_p,
     )  # fmt: skip
     made = takes.made(folder, requests, device=asked.device)
-    return compared(bundle, made, judged, material, asked, reporter=reporter)
+    evaluation = compared(bundle, made, judged, material, asked, reporter=reporter)
+    if bundle.family != BAR_VAE.name:
+        return evaluation
+    reporter.line("reading works through the latents of their bars")
+    engine = latents.engine_of(folder, device=asked.device)
+    return replace(
+        evaluation,
+        rows=(*evaluation.rows, *latents.rows_of_latents(engine, evaluation.scores)),
+        between=latents.between(engine, evaluation.scores, seed=asked.seed),
+    )
 
 
 def compared(

@@ -41,7 +41,8 @@ def recipe_of(facts: Mapping[str, Any]) -> TrainingRecipe | None:
     if told is None:
         return None
     alone = {**told, "strategy": "plain", "zero_stage": 0, "offload": "none", "workers": 1}
-    alone |= {"compile": False, "activation_checkpointing": False, "gpus_per_worker": 0}
+    # A model that was tuned by pairs is judged by works alone, as the one that it comes from.
+    alone |= {"compile": False, "activation_checkpointing": False, "gpus_per_worker": 0, "preference": None}
     return build(TrainingRecipe, alone, origin="the recipe in the model's facts")
 
 
@@ -64,7 +65,7 @@ def judged(folder: Path, examples: Dataset, recipe: TrainingRecipe, *, split: st
     configuration = family.read(bundle.configuration, dropout=0.0)
     learner = learners.build(model, configuration, recipe, ranks=Ranks(device=torch.device(device)))
     learner.networks[family.maker].network.load_state_dict(dict(bundle.weights))
-    layout = kind_of(model).layout(recipe, configuration)
+    layout = kind_of(model, recipe).layout(recipe, configuration)
     loader = Loader(examples, split=split, layout=layout, batch_sequences=recipe.batch_sequences, seed=recipe.seed)
     with closing(loader):
         return learner.judged(loader).measures(split)

@@ -148,6 +148,7 @@ def render(evaluation: Evaluation, samples: Samples, *, model: str) -> bytes:
                 ("Which note length follows which", "note length transitions", _SHORT_LENGTHS),
             )
         ],
+        between=list(_between(evaluation)),
         pairs=[tuple(_card(evaluation, sample) for sample in pair) for pair in samples.pairs],
         borrowed=borrowed,
         limits=LIMITS,
@@ -262,6 +263,18 @@ def _card(evaluation: Evaluation, sample: Sample) -> Card:
         passage="" if borrowed is None or passage is None else _told(passage, borrowed),
         similarity=drawn,
     )
+
+
+def _between(evaluation: Evaluation) -> Iterator[tuple[Roll | None, str]]:
+    """Piano-rolls of one scale from one work held out to another, and what each is."""
+    heard = [score.notes.pitch for score in evaluation.between if len(score.notes)]
+    if not heard:
+        return
+    pitches = min(int(pitch.min()) for pitch in heard), max(int(pitch.max()) for pitch in heard)
+    last = len(evaluation.between) - 1
+    for place, score in enumerate(evaluation.between):
+        share = f"{100 * place / last:.0f} %"
+        yield roll_of(score, pitches=pitches), {0: "the first work", last: "the second work"}.get(place, share)
 
 
 def _plain(sample: Sample) -> str:

@@ -21,6 +21,8 @@ STEPS_PER_QUARTER = 4
 NOTHING, SILENCE, FIRST_PITCH = 0, 1, 2
 LOWEST_PITCH, HIGHEST_PITCH = 24, 96
 VOCABULARY_SIZE = FIRST_PITCH + HIGHEST_PITCH - LOWEST_PITCH + 1
+NAMES = ("Nothing", "Silence", *(f"Pitch_{pitch}" for pitch in range(LOWEST_PITCH, HIGHEST_PITCH + 1)))
+"""Of the identifiers, in their order."""
 _TICKS_PER_STEP = 120
 
 Voices = NDArray[np.uint16]

@@ -36,6 +36,8 @@ Attribute = Literal["density", "pitch", "calmness"]
 ATTRIBUTES: tuple[Attribute, ...] = ("density", "pitch", "calmness")
 SHARE = 0.25
 """Of the bars, that are its upper group, and as many that are its lower."""
+ACTIVE_VARIANCE = 0.01
+"""Of a dimension's posterior means over bars, from which on it says something."""
 GREEDY = 1e-9
 """Probability mass that only the likeliest token is within."""
 
@@ -156,20 +158,56 @@ def note_f1(asked: Score, made: Score) -> float:
     return 2 * len(left & right) / (len(left) + len(right)) if left and right else 0.0
 
 
+def divergence(engine: Engine, scores: Sequence[Score]) -> NDArray[np.float64]:
+    """How far each bar's posterior is from its prior, in nats, dimension by dimension; shape (N, Z) over all scores."""
+    network = network_of(engine)
+    found = [np.zeros((0, network.configuration.latent))]
+    for score in scores:
+        with torch.inference_mode():
+            found.append(network(_tokens(network, score))[1].double().cpu().numpy())
+    return np.concatenate(found)
+
+
+def active_units(engine: Engine, scores: Sequence[Score]) -> int:
+    """Dimensions whose posterior mean varies from bar to bar by more than 0.01 (Burda et al. 2015, 1509.00519)."""
+    if not scores:
+        return 0
+    means = np.concatenate([encode_bars(engine, score) for score in scores])
+    return int(np.count_nonzero(means.var(axis=0) > ACTIVE_VARIANCE))
+
+
 def readings(engine: Engine, scores: Sequence[Score]) -> dict[str, float]:
     """What comes back of scores, by name; NaN without scores.
 
     Returns:
         ``token_accuracy_told`` and ``token_accuracy_blind``, see :func:`token_accuracy`; ``note_f1_sampled``, mean of
-        :func:`note_f1` over pieces that were made from latents alone.
+        :func:`note_f1` over pieces that were made from latents alone, and ``note_f1_drawn``, the same of pieces whose
+        latents were drawn from the prior; ``kl_nats_per_bar`` and ``active_units``.
     """
-    made = reconstruct(engine, scores)
-    found = [note_f1(score, piece.score) for score, piece in zip(scores, made, strict=True)]
+    made, drawn = reconstruct(engine, scores), unconditioned(engine, scores)
+    apart = divergence(engine, scores)
+
+    def mean_f1(pieces: Sequence[Piece]) -> float:
+        found = [note_f1(score, piece.score) for score, piece in zip(scores, pieces, strict=True)]
+        return float(np.mean(found)) if found else float("nan")
+
     return {
         "token_accuracy_told": token_accuracy(engine, scores),
         "token_accuracy_blind": token_accuracy(engine, scores, blind=True),
-        "note_f1_sampled": float(np.mean(found)) if found else float("nan"),
+        "note_f1_sampled": mean_f1(made),
+        "note_f1_drawn": mean_f1(drawn),
+        "kl_nats_per_bar": float(apart.sum(axis=1).mean()) if len(apart) else float("nan"),
+        "active_units": float(active_units(engine, scores)) if scores else float("nan"),
     }
+
+
+def unconditioned(engine: Engine, scores: Sequence[Score]) -> list[Piece]:
+    """As many pieces, each as long as a score and in its tempo and meter, of which the model knows nothing else."""
+    lengths = [len(bars_of(on_grid(score)).start_ticks) for score in scores]
+    asked = [request_like(score, seed=number) for number, score in enumerate(scores)]
+    return engine.generate([
+        request.model_copy(update={"bars": bars}) for request, bars in zip(asked, lengths, strict=True)
+    ])  # fmt: skip
 
 
 def interpolate(engine: Engine, first: Score, last: Score, *, steps: int, seed: int = 0) -> list[Piece]:
@@ -219,6 +257,34 @@ def attribute_direction(engine: Engine, scores: Sequence[Score], attribute: Attr
 def shift(latents: Latents, direction: Latents, *, amount: float) -> Latents:
     """Every bar moved along a direction; 1 is from the lower group's mean to the upper's."""
     return latents + np.float32(amount) * direction
+
+
+def moved(engine: Engine, score: Score, shifts: Sequence[tuple[Latents, float]], *, seed: int = 0) -> Piece:
+    """A score with each of its bars moved.
+
+    Args:
+        shifts: directions and how far along each, see :func:`shift`.
+    """
+    points = encode_bars(engine, score)
+    for direction, amount in shifts:
+        points = shift(points, direction, amount=amount)
+    return decode_bars(engine, [points], requests=[request_like(score, seed=seed)])[0]
+
+
+def attribute_effect(
+    engine: Engine, scores: Sequence[Score], direction: Latents, attribute: Attribute, *, amount: float = 1.0
+) -> float:
+    """How much more of an attribute scores have that are moved forward than the same moved backward, mean over scores.
+
+    In the attribute's unit: notes a quarter, semitones, or the estimate of calmness; NaN where nothing is left to hear.
+    """
+    points = [encode_bars(engine, score) for score in scores]
+    ways = [shift(each, direction, amount=way * amount) for way in (-1, 1) for each in points]
+    made = decode_bars(engine, ways, requests=[request_like(score) for score in scores] * 2)
+    attained = [attribute_of_bars(piece.score, attribute) for piece in made]
+    means = np.array([np.nanmean(each) if np.isfinite(each).any() else np.nan for each in attained])
+    changes = means[len(scores) :] - means[: len(scores)]
+    return float(np.nanmean(changes)) if np.isfinite(changes).any() else float("nan")
 
 
 def attribute_of_bars(score: Score, attribute: Attribute) -> NDArray[np.float64]:

@@ -25,6 +25,7 @@ class Context:
         mask: True where a token may look, or what is added to the logits, minus infinity where it may not;
             broadcastable to (B, H, T, S); None for plain causal attention.
         pieces: tokens of each piece, row after row, padding among them; attention runs over each by itself.
+        causal: whether a token of a piece looks back alone; else at the whole piece.
         biases: what is added to the logits of each piece, shape (H, t, t), minus infinity where a token may not look.
         cache: keys and values of earlier tokens.
         positions_BT: place of each token in the cache.
@@ -38,6 +39,7 @@ class Context:
     positions_BT: Tensor | None = None
     used: int = 0
     pieces: tuple[int, ...] | None = None
+    causal: bool = True
     biases: tuple[Tensor, ...] | None = None
 
 
@@ -65,7 +67,7 @@ class Attention(nn.Module):
         if context.cache is not None and context.positions_BT is not None:
             keys, values = context.cache.put(layer, keys, values, context.positions_BT, used=context.used)
         if context.pieces is not None:
-            mixed = _by_pieces(queries, keys, values, context.pieces, context.biases)
+            mixed = _by_pieces(queries, keys, values, context.pieces, context.biases, causal=context.causal)
         else:
             if context.mask is not None and context.mask.is_floating_point():
                 # torch's kernels for GPUs know biases or groups of heads, not both.
@@ -84,8 +86,10 @@ def _by_pieces(
     values_BGTD: Tensor,
     pieces: tuple[int, ...],
     biases: tuple[Tensor, ...] | None,
+    *,
+    causal: bool,
 ) -> Tensor:
-    """Causal attention of each piece to itself, with no work for pairs of different pieces; shape (B, T, H, D)."""
+    """Attention of each piece to itself, with no work for pairs of different pieces; shape (B, T, H, D)."""
     rows, heads, tokens, head_width = queries_BHTD.shape
     queries, keys, values = (
         [part.transpose(0, 1) for part in torch.split(flat, list(pieces))]
@@ -95,7 +99,7 @@ def _by_pieces(
     if biases is None:
         mixed = [
             functional.scaled_dot_product_attention(
-                query[None], key[None], value[None], is_causal=True, enable_gqa=heads != keys_BGTD.shape[1]
+                query[None], key[None], value[None], is_causal=causal, enable_gqa=heads != keys_BGTD.shape[1]
             )[0]
             for query, key, value in zip(queries, keys, values, strict=True)
         ]

@@ -38,7 +38,7 @@ class Bundle:
         flavour: named size within the family.
         configuration: the family's own settings, as plain values.
         weights: tensors by parameter name.
-        vocabulary: token names in id order.
+        vocabulary: names of what it gives or is asked for, in id order; tokens where it says one after another.
         collections: names of the source collections, in the order of their ``Collection_i`` tokens.
         facts: what is known of its making: measures, data address, licences with counts, recipe.
     """

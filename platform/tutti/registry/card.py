@@ -9,7 +9,8 @@ The facts that are read::
     measures    {valid,test}_nll_nats_per_token  {valid,test}_bits_per_note  {unigram,bigram}_nll_nats_per_token
                 and any other: name to number
     data        tokens_address  works_address  works  notes  licences {SPDX: works}  splits {split: works}
-    training    recipe_digest  steps  tokens  seconds  workers  strategy
+                tuning {parent  parent_digest  pairs {split: pairs}  pairs_address}, where it was tuned
+    training    recipe_digest  steps  tokens (of the kind of examples that ``unit`` names)  seconds  workers  strategy
     recovery    restarts  rollbacks  skipped_batches [numbers]  seconds_lost
     cost        currency  worker_hours {kind: hours}  price  tokens_per_unit
 """
@@ -20,7 +21,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tutti.features.vocabulary import ANY, CONTROL_KINDS
+from tutti.models.families import family_of
+from tutti.models.family import Family
 from tutti.registry.gate import NOT_MEASURED, NOT_RECORDED, Gate, rules
+from tutti.training.examples import KINDS
 from tutti.units import format_seconds
 
 if TYPE_CHECKING:
@@ -43,26 +47,27 @@ def card(bundle: Bundle, *, gate: Gate | None = None) -> str:
         bundle: the model.
         gate: what it must show to be promoted; None where nothing is asked.
     """
-    facts = bundle.facts
+    facts, family = bundle.facts, family_of(bundle.family)
     data, measures, training = (_section(facts, name) for name in ("data", "measures", "training"))
     parts = (
         f"# {facts.get('name', bundle.family)}: {bundle.family} {bundle.flavour}",
         _summary(bundle, data),
-        "## Measures\n\n" + _measures(measures),
+        "## Measures\n\n" + (_measures(measures) if family.learning == "likelihood" else _judged(measures)),
         "## Gate\n\n" + _gate(gate or Gate()),
         "## Data\n\n" + _data(data),
         "## Licences\n\n" + _licences(data),
         "## Training\n\n" + _training(training),
+        *(("## Tuning\n\n" + _tuning(_section(data, "tuning"), training),) if "tuning" in data else ()),
         "## Failures\n\n" + _recovery(_section(facts, "recovery")),
-        "## Cost\n\n" + _cost(_section(facts, "cost")),
+        "## Cost\n\n" + _cost(_section(facts, "cost"), unit=_unit(training)),
         "## Controls\n\n" + _controls(bundle),
-        "## Limits\n\n" + _limits(data, measures),
+        "## Limits\n\n" + _limits(data, measures, family=family),
         "## Identity\n\n"
         + table(
             (
                 ("digest", f"`{bundle.digest()}`"),
                 ("fingerprint of the recipe", _code(training.get("recipe_digest"))),
-                ("vocabulary", f"{len(bundle.vocabulary)} tokens"),
+                ("vocabulary", f"{len(bundle.vocabulary)} names" if bundle.vocabulary else "none"),
             )
         ),
     )
@@ -76,8 +81,8 @@ def _summary(bundle: Bundle, data: Mapping[str, Any]) -> str:
     trained = f"trained on {_number(works)} works" if isinstance(works, int) else "its training data not recorded"
     return (
         f"A {bundle.family} model of symbolic music, {_number(counted)} parameters, {trained}. "
-        "It gives one event token after another; a sequence of tokens is a score."
-    )
+        f"{KINDS[family_of(bundle.family).reads].makes}"
+    ).rstrip()
 
 
 def _measures(measures: Mapping[str, Any]) -> str:
@@ -101,6 +106,13 @@ def _measures(measures: Mapping[str, Any]) -> str:
         (name, _figure(measures[name], absent=NOT_MEASURED)) for name in sorted(measures.keys() - set(_KNOWN_MEASURES))
     ]
     return f"{known}\n\n{table(others, head=('other measures', ''))}" if others else known
+
+
+def _judged(measures: Mapping[str, Any]) -> str:
+    """Of a family that learns against a critic."""
+    lead = "It has no likelihood: what it makes under the conditions of held-out examples is held against these."
+    rows = [(name, _figure(measures[name], absent=NOT_MEASURED)) for name in sorted(measures)]
+    return f"{lead}\n\n{table(rows)}" if rows else f"{lead} {NOT_MEASURED.capitalize()}."
 
 
 def _gate(gate: Gate) -> str:
@@ -149,7 +161,7 @@ def _recovery(recovery: Mapping[str, Any]) -> str:
     )
 
 
-def _cost(cost: Mapping[str, Any]) -> str:
+def _cost(cost: Mapping[str, Any], *, unit: str) -> str:
     currency = str(cost.get("currency", "unit of money"))
     hours = _section(cost, "worker_hours")
     price = cost.get("price")
@@ -158,7 +170,7 @@ def _cost(cost: Mapping[str, Any]) -> str:
             *((f"{kind} worker-hours", _figure(hours[kind])) for kind in sorted(hours)),
             *(() if hours else (("worker-hours", NOT_RECORDED),)),
             ("price", NOT_RECORDED if price is None else f"{_figure(price)} {currency}"),
-            (f"tokens per {currency}", _figure(cost.get("tokens_per_unit"))),
+            (f"{unit} per {currency}", _figure(cost.get("tokens_per_unit"))),
         )
     )
 
@@ -169,12 +181,30 @@ def _training(training: Mapping[str, Any]) -> str:
         (
             ("recipe", _code(training.get("recipe_digest"))),
             ("steps", _number(training.get("steps"))),
-            ("tokens seen", _number(training.get("tokens"))),
+            (f"{_unit(training)} seen", _number(training.get("tokens"))),
             ("workers", _number(training.get("workers"))),
             ("strategy", str(training.get("strategy", NOT_RECORDED))),
             ("time", NOT_RECORDED if seconds is None else format_seconds(float(seconds))),
         )
     )
+
+
+def _tuning(tuning: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    pairs = _section(tuning, "pairs")
+    preference = _section(_section(training, "recipe"), "preference")
+    return "Tuned by pairs of takes of which listeners preferred one.\n\n" + table(
+        (
+            ("tuned from", f"{tuning.get('parent', NOT_RECORDED)} ({_code(tuning.get('parent_digest'))})"),
+            *((f"pairs in {split}", _number(pairs.get(split))) for split in _SPLITS),
+            ("pairs address", _code(tuning.get("pairs_address"))),
+            *((name.replace("_", " "), _figure(preference[name])) for name in sorted(preference)),
+        )
+    )
+
+
+def _unit(training: Mapping[str, Any]) -> str:
+    """What a place that was learnt is called; bundles that do not say it learnt tokens."""
+    return str(training.get("unit", "tokens"))
 
 
 def _controls(bundle: Bundle) -> str:
@@ -194,7 +224,7 @@ def _controls(bundle: Bundle) -> str:
     return table(rows, head=("control", "values")) + "\n\nA control leans the music towards a value; it is no promise."
 
 
-def _limits(data: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
+def _limits(data: Mapping[str, Any], measures: Mapping[str, Any], *, family: Family[Any]) -> str:
     works = _trained_works(data)
     lines = [
         "Not checked for memorised passages: compare what it makes with its data before publishing.",
@@ -205,11 +235,15 @@ def _limits(data: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
     if works is None:
         lines.insert(0, "How much it was trained on is not recorded: expect one style at most.")
     model, bigram = (measures.get(f"{name}_nll_nats_per_token") for name in ("valid", "bigram"))
-    if model is None:
+    if family.learning == "likelihood":
+        valid, test = model is not None, measures.get("test_nll_nats_per_token") is not None
+    else:
+        valid, test = (any(name.startswith(f"{split}_") for name in measures) for split in ("valid", "test"))
+    if not valid:
         lines.append("Not measured on held-out works: nothing is known of its quality.")
-    elif bigram is not None and model >= bigram:
+    elif model is not None and bigram is not None and model >= bigram:
         lines.append("It does not beat a table of token pairs on held-out works: do not use it.")
-    if measures.get("test_nll_nats_per_token") is None:
+    if not test:
         lines.append("The test split was not measured; the validation split was used to choose, so it flatters.")
     return "\n".join(f"- {line}" for line in lines)
 

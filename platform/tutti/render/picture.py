@@ -6,6 +6,7 @@ a softer one; drums have a lane of their own. Legend: N notes, B bar lines.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
 from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
+from tutti.errors import InputError
 from tutti.features.vocabulary import INSTRUMENTS, instrument_of
 from tutti.render.synthesis import check_renderable
 from tutti.training.style import COLOURS, GRID, INK, QUIET_INK, SHADE, add_axes, new_figure, to_png
@@ -72,6 +74,41 @@ def piano_roll_png(score: Score, *, title: str = "") -> bytes:
         _draw_drums(lanes[-1], score, kit, rows, colours)
     _draw_time(lanes, score)
     _draw_legend(figure, colours)
+    return to_png(figure)
+
+
+def piano_rolls_png(scores: Sequence[Score], *, titles: Sequence[str], title: str = "") -> bytes:
+    """Draw scores side by side over one scale of pitches, 1440 by 648 pixels; one without notes is an empty frame.
+
+    Args:
+        scores: at least one.
+        titles: what is written over each.
+        title: written over the picture.
+
+    Raises:
+        InputError: none has notes.
+    """
+    heard = [score for score in scores if len(score.notes)]
+    if not heard:
+        raise InputError("none of the scores has notes", remedy="give scores with at least one")
+    figure = new_figure(_WIDTH_IN, _HEIGHT_IN, title=title, facts=f"{len(scores)} pieces side by side")
+    low = min(int(score.notes.pitch.min()) for score in heard) - 2
+    high = max(int(score.notes.pitch.max()) for score in heard) + 2
+    octaves = [pitch for pitch in range(0, 128, 12) if low <= pitch <= high]
+    gap_in, left_in = 0.12, _LEFT_IN
+    width_in = (_WIDTH_IN - _LEFT_IN - _RIGHT_IN - gap_in * (len(scores) - 1)) / len(scores)
+    for score, told in zip(scores, titles, strict=True):
+        right_in = _WIDTH_IN - left_in - width_in
+        axes = add_axes(figure, left_in=left_in, bottom_in=_BOTTOM_IN, right_in=right_in, top_in=_TOP_IN)
+        axes.set_ylim(low - 0.5, high + 0.5)
+        axes.set_yticks(octaves, [pitch_name(pitch) for pitch in octaves] if left_in == _LEFT_IN else [])
+        axes.set_title(told, fontsize=9, color=QUIET_INK)
+        axes.tick_params(axis="x", labelsize=7.5)
+        if len(score.notes):
+            axes.set_xlim(0, score.length_s)
+            tints = _tints(score.notes, _colours(score.notes))
+            _draw_notes(axes, score.notes, *_times_s(score, score.notes), score.notes.pitch.astype(float), tints=tints)
+        left_in += width_in + gap_in
     return to_png(figure)
 
 

@@ -39,15 +39,19 @@ def instruments_of(score: Score) -> str:
     return ", ".join(name.replace("_", " ") for name in families)
 
 
-def roll_of(score: Score) -> Roll | None:
-    """The score drawn, a colour for each family of instruments; None without notes."""
+def roll_of(score: Score, *, pitches: tuple[int, int] | None = None) -> Roll | None:
+    """The score drawn, a colour for each family of instruments; None without notes.
+
+    Args:
+        pitches: lowest and highest of the picture, so that several compare; None: the score's own.
+    """
     notes = score.notes
     if not len(notes):
         return None
     onset_s = score.seconds_at(notes.onset_ticks.astype(np.int64))
     end_s = score.seconds_at(notes.onset_ticks.astype(np.int64) + notes.duration_ticks)
     scale = ROLL_WIDTH / score.length_s
-    low, high = int(notes.pitch.min()), int(notes.pitch.max())
+    low, high = pitches or (int(notes.pitch.min()), int(notes.pitch.max()))
     spare = max(0, _MIN_ROLL_PITCHES - (high - low + 1))
     step = ROLL_HEIGHT / (high - low + 3 + spare)
     middle = ROLL_HEIGHT - (notes.pitch.astype(np.float64) - low + 1.5 + spare / 2) * step

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tutti.dataset.batch import Batch, Layout
+from tutti.dataset.pairs import SIDES, PairLayout, random_pairs
 from tutti.dataset.rolls import RollBatch, RollLayout
 from tutti.dataset.sequences import SequenceLayout, random_sequences
 from tutti.dataset.spectra import SpectraBatch, SpectraLayout
@@ -17,6 +18,7 @@ from tutti.features import roll
 from tutti.features.grid import METER_TICKS
 from tutti.features.spectra import SpectrumScale
 from tutti.features.vocabulary import BAR, EVENTS, TICKS_PER_QUARTER
+from tutti.features.voices import NAMES as VOICE_NAMES
 from tutti.features.voices import VOCABULARY_SIZE, VOICES
 from tutti.models.decoder import EventTokens
 from tutti.models.families import family_of
@@ -51,6 +53,8 @@ class Kind:
         shape: what the examples decide of a model's configuration, by name of its fields.
         places: how many places to be learnt an example has, at most.
         random: a batch that costs what a real one does, for a model's configuration.
+        makes: what a model of them gives, for people, in one sentence.
+        vocabulary: names of the numbers that it gives or is asked for, in their order; empty where it knows none.
         judge: who compares them with what a model of a configuration made, where a family learns against a critic.
     """
 
@@ -58,6 +62,8 @@ class Kind:
     shape: Callable[[TrainingRecipe], dict[str, Any]]
     places: Callable[[TrainingRecipe], int]
     random: Callable[[TrainingRecipe, Any], Batch]
+    makes: str = ""
+    vocabulary: tuple[str, ...] = ()
     judge: Callable[[Any], Judge] | None = None
 
 
@@ -74,6 +80,8 @@ KINDS: dict[str, Kind] = {
         random=lambda recipe, _: random_sequences(
             recipe.batch_sequences, sequence_tokens=recipe.sequence_tokens, vocabulary_size=len(EVENTS)
         ),
+        makes="It gives one event token after another; a sequence of tokens is a score.",
+        vocabulary=EVENTS.names,
     ),
     "voices": Kind(
         layout=lambda recipe, _: VoiceLayout(
@@ -82,6 +90,8 @@ KINDS: dict[str, Kind] = {
         shape=lambda _: {"vocabulary_size": VOCABULARY_SIZE, "voices": VOICES},
         places=lambda recipe: recipe.sequence_tokens // VOICES * VOICES,
         random=lambda recipe, _: random_voices(recipe.batch_sequences, steps=recipe.sequence_tokens // VOICES),
+        makes="It sings in sixteenths of four voices; a token is what one voice sounds for a sixteenth.",
+        vocabulary=VOICE_NAMES,
     ),
     "rolls": Kind(
         layout=lambda recipe, _: RollLayout(
@@ -90,6 +100,12 @@ KINDS: dict[str, Kind] = {
         shape=lambda _: roll_shape(),
         places=lambda _: 1,
         random=lambda recipe, _: random_rolls(recipe.batch_sequences),
+        makes="It makes four bars for five tracks at once, as a piano-roll of sixteenths.",
+        vocabulary=(
+            *(f"Track_{name}" for name in roll.TRACKS),
+            *(f"Mood_{name}" for name in roll.CLASSES["mood"]),
+            *(f"TempoClass_{name}" for name in roll.CLASSES["tempo"]),
+        ),
         judge=lambda _: RollJudge(),
     ),
     # A recipe's notes decide the pictures, so they are among a model's settings, and nothing is left to decide here.
@@ -100,9 +116,21 @@ KINDS: dict[str, Kind] = {
         shape=lambda _: {},
         places=lambda _: 1,
         random=lambda recipe, configuration: random_spectra(recipe.batch_sequences, configuration=configuration),
+        makes="It makes single notes of an instrument as spectrograms, from noise, a pitch and an instrument.",
         judge=lambda configuration: TimbreJudge(scale_of(configuration)),
     ),
 }  # fmt: skip
+
+
+TUNING = Kind(
+    layout=lambda recipe, _: PairLayout(sequence_tokens=recipe.sequence_tokens),
+    shape=KINDS["sequences"].shape,
+    places=lambda recipe: SIDES * recipe.sequence_tokens,
+    random=lambda recipe, _: random_pairs(
+        recipe.batch_sequences, sequence_tokens=recipe.sequence_tokens, vocabulary_size=len(EVENTS)
+    ),
+)
+"""Pairs of takes, by which a model of sequences is tuned."""
 
 
 def roll_shape() -> dict[str, Any]:
@@ -139,9 +167,9 @@ def random_spectra(notes: int, *, configuration: TimbreConfiguration) -> Spectra
     return SpectraBatch(spectra_B2KF, pitch_B, instrument_B, notes)
 
 
-def kind_of(model: ModelRecipe) -> Kind:
-    """What a recipe's family reads."""
-    return KINDS[family_of(model.family).reads]
+def kind_of(model: ModelRecipe, training: TrainingRecipe) -> Kind:
+    """What a recipe's family reads; pairs, where it is tuned."""
+    return KINDS[family_of(model.family).reads] if training.preference is None else TUNING
 
 
 def configuration_of(model: ModelRecipe, training: TrainingRecipe) -> Configuration:
@@ -152,5 +180,7 @@ def configuration_of(model: ModelRecipe, training: TrainingRecipe) -> Configurat
     """
     family = family_of(model.family)
     settings = {"dropout": model.dropout, **model.settings} if family.drops else model.settings
-    made: Configuration = family.configure(model.flavour, shape=kind_of(model).shape(training), settings=settings)
+    made: Configuration = family.configure(
+        model.flavour, shape=kind_of(model, training).shape(training), settings=settings
+    )
     return made

@@ -20,7 +20,7 @@ import torch
 from tutti import lineage, seeding
 from tutti.dataset.batch import Batch
 from tutti.dataset.loader import Loader
-from tutti.errors import UserError
+from tutti.errors import InputError, UserError
 from tutti.training import checkpoint, publishing, skipping
 from tutti.training.accounts import Accounts, facts_of
 from tutti.training.ceiling import matmul_flops_per_s
@@ -103,7 +103,7 @@ class Trainer:
             attempt.faults, run=plan.run, rank=ranks.rank, preempt=signals.ask_pause, cut_tracker=tracker.cut_off
         )
         self._state = State(plan, attempt=attempt.name, ranks=ranks, told=signals.say)
-        self._kind = kind_of_examples(plan.model)
+        self._kind = kind_of_examples(plan.model, plan.training)
         self._unit = self._kind.layout(recipe, self._state.configuration).unit
         examples = self._state.patiently(lambda: lineage.load(plan.examples))
         self._loaders = {split: self._loader(examples, split) for split in ("train", "valid", "test")}
@@ -335,7 +335,12 @@ class Trainer:
                 bundle = publishing.bundle_of(
                     self._plan, weights=weights, configuration=self._state.configuration, facts={"step": step}
                 )
-                for path, data in self._sampler.files(bundle, step=step).items():
+                try:
+                    files = self._sampler.files(bundle, step=step)
+                except InputError as error:  # a model that has learnt little may make what cannot be played
+                    self._signals.say(f"no sample of step {step}: {error}")
+                    files = {}
+                for path, data in files.items():
                     self._tracker.artifact(path, data)
                 self._tracker.artifact("pictures/loss.png", publishing.picture_of(self._plan, self._state.history))
 
@@ -420,6 +425,7 @@ class Trainer:
             "steps": recipe.steps,
             "sequence_tokens": recipe.sequence_tokens,
             "tokens": self._state.learnt_tokens,
+            "unit": self._unit,
             "seconds": round(spent_s, 1),
             f"{self._unit}_per_s": round(self._state.learnt_tokens / max(spent_s, 1e-9), 1),
             "mfu": round(self._speed.model_flops_utilisation, 4),

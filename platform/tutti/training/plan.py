@@ -26,6 +26,7 @@ class Plan:
         collections: source collections by slot.
         baselines: NLL of count models on the valid split, nats per token, by name.
         data: facts of the data for the model's card: addresses, works, notes, licences.
+        starts_from: the weights that it starts from, a path among the files of the examples; empty: drawn.
         recipe_text: the whole resolved recipe as YAML, for the record.
         fingerprint: its digest.
     """
@@ -39,6 +40,7 @@ class Plan:
     collections: tuple[str, ...]
     baselines: Mapping[str, float] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    starts_from: str = ""
     recipe_text: str = ""
     fingerprint: str = ""
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tutti import lineage
 from tutti.dataset.loader import Loader
-from tutti.features.vocabulary import EVENTS
 from tutti.models.bundle import Bundle
 from tutti.training.examples import configuration_of, kind_of
 from tutti.training.plan import Plan
@@ -44,7 +43,7 @@ def bundle_of(plan: Plan, *, weights: dict[str, Tensor], configuration: Any, fac
         flavour=plan.model.flavour,
         configuration=configuration.to_dict(),
         weights=weights,
-        vocabulary=EVENTS.names,
+        vocabulary=kind_of(plan.model, plan.training).vocabulary,
         collections=plan.collections,
         facts={**facts, "parameters": configuration.parameters, "name": plan.name},
     )
@@ -57,7 +56,7 @@ def about(plan: Plan, configuration: Any, *, workers: int, score: str) -> dict[s
         "family": plan.model.family,
         "flavour": plan.model.flavour,
         "configuration": configuration.to_dict(),
-        "vocabulary": list(EVENTS.names),
+        "vocabulary": list(kind_of(plan.model, plan.training).vocabulary),
         "collections": list(plan.collections),
         "facts": {
             "name": plan.name,
@@ -68,6 +67,7 @@ def about(plan: Plan, configuration: Any, *, workers: int, score: str) -> dict[s
             "training": {
                 "recipe_digest": plan.fingerprint or recipe.digest(),
                 "sequence_tokens": recipe.sequence_tokens,
+                "unit": kind_of(plan.model, plan.training).layout(recipe, configuration).unit,
                 "workers": workers,
                 "strategy": recipe.strategy,
             },
@@ -99,7 +99,7 @@ def picture_of(plan: Plan, history: dict[str, list[Any]]) -> bytes:
     # Matplotlib is a sixth of what a worker imports, and workers that come up after a failure are waited for.
     from tutti.training.picture import loss_curve_png
 
-    judge = kind_of(plan.model).judge
+    judge = kind_of(plan.model, plan.training).judge
     train = [] if judge else history["train"]
     return loss_curve_png(
         steps=[int(step) for step, _ in train],

@@ -56,6 +56,20 @@ class Workers(Settings):
         return str(self.max) if self.min == self.max else f"{self.min} to {self.max}"
 
 
+class PreferenceRecipe(Settings):
+    """How a model is tuned by pairs of takes; see :mod:`tutti.training.preference`."""
+
+    beta: float = Field(
+        default=0.1, gt=0, description="how dear a step away from the model that is tuned is, no unit; less: farther"
+    )
+    works_weight: float = Field(
+        default=1.0, ge=0, description="weight of the NLL of works, nats per token, beside the loss of pairs; no unit"
+    )
+    preferred_weight: float = Field(
+        default=0.0, ge=0, description="weight of the NLL of preferred takes, nats per token, beside it; no unit"
+    )
+
+
 class TrainingRecipe(Settings):
     """How it learns, on how many workers, and what is kept."""
 
@@ -139,6 +153,9 @@ class TrainingRecipe(Settings):
     storage_patience_s: float = Field(
         default=600.0, ge=0, description="how long storage, or room for the workers, is waited for, seconds"
     )
+    preference: PreferenceRecipe | None = Field(
+        default=None, description="weights of learning from pairs; nothing: by likelihood, or as the family learns"
+    )
     prices: Prices = Field(default=Prices(), description="what a worker costs an hour, by kind")
     record_order: bool = Field(default=False, description="whether the run keeps order.csv: which sequence came when")
 
@@ -170,6 +187,9 @@ class TrainingRecipe(Settings):
     def identity(self) -> dict[str, Any]:
         """What decides the weights: the run's address is made of it, and who changes the rest goes on."""
         moves_nothing = LOGISTICS - (AVERAGED if self.publish == "average" else frozenset())
+        if self.preference is None:
+            # Came later, and says nothing of a training that learns as its family does.
+            moves_nothing |= {"preference"}
         decides = {name: value for name, value in self.model_dump(mode="json").items() if name not in moves_nothing}
         # Dropout is drawn by the grain: workers so many that they make it smaller move the weights.
         return {**decides, "micro_batch_sequences": self.micro_batch}

@@ -96,7 +96,7 @@ def _here(recipe: TrainingRecipe, *, rows: int, grains: int) -> TrainingRecipe:
 def _step_s(model: ModelRecipe, recipe: TrainingRecipe, configuration: Configuration, *, device: torch.device) -> float:
     """Seconds of a step after one to warm up; the mean where not every step is alike."""
     learner = learners.build(model, configuration, recipe, ranks=Ranks(device=device))
-    batch = kind_of(model).random(recipe, configuration)
+    batch = kind_of(model, recipe).random(recipe, configuration)
     start_s = 0.0
     for step in range(1 + learner.cycle_steps):
         if step == 1:

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
-from tutti import seeding
+from tutti import lineage, seeding
 from tutti.errors import UserError
 from tutti.models.families import family_of
 from tutti.storage import patiently
@@ -45,7 +46,9 @@ class State:
         # The one that was goes first: two engines at once may not fit.
         vars(self).pop("learner", None)
         torch.manual_seed(seeding.derive(self._plan.training.seed, "weights"))
-        self.learner = learners.build(self._plan.model, self.configuration, self._plan.training, ranks=self._ranks)
+        self.learner = learners.build(
+            self._plan.model, self.configuration, self._plan.training, ranks=self._ranks, weights=self._first_weights()
+        )
         self.history: dict[str, list[Any]] = {"train": [], "valid": [], "order": []}
         self.learnt_tokens = 0
         self.skipped: tuple[int, ...] = ()
@@ -112,6 +115,15 @@ class State:
     def patiently(self, action: Callable[[], T]) -> T:
         """What ``action`` gives, once storage lets it."""
         return patiently(action, patience_s=self._plan.training.storage_patience_s, told=self._told)
+
+    def _first_weights(self) -> dict[str, Tensor] | None:
+        """Those that the plan starts from; None where they are drawn."""
+        plan = self._plan
+        if not plan.starts_from:
+            return None
+        data = self.patiently(lambda: lineage.load(plan.examples).read(plan.starts_from))
+        weights: dict[str, Tensor] = safetensors.torch.load(data)
+        return weights
 
     def _at(self, step: int) -> Saved:
         saved = self.patiently(lambda: checkpoint.at(self._plan.run, step=step))

@@ -35,7 +35,12 @@ class Sampler(Protocol):
     """What is made of a model while it learns: small, picklable."""
 
     def files(self, bundle: Bundle, *, step: int) -> Mapping[str, bytes]:
-        """Files for the run's record by path, such as ``samples/step-00000120.mid``."""
+        """Files for the run's record by path, such as ``samples/step-00000120.mid``.
+
+        Raises:
+            InputError: what was made cannot be played or drawn, such as a piece without notes; the training says so
+                and goes on.
+        """
 
 
 class NoSampler:

@@ -15,6 +15,8 @@ units.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -89,9 +91,8 @@ class BarVae(nn.Module):
         Returns:
             Shapes (U, W), (U, Z) and (U, Z); float32.
         """
-        tokens = tokens_BT.shape[1]
-        context = Context(cosines=self.cosines[:tokens], sines=self.sines[:tokens], mask=units.together())
-        return self._posterior(units.at_first_place(self._encoded(tokens_BT, context)))
+        encoded_BTW = self._encoded(tokens_BT, self._sight(tokens_BT, units, causal=False))
+        return self._posterior(units.at_first_place(encoded_BTW))
 
     def conducted(self, units: Units, first_UW: Tensor, latents_UZ: Tensor) -> Tensor:
         """What the conductor knows where each unit begins: head and latents before it; shape (U, H)."""
@@ -109,11 +110,8 @@ class BarVae(nn.Module):
 
     def told(self, tokens_BT: Tensor, units: Units, states_UH: Tensor, latents_UZ: Tensor) -> Tensor:
         """Logits of the token after each under given latents; shape (B, T, V)."""
-        tokens = tokens_BT.shape[1]
-        causal = torch.ones(tokens, tokens, dtype=torch.bool, device=tokens_BT.device).tril()
-        context = Context(cosines=self.cosines[:tokens], sines=self.sines[:tokens], mask=units.together() & causal)
         condition_UW = self._condition(states_UH, latents_UZ) * units.is_bar_U[:, None]
-        return self._decoded(tokens_BT, condition_UW[units.of_BT], context)
+        return self._decoded(tokens_BT, condition_UW[units.of_BT], self._sight(tokens_BT, units, causal=True))
 
     @torch.no_grad()
     def read(self, tokens_BT: Tensor, cache: BarState, *, counts_B: Tensor | None = None) -> Tensor:
@@ -217,6 +215,16 @@ class BarVae(nn.Module):
         said = self._decoded(tokens_BL, cache.condition_BW[:, None].expand(-1, tokens_BL.shape[1], -1), context)
         cache.bar_lengths_B = cache.bar_lengths_B + sizes_B
         return said
+
+    def _sight(self, tokens_BT: Tensor, units: Units, *, causal: bool) -> Context:
+        """Each unit sees itself: as little work as the device can make of it."""
+        tokens = tokens_BT.shape[1]
+        sight = partial(Context, cosines=self.cosines[:tokens], sines=self.sines[:tokens])
+        # One kernel over a mask where launches are dear or shapes must not change; else only what is looked at.
+        if tokens_BT.is_cuda or torch.compiler.is_compiling():
+            mask = units.together()
+            return sight(mask=mask.tril() if causal else mask)
+        return sight(mask=None, pieces=units.sizes, causal=causal)
 
     def _encoded(self, tokens_BT: Tensor, context: Context) -> Tensor:
         x_BTW = self.dropout(self.embedding(tokens_BT))

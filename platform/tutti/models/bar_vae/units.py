@@ -60,6 +60,12 @@ class Units:
             first_U=first_U,
         )
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Places of each unit, row after row."""
+        ends_U = torch.cat([self.starts_U[1:], self.starts_U.new_tensor([self.of_BT.numel()])])
+        return tuple((ends_U - self.starts_U).tolist())
+
     def together(self) -> Tensor:
         """Whether two places of a row are of one unit; shape (B, 1, T, T)."""
         return self.of_BT[:, None, :, None] == self.of_BT[:, None, None, :]
