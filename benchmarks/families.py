@@ -24,11 +24,14 @@ import numpy as np
 
 from benchmarks.harness import Bench, run
 from jobs import recipe as recipes
+from jobs.recipe import Recipe
 from tutti.features.loudness import integrated_lufs
+from tutti.models.families import family_of
 from tutti.render.export import decode_audio
 
 RECIPES = ("demo", "recurrent", "chorale", "bar-vae", "roll-gan", "timbre")
 TAKE = ("--length", "20s", "--seed", "1")
+INSTRUMENT = "program-073"
 SILENT = 10 ** (-60 / 20)
 
 
@@ -56,13 +59,21 @@ class Command:
 def measure(bench: Bench) -> None:
     """Take each family all the way."""
     with _root(bench.arguments.root) as root:
-        tutti = Command(root)
+        tutti, composer = Command(root), None
         for name in bench.arguments.recipes or RECIPES:
-            _family(bench, name, tutti)
+            recipe = recipes.read(name)
+            if family_of(recipe.model.family).reads == "spectra":
+                _family(bench, name, recipe, tutti, played_by=composer)
+            else:
+                composer = _family(bench, name, recipe, tutti)
 
 
-def _family(bench: Bench, recipe_name: str, tutti: Command) -> None:
-    recipe = recipes.read(recipe_name, overrides=())
+def _family(bench: Bench, recipe_name: str, recipe: Recipe, tutti: Command, *, played_by: str | None = None) -> str:
+    """Take one family all the way; the version.
+
+    Args:
+        played_by: the version whose piece an instrument plays; a model of pieces plays its own.
+    """
     subject, key = f"{recipe.model.family} · {recipe_name}", recipe.model.family
     found_before = _newest(recipe.name, tutti)
     _, train_s = tutti("train", recipe_name)
@@ -83,16 +94,23 @@ def _family(bench: Bench, recipe_name: str, tutti: Command) -> None:
             bench.name(f"{key}_{name}", figures[name])
     folder = tutti.root / "families" / recipe_name
     folder.mkdir(parents=True, exist_ok=True)
-    _take(bench, subject, key, named, folder=folder, tutti=tutti)
+    if family_of(key).reads != "spectra":
+        _take(bench, subject, key, "--model", named, folder=folder, tutti=tutti)
+    elif played_by is not None:
+        timbre = f"{named}:{INSTRUMENT}"
+        _take(bench, subject, key, "--model", played_by, "--timbre", timbre, folder=folder, tutti=tutti)
+    else:
+        bench.note(f"{subject}: no take, as no family that composes came before it")
     takes = int(bench.settings["takes"])
     evaluated, evaluate_s = tutti("evaluate", named, "--takes", str(takes), "--samples", "2", "--out", str(folder))
     (folder / "evaluation.txt").write_text(evaluated, encoding="utf-8")
     bench.record(subject, f"evaluate, {takes} takes", evaluate_s, unit="s")
+    return named
 
 
-def _take(bench: Bench, subject: str, key: str, named: str, *, folder: Path, tutti: Command) -> None:
+def _take(bench: Bench, subject: str, key: str, *asked: str, folder: Path, tutti: Command) -> None:
     outs = [part for suffix in ("mid", "flac", "png") for part in ("--out", str(folder / f"take.{suffix}"))]
-    _, generate_s = tutti("generate", "--model", named, *TAKE, *outs)
+    _, generate_s = tutti("generate", *asked, *TAKE, *outs)
     bench.record(subject, "generate, render, draw", generate_s, unit="s")
     audio_SC, sample_rate_hz = decode_audio((folder / "take.flac").read_bytes())
     loudness = integrated_lufs(audio_SC, sample_rate_hz=sample_rate_hz)
