@@ -221,6 +221,7 @@ def test_tuning_prefers_what_was_preferred_keeps_what_was_learnt_and_goes_on_whe
     _, watch = train(tuned_plan(rows, tmp_path / "broken"))
     assert min(watch.losses) == 6
     assert_same_bits(weights_of(tmp_path / "straight"), weights_of(tmp_path / "broken"))
+    assert bundles.load(tmp_path / "straight" / "bundle").vocabulary == EVENTS.names
     stored = bundles.load(rows.folder.local_path / "parent")
     assert stored.digest() == parent.digest()
     assert_same_bits(before, dict(stored.weights))

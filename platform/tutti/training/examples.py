@@ -129,6 +129,7 @@ TUNING = Kind(
     random=lambda recipe, _: random_pairs(
         recipe.batch_sequences, sequence_tokens=recipe.sequence_tokens, vocabulary_size=len(EVENTS)
     ),
+    vocabulary=EVENTS.names,
 )
 """Pairs of takes, by which a model of sequences is tuned."""
 
