@@ -126,7 +126,7 @@ def test_a_file_is_continued(trained: Path, place: Path, tmp_path: Path) -> None
         (["--out", "take.xyz"], "take.xyz ends in no known format"),
         (["--out", "nowhere/take.mid"], "nowhere is not there"),
         (["--continue", "nothing.mid"], "nothing.mid is not a file"),
-        (["--continue", "{midi}/broken.mid"], "cannot be continued"),
+        (["--continue", "{midi}/broken.mid"], "cannot be read"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_leaves_nothing(

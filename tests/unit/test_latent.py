@@ -81,9 +81,9 @@ def test_ends_come_back_and_the_middle_lies_between(engine: Engine) -> None:
     pitches = [each.score.notes.pitch.mean() for each in made]
     counts = [len(each.score.notes) for each in made]
     assert pitches[0] + 10 < pitches[-1]
-    assert counts[0] < counts[-1]
-    assert pitches[0] <= pitches[2] <= pitches[-1]
-    assert counts[0] <= counts[2] <= counts[-1]
+    # Pieces of the training have 1, 2, 4 or 8 notes a bar in three registers: only numbers have something between.
+    assert counts[0] < counts[2] < counts[-1]
+    assert counts == sorted(counts)
 
 
 @pytest.mark.parametrize("attribute", latent.ATTRIBUTES)

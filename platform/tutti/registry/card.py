@@ -24,6 +24,7 @@ from tutti.features.vocabulary import ANY, CONTROL_KINDS
 from tutti.models.families import family_of
 from tutti.models.family import Family
 from tutti.registry.gate import NOT_MEASURED, NOT_RECORDED, Gate, rules
+from tutti.registry.markdown import table
 from tutti.training.examples import KINDS
 from tutti.units import format_seconds
 
@@ -273,9 +274,3 @@ def _figure(value: Any, *, absent: str = NOT_RECORDED) -> str:
 
 def _code(value: Any) -> str:
     return NOT_RECORDED if value is None else f"`{value}`"
-
-
-def table(rows: Iterable[tuple[str, ...]], *, head: tuple[str, ...] = ("", "")) -> str:
-    """Rows of cells as Markdown."""
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

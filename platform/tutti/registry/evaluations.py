@@ -14,7 +14,7 @@ from mlflow.utils.validation import MAX_MODEL_REGISTRY_TAG_VALUE_LENGTH
 
 from tutti.errors import InputError, MissingError
 from tutti.registry.backend import Backend, calling
-from tutti.registry.card import table
+from tutti.registry.markdown import table
 from tutti.registry.model_version import EVALUATION, ModelVersion
 from tutti.registry.run_record import Figures, RunRecord
 

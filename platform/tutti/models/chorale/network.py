@@ -23,7 +23,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tutti.models.chorale.attention import CausalAttention, Heard
-from tutti.models.chorale.part import INTERVALS, MOST_HELD_STEPS, NOTHING, Part, held_steps, interval, table
+from tutti.models.chorale.part import (
+    INTERVALS,
+    MOST_HELD_STEPS,
+    NOTHING,
+    TEMPLATE,
+    Part,
+    heard_classes,
+    held_steps,
+    interval,
+    table,
+)
 from tutti.models.family import Footprint
 from tutti.models.positions import angles
 
@@ -111,10 +121,11 @@ class ChoraleConfiguration:
 
     def _part_matrices(self, voice: int) -> int:
         width = self.width
-        return 5 * width**2 + width * (self.vocabulary_size + (self.voices + voice) * (2 * self.reach + 2))
+        references = (self.voices + voice) * (2 * self.reach + 2)
+        return 5 * width**2 + width * (self.vocabulary_size + references + TEMPLATE)
 
     def _part_weights(self, voice: int) -> int:
-        width, outputs = self.width, self.vocabulary_size + (self.voices + voice) * (2 * self.reach + 2)
+        width, outputs = self.width, self.vocabulary_size + (self.voices + voice) * (2 * self.reach + 2) + TEMPLATE
         tables = (MOST_HELD_STEPS + 1 + voice * (self.vocabulary_size + 2 * INTERVALS)) * width
         return self._part_matrices(voice) + tables + 5 * width + outputs
 
@@ -203,7 +214,10 @@ class Chorale(nn.Module):
         for block in self.blocks:
             x_BTW = block(x_BTW, cosines, sines)
         state_BTW = functional.dropout(self.norm(x_BTW), self.configuration.part_dropout, training=self.training)
-        logits = [part(state_BTW, before_BTV, held_BTV[..., voice], now_BTV) for voice, part in enumerate(self.parts)]
+        heard = heard_classes(before_BTV, steps=before_BTV.shape[1])
+        logits = [
+            part(state_BTW, before_BTV, held_BTV[..., voice], now_BTV, heard) for voice, part in enumerate(self.parts)
+        ]
         return torch.stack(logits, dim=-2)
 
     def new_memory(self, *, rows: int) -> Listening:
@@ -232,9 +246,9 @@ class Chorale(nn.Module):
         for block, heard in zip(self.blocks, memory.layers, strict=True):
             x_BTW = block(x_BTW, cosines, sines, heard)
         state_BTW = self.norm(x_BTW)
-        now = seen.new_zeros(rows, voices)
+        now, classes = seen.new_zeros(rows, voices), heard_classes(past_BTV, steps=1)
         for voice, part in enumerate(self.parts):
-            yield voice, part(state_BTW, before, held[..., voice], now[:, None])[:, 0], now
+            yield voice, part(state_BTW, before, held[..., voice], now[:, None], classes)[:, 0], now
         memory.pitches_BTV, memory.steps = torch.cat((seen, now[:, None]), dim=1), place + 1
 
     def _partly_hidden(self, pitches_BTV: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ Legend: B rows, T steps, V voices, W width, R pitches referred to, K intervals, 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,6 +30,36 @@ def interval(upper: Tensor, lower: Tensor) -> Tensor:
     both = (upper >= FIRST_PITCH) & (lower >= FIRST_PITCH)
     wide = (upper - lower).clamp(-WIDEST_INTERVAL, WIDEST_INTERVAL) + WIDEST_INTERVAL
     return torch.where(both, wide, _NO_INTERVAL)
+
+
+CLASSES = 12
+_HALF_LIVES_STEPS = (16.0, 96.0)
+"""A bar, and a few phrases."""
+TEMPLATE = CLASSES * len(_HALF_LIVES_STEPS)
+_RARE = 0.02
+"""Added to shares before their logarithm is taken."""
+
+
+def heard_classes(pitches_BTV: Tensor, *, steps: int) -> Tensor:
+    """Logarithm of how much of what was heard was of each pitch class, in the last steps; shape (B, steps, 12, H).
+
+    The past fades with each of H half-lives. What is transposed has rotated classes. Source: profiles of pitch classes
+    tell keys (Krumhansl 1990, "Cognitive Foundations of Musical Pitch").
+
+    Args:
+        pitches_BTV: all steps so far.
+        steps: how many of the last are told.
+    """
+    total = pitches_BTV.shape[1]
+    classes_BTVC = functional.one_hot(pitches_BTV % CLASSES, CLASSES) * (pitches_BTV >= FIRST_PITCH)[..., None]
+    counts_BTC = classes_BTVC.sum(dim=2).float()
+    device = pitches_BTV.device
+    ago_ST = torch.arange(total - steps, total, device=device)[:, None] - torch.arange(total, device=device)
+    half_lives = torch.tensor(_HALF_LIVES_STEPS, device=device)
+    fading_HST = torch.exp2(-ago_ST.clamp_min(0) / half_lives[:, None, None]) * (ago_ST >= 0)
+    heard_BSCH = torch.einsum("hst,btc->bsch", fading_HST, counts_BTC)
+    shares_BSCH = heard_BSCH / heard_BSCH.sum(dim=2, keepdim=True).clamp_min(1e-6)
+    return torch.log(shares_BSCH + _RARE) - math.log(1 / CLASSES + _RARE)
 
 
 def table(entries: int, width: int, *, deviation: float = 0.02) -> nn.Embedding:
@@ -50,6 +82,7 @@ class Part(nn.Module):
     """
 
     _pitches_P: Tensor
+    _above_CC: Tensor
 
     def __init__(
         self, voice: int, *, voices: int, width: int, vocabulary_size: int, reach: int, dropout: float
@@ -72,9 +105,16 @@ class Part(nn.Module):
         for output in (self.pitches, self.intervals):
             nn.init.normal_(output.weight, std=0.01)
             nn.init.zeros_(output.bias)
+        self.key = nn.Linear(width, TEMPLATE)
+        nn.init.normal_(self.key.weight, std=0.01)
+        nn.init.zeros_(self.key.bias)
+        classes = torch.arange(CLASSES)
         self.register_buffer("_pitches_P", pitches, persistent=False)
+        self.register_buffer("_above_CC", (classes[:, None] + classes) % CLASSES, persistent=False)
 
-    def forward(self, state_BTW: Tensor, before_BTV: Tensor, held_BT: Tensor, now_BTV: Tensor) -> Tensor:
+    def forward(
+        self, state_BTW: Tensor, before_BTV: Tensor, held_BT: Tensor, now_BTV: Tensor, heard_BTCH: Tensor
+    ) -> Tensor:
         """Logits of this voice's pitch; shape (B, T, P).
 
         Args:
@@ -82,6 +122,7 @@ class Part(nn.Module):
             before_BTV: pitches of all voices at the step before.
             held_BT: how many steps this voice's pitch was already held there.
             now_BTV: pitches of the voices at this step, of which those above this one are heard.
+            heard_BTCH: of :func:`heard_classes`.
         """
         x_BTW = self.context(state_BTW) + self.held(held_BT)
         own = before_BTV[..., self._voice]
@@ -92,6 +133,14 @@ class Part(nn.Module):
         x_BTW = functional.dropout(x_BTW, self._dropout, training=self.training)
         references_BTR = torch.cat((before_BTV, now_BTV[..., : self._voice]), dim=-1)
         logits_BTP: Tensor = self.pitches(x_BTW) + self._of_intervals(self.intervals(x_BTW), references_BTR)
+        return logits_BTP + self._of_keys(self.key(x_BTW), heard_BTCH)
+
+    def _of_keys(self, template_BTK: Tensor, heard_BTCH: Tensor) -> Tensor:
+        """Logits for what the classes above each class, counted from it, were heard; shape (B, T, P)."""
+        above_BTCK = heard_BTCH.to(template_BTK.dtype)[:, :, self._above_CC].flatten(-2)
+        logits_BTC = torch.matmul(above_BTCK, template_BTK[..., None])[..., 0]
+        pitches_P = self._pitches_P
+        logits_BTP: Tensor = logits_BTC[..., pitches_P % CLASSES] * (pitches_P >= FIRST_PITCH)
         return logits_BTP
 
     def _of_intervals(self, logits: Tensor, references_BTR: Tensor) -> Tensor:
