@@ -19,7 +19,7 @@ from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, VOCABULARY
 from tutti.generation import composers
 from tutti.generation.request import Request
 from tutti.models.chorale import CHORALE, Chorale
-from tutti.models.chorale.part import held_steps
+from tutti.models.chorale.part import heard_classes, held_steps
 from tutti.storage import Folder
 from tutti.units import parse_key
 
@@ -67,6 +67,27 @@ def test_pitches_are_hidden_from_the_attention_while_it_learns_and_only_then() -
     second = hiding._read(*(hiding._partly_hidden(elsewhere),) * 2, held_steps(elsewhere))
     assert torch.equal(first, second)
     assert not torch.equal(open_(before, now, places), hiding(before, now, places))
+
+
+def test_what_was_heard_fades_and_draws_the_voices_to_its_classes() -> None:
+    # One voice sings class 4 for a bar, then class 7 for a bar; the others are silent.
+    sung = torch.ones(1, 32, VOICES, dtype=torch.long)
+    sung[0, :16, 0], sung[0, 16:, 0] = 36 + 4, 36 + 7
+    heard = heard_classes(sung, steps=32)
+    fading = 2.0 ** (-np.arange(32) / 16)
+    share = fading[16:].sum() / fading.sum()
+    rare = 0.02
+    assert heard[0, -1, 4, 0] == pytest.approx(np.log(share + rare) - np.log(1 / 12 + rare), abs=1e-5)
+    assert heard[0, 0, 7, 0] == pytest.approx(np.log(rare) - np.log(1 / 12 + rare), abs=1e-5)
+    assert torch.equal(heard_classes(sung, steps=1)[:, 0], heard[:, -1])
+    assert torch.allclose(heard_classes(sung[:, :20], steps=20), heard[:, :20], atol=1e-6)
+    drawn, plain = network(), network()
+    with torch.no_grad():
+        drawn.parts[0].key.bias[0] = 1.0  # type: ignore[union-attr, operator, index]
+        places = torch.arange(31)[None]
+        more = (drawn(sung[:, :-1], sung[:, 1:], places) - plain(sung[:, :-1], sung[:, 1:], places))[0, -1, 0]
+    assert set(torch.topk(more[FIRST_PITCH:], 12).indices.add(FIRST_PITCH).remainder(12).tolist()) <= {4, 7}
+    assert more[:FIRST_PITCH].abs().max() == 0
 
 
 def test_the_configuration_counts_its_weights() -> None:
