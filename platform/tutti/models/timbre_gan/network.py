@@ -48,8 +48,8 @@ class TimbreConfiguration:
     """Size of a generator and its critic.
 
     Args:
-        sample_rate_hz, n_fft, range_db: what the pictures were made with
-            (:class:`tutti.features.spectra.SpectrumScale`); the networks need it not, who listens to them does.
+        sample_rate_hz, n_fft, range_db: what the pictures are made with
+            (:class:`tutti.features.spectra.SpectrumScale`), and harmonics drawn by.
         bins, frames: K and F of the pictures; F is a multiple of 2 ** halvings.
         lowest_pitch, highest_pitch: MIDI pitches that can be asked for.
         instruments: I, kinds of notes that can be asked for; 1 where nothing tells them apart.
