@@ -52,7 +52,7 @@ def plan_of_notes(spectra: Dataset, run: Path, **changes: object) -> Plan:
 TAUGHT_SCALE = SpectrumScale(sample_rate_hz=16_000, n_fft=2048, bins=96, frames=16)
 TAUGHT_PITCHES = range(48, 73)
 TAUGHT_PROGRAMS = (0, 71)
-TAUGHT_STEPS = 300
+TAUGHT_STEPS = 80
 
 
 @lru_cache(maxsize=1)

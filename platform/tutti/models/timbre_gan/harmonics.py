@@ -39,6 +39,11 @@ class Harmonics(nn.Module):
         lowest_hz: of the notes' fundamentals; decides how many harmonics there are.
     """
 
+    centres_K: Tensor
+    reach_K: Tensor
+    shown_WGK: Tensor
+    spread_JN: Tensor
+
     def __init__(
         self, *, sample_rate_hz: int, n_fft: int, bins: int, frames: int, range_db: float, lowest_hz: float
     ) -> None:
@@ -47,8 +52,8 @@ class Harmonics(nn.Module):
         self.count = harmonic_count(lowest_hz, sample_rate_hz=sample_rate_hz)
         centres_K, reach_K, shown_WGK = _table(sample_rate_hz, n_fft, bins)
         self._mels_of_step = float(mel_of_hertz(np.array(self.highest_hz))) / (shown_WGK.shape[1] - 1)
-        self.frames_of_window = (1, 1, max(frames - 2, 0))
-        constants = {
+        self.frames_of_window = [1, 1, max(frames - 2, 0)]
+        constants: dict[str, NDArray[np.floating]] = {
             "centres_K": centres_K, "reach_K": reach_K, "shown_WGK": shown_WGK, "spread_JN": spread(self.count),
         }  # fmt: skip
         for name, values in constants.items():
@@ -90,7 +95,7 @@ class Harmonics(nn.Module):
         both_B2NF = torch.stack((power_BNF, power_BNF * hertz_BN[:, :, None]), dim=1)
         drawn = [
             torch.einsum("bcnf,bnk->bckf", part_B2NF, self._shown(hertz_BN, window=window))
-            for window, part_B2NF in enumerate(both_B2NF.split(self.frames_of_window, dim=-1))
+            for window, part_B2NF in enumerate(torch.split(both_B2NF, self.frames_of_window, dim=-1))
         ]
         tonal_BKF, moment_BKF = torch.cat(drawn, dim=-1).unbind(1)
         noise_BKF = self._power(noise_BKF)
@@ -134,7 +139,7 @@ def _table(
     top = float(mel_of_hertz(np.array(sample_rate_hz / 2)))
     edges = hertz_of_mel(np.linspace(0, top, bins + 2))
     hertz_G = hertz_of_mel(np.linspace(0, top, STEPS_OF_BIN * (bins + 1) + 1))
-    hertz_L = np.arange(n_fft // 2 + 1) * (sample_rate_hz / n_fft)
+    hertz_L = np.linspace(0, sample_rate_hz / 2, n_fft // 2 + 1)
     place_L = mel_of_hertz(hertz_L) * ((bins + 1) / top) - 1
     weights_LK = np.clip(1 - np.abs(place_L[:, None] - np.arange(bins)), 0, None)
     away_GL = (hertz_L - hertz_G[:, None]) * (n_fft / sample_rate_hz)

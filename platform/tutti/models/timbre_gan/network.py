@@ -152,9 +152,9 @@ class TimbreConfiguration:
         return Footprint(blocks, 2 * 6 * 5 * places, 5 * places, 0, 8 * CHANNELS * self.bins * self.frames + shown)
 
     @property
-    def channels(self) -> tuple[int, int, int, int]:
+    def channels(self) -> list[int]:
         """Numbers that the generator says of each frame: levels of harmonics, bend, level and place of all else."""
-        return self._places, 1, self.bins, self.bins
+        return [self._places, 1, self.bins, self.bins]
 
     @property
     def knots(self) -> int:
@@ -228,19 +228,20 @@ class Generator(nn.Module):
         for block in self.blocks:
             x_BWF = block(x_BWF, note_BW)
         said = self.said(functional.silu(_by_place(self.norm, x_BWF))).float()
-        level_BJF, bend_B1F, noise_BKF, place_BKF = said.split(configuration.channels, dim=1)
+        level_BJF, bend_B1F, noise_BKF, place_BKF = torch.split(said, configuration.channels, dim=1)
         detuned_B, stretch_B = self.tuning(note_BW).float().unbind(1)
         hertz_BN = self.harmonics.frequencies(
             _hertz(pitch_B + MOST_DETUNED * torch.tanh(detuned_B)),
             STRETCH * functional.softplus(stretch_B - _UNSTRETCHED),
         )
-        return self.harmonics(
+        spectra_B2KF: Tensor = self.harmonics(
             hertz_BN,
             LOUDEST - functional.softplus(level_BJF),
             MOST_BENT * torch.tanh(bend_B1F[:, 0]),
             LOUDEST - functional.softplus(noise_BKF),
             torch.tanh(place_BKF),
         )
+        return spectra_B2KF
 
     @torch.no_grad()
     def _begin_quietly(self) -> None:
@@ -250,7 +251,7 @@ class Generator(nn.Module):
         self.said.weight.mul_(2 * _SHARE_AT_FIRST)
         bias = self.said.bias
         assert bias is not None
-        levels_J, _, noise_K, _ = bias.split(self.configuration.channels)
+        levels_J, _, noise_K, _ = torch.split(bias, self.configuration.channels)
         levels_J.copy_(_LEVEL_AT_FIRST + _FADE_AT_FIRST * torch.arange(1, len(levels_J) + 1).log2())
         noise_K.fill_(_NOISE_AT_FIRST)
 
