@@ -1,4 +1,4 @@
-"""Quantities and their notation: time, tempo, pitch names, mels, sizes.
+"""Quantities and their notation: time, tempo, pitch names, sizes.
 
 Conventions: ``*_ticks`` are integers against a stated ``ticks_per_quarter``; ``*_s`` are seconds; ``*_qpm`` are
 quarter notes per minute (MIDI's tempo, whatever the meter's beat); pitches are MIDI numbers, middle C = 60.
@@ -9,9 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tutti.errors import RecipeError
 
 MICROSECONDS_PER_MINUTE = 60_000_000
@@ -19,12 +16,6 @@ MIN_TEMPO_QPM, MAX_TEMPO_QPM = 20.0, 300.0
 MIN_LENGTH_S, MAX_LENGTH_S = 1.0, 600.0
 
 PITCH_CLASSES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-
-# Slaney's scale: 3 mels to 200 Hz up to 1 kHz, then 27 equal ratios to 6.4 kHz.
-_HZ_PER_MEL = 200 / 3
-_LOG_FROM_HZ = 1000.0
-_LOG_FROM_MEL = _LOG_FROM_HZ / _HZ_PER_MEL
-_LOG_STEP = np.log(6.4) / 27
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _ACCIDENTALS = {"": 0, "#": 1, "♯": 1, "b": -1, "♭": -1}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+(?:\.\d+)?)\s*s?)?")
@@ -128,18 +119,3 @@ def format_seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"
-
-
-def mel_of_hertz(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Frequencies on Slaney's scale."""
-    above = _LOG_FROM_MEL + np.log(np.maximum(hertz, _LOG_FROM_HZ) / _LOG_FROM_HZ) / _LOG_STEP
-    return np.where(hertz < _LOG_FROM_HZ, hertz / _HZ_PER_MEL, above)
-
-
-def hertz_of_mel(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of :func:`mel_of_hertz`."""
-    return np.where(
-        mel < _LOG_FROM_MEL,
-        mel * _HZ_PER_MEL,
-        _LOG_FROM_HZ * np.exp(np.maximum(mel - _LOG_FROM_MEL, 0) * _LOG_STEP),
-    )

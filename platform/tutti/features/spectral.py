@@ -22,7 +22,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from tutti.errors import RecipeError
-from tutti.units import hertz_of_mel, mel_of_hertz
+from tutti.mel import hertz_of_mel, mel_of_hertz
 
 Floats = NDArray[np.float32]
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tutti.units import hertz_of_mel, mel_of_hertz
+from tutti.mel import hertz_of_mel, mel_of_hertz
 
 STEPS_OF_BIN = 8
 """Frequencies of the table from one bin's middle to the next."""
@@ -155,7 +155,7 @@ def _lobe(away: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _mel(hertz: Tensor) -> Tensor:
-    """:func:`tutti.units.mel_of_hertz`, through which gradients run."""
+    """:func:`tutti.mel.mel_of_hertz`, through which gradients run."""
     edge_mel, edge_hz = 15.0, 1000.0
     above = edge_mel + torch.log(hertz.clamp_min(edge_hz) / edge_hz) * (27 / math.log(6.4))
     return torch.where(hertz < edge_hz, hertz * (edge_mel / edge_hz), above)
