@@ -1,9 +1,9 @@
 """A hierarchical variational autoencoder over bars: an encoder of bars, a conductor from bar to bar, a decoder of bars.
 
 A bar's tokens are told by its latent, by the conductor's state and by the tokens before them **in the same bar**; all
-that a piece remembers goes through the latents. Latent and state join the bar line, and tokens look there: added to every
-token they drown it. The posterior of a bar's latent is a function of that bar's tokens
-alone, its prior a function of the latents and controls before it, so a bar read is a bar encoded, wherever it stands.
+that a piece remembers goes through the latents. Latent and state join the bar line, where the bar's tokens may look:
+added to every token they drown it. The posterior of a bar's latent is a function of that bar's tokens alone, its prior
+a function of the latents and controls before it, so a bar read is a bar encoded, wherever it stands.
 
 Sources: Kingma and Welling 2014 (arXiv 1312.6114); the conductor is that of Roberts et al. 2018 (MusicVAE, 1803.05428),
 where one latent stands for a whole piece; a prior that goes from step to step is Chung et al. 2015 (1506.02216).
