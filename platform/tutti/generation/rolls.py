@@ -1,9 +1,9 @@
 """Phrases of piano-roll to pieces: requests through a family that makes rolls.
 
 A roll is four bars of 4/4, made at once from noise and two classes. A piece is as many as its length asks, of one
-noise for what they share and fresh noise for each of their bars, transposed to one key and cut at the last bar. A model
-that read its rolls in C major or A minor knows no other keys; where none is asked, its pieces lie as many semitones from
-there as is drawn.
+noise for what they share and fresh noise for each of their bars, transposed to one key and cut at the last bar. A
+model that read its rolls in C major or A minor knows no other keys; where none is asked, its pieces lie as many
+semitones from there as is drawn.
 
 What holds by construction: length, tempo, key (transposed, and what is foreign to the scale moved to its neighbour)
 and instruments. Mood and the class of the tempo steer. ``temperature`` is how far the noise reaches. Density,

@@ -1,19 +1,19 @@
 """A generator of four-bar phrases for several tracks, and the critic that teaches it.
 
 After MuseGAN (H.-W. Dong et al. 2018, arXiv 1709.06298): noise for the phrase and for each bar, shared by all tracks
-and of each track's own; time unfolds from bars to beats to steps in a branch that all tracks share, and each track then
-goes on in a branch of its own, which ends in pitches. We differ in what is decided. There it is cell by cell whether it
-sounds; here a track has a few **voices**, and each says of every step whether it **strikes**, and what: a pitch or
-silence. Where it does not strike, it holds what it struck last, so that notes are whole. Which pitch is the sum of three
-opinions: the harmony of the beat, by pitch classes, which comes to all tracks but the drums from the branch that they
-share; a bell around the height where the voice is; and what it likes besides.
+and of each track's own; time unfolds from bars to beats to steps in a branch that all tracks share, and each track
+then goes on in a branch of its own, which ends in pitches. We differ in what is decided. There it is cell by cell
+whether it sounds; here a track has a few **voices**, and each says of every step whether it **strikes**, and what: a
+pitch or silence. Where it does not strike, it holds what it struck last, so that notes are whole. Which pitch is the
+sum of three opinions: the harmony of the beat, by pitch classes, which comes to all tracks but the drums from the
+branch that they share; a bell around the height where the voice is; and what it likes besides.
 
-Whether a voice strikes is decided in training too, with the gradient of the sigmoid that was not used (Y. Bengio et al.
-2013, 1308.3432; the binary neurons of H.-W. Dong and Y.-H. Yang 2018, 1804.09399): it is of what would sound up to the
-next strike. What is struck is not decided: the critic sees how sure the voice is of each pitch, as that of I. Gulrajani
-et al. sees letters (2017, 1704.00028, section 5.4). It can tell music by its having no fractions, so voices grow sure; in
-evaluation each takes what it is surest of. Pitches that were decided in training drifted into noise here
-(platform/decisions/log.md).
+Both are decided in training as they are in evaluation: a voice takes what it is surest of, with the gradient of the
+share that was not taken (Y. Bengio et al. 2013, 1308.3432; the binary neurons of H.-W. Dong and Y.-H. Yang 2018,
+1804.09399). So the critic has nothing but music to tell music by, and what a decision is worth is reckoned up to the
+next strike. Voices that decided without holding, and without the bell, drifted into noise here; where the critic saw
+how sure they are (as that of I. Gulrajani et al. 2017 sees letters, 1704.00028, section 5.4), it learnt to see
+fractions first (platform/decisions/log.md).
 
 The critic looks at a step's cells once, through one matrix, and judges three streams of what it sees: each track's
 pitches, pitch classes (the same weights in every key), and motion: how many notes begin and sound, and how high. It is
@@ -40,8 +40,9 @@ BEATS, OCTAVE = 4, 12
 """Beats of a bar; semitones."""
 _SILENT_AT_FIRST = 1.0
 """How much the logit of silence leads in all voices but a track's first, before anything is learnt."""
-_HELD_AT_FIRST = 0.5
-"""How much the logit of holding a pitch leads over striking."""
+_PULSE_AT_FIRST = 1.5
+"""How much the logit of striking leads where a beat begins, and lags elsewhere: no note is told from another before
+there are notes."""
 _LOWEST_AT_FIRST, _HIGHEST_AT_FIRST = 0.3, 0.6
 """Where the first and the last track are at first, as shares of all pitches: tracks are told from the bass upwards."""
 _BELL_AT_FIRST = 4.0
@@ -173,6 +174,9 @@ class Generator(nn.Module):
         # In semitones over the unit above, so that they move as fast as other weights do.
         share_K1 = torch.linspace(_LOWEST_AT_FIRST, _HIGHEST_AT_FIRST, tracks)[:, None]
         self.height = nn.Parameter(configuration.pitches / _HEIGHT_UNIT * share_K1.repeat(1, configuration.voices))
+        pulse_S = torch.full((per_beat,), -_PULSE_AT_FIRST)
+        pulse_S[0] = _PULSE_AT_FIRST
+        self.pulse = nn.Parameter(pulse_S.repeat(tracks, configuration.voices, 1) / _SHARPNESS)
         self.narrowness = nn.Parameter(torch.zeros(tracks, configuration.voices))
         _initialise(self)
         with torch.no_grad():
@@ -182,10 +186,9 @@ class Generator(nn.Module):
             self.harmony.weight.mul_(_LOGITS_AT_FIRST)
             bias_KVL = bias.view(tracks, configuration.voices, -1)
             bias_KVL[:, 1:, configuration.pitches] = _SILENT_AT_FIRST / _SHARPNESS
-            bias_KVL[:, :, configuration.pitches + 1] = -_HELD_AT_FIRST / _SHARPNESS
 
     def forward(self, latent_RGNZ: Tensor, classes_RC: Tensor) -> Tensor:
-        """``roll_RMBSPK``: how sure each mark is in training; 0 or 1 in evaluation.
+        """``roll_RMBSPK``: marks, 0 or 1; in training with a gradient.
 
         Args:
             latent_RGNZ: normal noise.
@@ -195,11 +198,11 @@ class Generator(nn.Module):
         of_TRKVL, strike_TRKV1 = self.logits(latent_RGNZ, classes_RC)
         is_drum_K = torch.arange(configuration.tracks, device=of_TRKVL.device) == configuration.drums
         strikes_TRKV1 = (strike_TRKV1 > 0).to(of_TRKVL)
+        share_TRKVL, sure_TRKV1 = torch.softmax(of_TRKVL, dim=4), torch.sigmoid(strike_TRKV1)
+        of_TRKVL = torch.zeros_like(of_TRKVL).scatter_(4, of_TRKVL.argmax(dim=4, keepdim=True), 1.0)
         if self.training:
-            of_TRKVL, sure_TRKV1 = torch.softmax(of_TRKVL, dim=4), torch.sigmoid(strike_TRKV1)
-            strikes_TRKV1 = strikes_TRKV1 + sure_TRKV1 - sure_TRKV1.detach()
-        else:
-            of_TRKVL = torch.zeros_like(of_TRKVL).scatter_(4, of_TRKVL.argmax(dim=4, keepdim=True), 1.0)
+            of_TRKVL = of_TRKVL + (share_TRKVL - share_TRKVL.detach())
+            strikes_TRKV1 = strikes_TRKV1 + (sure_TRKV1 - sure_TRKV1.detach())
         # A hit does not last.
         strikes_TRKV1 = torch.where(is_drum_K[:, None, None], 1.0, strikes_TRKV1)
         sounds_TRKVP = held(of_TRKVL, strikes_TRKV1)[..., :-1]
@@ -236,7 +239,8 @@ class Generator(nn.Module):
         is_drum_K = torch.arange(tracks, device=x_RUT.device) == configuration.drums
         shared_TRKVP = torch.where(is_drum_K[:, None, None], 0.0, shared_TRP[:, :, None, None])
         of_TRKVL = _SHARPNESS * of_TRKVL + functional.pad(_SHARPNESS * shared_TRKVP - bell_TRKVP, (0, 1))
-        return of_TRKVL, _SHARPNESS * strike_TRKV1
+        pulse_TKV = self.pulse.permute(2, 0, 1).repeat(len(of_TRKVL) // per_beat, 1, 1)
+        return of_TRKVL, _SHARPNESS * (strike_TRKV1 + pulse_TKV[:, None, :, :, None])
 
 
 _CHROMA_CHANNELS = 32
@@ -297,7 +301,7 @@ class Critic(nn.Module):
         x_RWB = functional.silu(self.bars(functional.silu(x_RWT)))
         seen_RW = functional.silu(self.summary(x_RWB.flatten(1)))
         told_RW = self.mood(classes_RC[:, 0]) + self.tempo(classes_RC[:, 1])
-        scores_R: Tensor = self.score(seen_RW)[:, 0] + (told_RW * seen_RW).sum(1) * self.configuration.width**-0.5
+        scores_R: Tensor = self.score(seen_RW)[:, 0] + (told_RW * seen_RW).sum(1)
         return scores_R
 
     def _tracks(self, seen_RTU: Tensor) -> Tensor:
