@@ -232,7 +232,7 @@ class Generator(nn.Module):
         pitches, tracks = configuration.pitches, configuration.tracks
         said_RXT = self.voices(x_RUT).float()
         said_TRKVX = said_RXT.permute(2, 0, 1).reshape(-1, rows, tracks, configuration.voices, pitches + _SAID_BESIDES)
-        of_TRKVL, strike_TRKV1, rise_TRKV1 = torch.split(said_TRKVX, (pitches + 1, 1, 1), dim=4)
+        of_TRKVL, strike_TRKV1, rise_TRKV1 = torch.split(said_TRKVX, [pitches + 1, 1, 1], dim=4)
         away_TRKVP = torch.arange(pitches, device=x_RUT.device) - _HEIGHT_UNIT * (self.height[..., None] + rise_TRKV1)
         bell_TRKVP = torch.square(away_TRKVP / _BELL_AT_FIRST * torch.exp(self.narrowness[..., None])) / 2
         shared_TRP = harmony_RPT.float().permute(2, 0, 1).repeat(1, 1, pitches // OCTAVE)
