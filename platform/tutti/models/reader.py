@@ -21,11 +21,28 @@ class Memory(Protocol):
     def capacity_tokens(self) -> int:
         """How long a row may become."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Memory of all rows that there is room for."""
+
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these; their order becomes the order of ``rows``."""
 
+    def join(self, fresh: Any) -> None:
+        """Take the one row of another memory of the same network as one more row."""
+
     def put_row(self, index: int, fresh: Any) -> None:
         """Take the one row of another memory of the same network in place of a row."""
+
+
+class Steps(Protocol):
+    """A network made ready to read one token of each row again and again."""
+
+    def __call__(self, tokens_B: Tensor, memory: Any) -> Tensor:
+        """Read one more token of each row of ``memory``, in place; logits of what follows, shape (B, V)."""
+
+    def order(self, memory: Any) -> NDArray[np.int64] | None:
+        """The order in which the rows of ``memory`` would step faster; None: they do well as they lie."""
 
 
 class Reader(Protocol):
@@ -40,10 +57,35 @@ class Reader(Protocol):
             counts_B: how many of the T tokens are real in each row; None: all.
         """
 
-    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: NDArray[np.uint64] | None = None) -> Any:
+    def new_cache(
+        self, *, rows: int, capacity_tokens: int, seeds: NDArray[np.uint64] | None = None, room_rows: int = 0
+    ) -> Any:
         """An empty memory for this network, on its device, in its precision.
 
         Args:
             seeds: of each row, for networks that draw what a piece is to be; so a row is the same whatever else is read
                 beside it. None: one for all.
+            room_rows: rows that may join it without new memory.
         """
+
+    def steps(self) -> Steps:
+        """The network as it is now, made ready to step."""
+
+
+class PlainSteps:
+    """Steps of a network that has no faster way than to read.
+
+    Args:
+        model: that reads.
+    """
+
+    def __init__(self, model: Reader) -> None:
+        self._model = model
+
+    def __call__(self, tokens_B: Tensor, memory: Any) -> Tensor:
+        """As :class:`Steps`."""
+        return self._model.read(tokens_B[:, None], memory)[:, -1]
+
+    def order(self, memory: Any) -> None:  # noqa: ARG002
+        """As :class:`Steps`: any."""
+        return
