@@ -27,8 +27,8 @@ class PulledCache(KeyValueCache):
 
     pull_B: Tensor
 
-    def keep(self, rows: Tensor, *, used_tokens: int | None = None) -> None:
-        super().keep(rows, used_tokens=used_tokens)
+    def keep(self, rows: Tensor) -> None:
+        super().keep(rows)
         self.pull_B = self.pull_B[rows]
 
     def join(self, fresh: KeyValueCache) -> None:
@@ -52,8 +52,8 @@ class DensityReader(Decoder):
     def steps(self) -> PlainSteps:  # type: ignore[override]
         return PlainSteps(self)
 
-    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: object = None, room_rows: int = 0) -> KeyValueCache:  # noqa: ARG002
-        cache = super().new_cache(rows=rows, capacity_tokens=capacity_tokens, room_rows=room_rows)
+    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: object = None) -> KeyValueCache:  # noqa: ARG002
+        cache = super().new_cache(rows=rows, capacity_tokens=capacity_tokens)
         cache.__class__ = PulledCache
         cache.pull_B = torch.zeros(rows)  # type: ignore[attr-defined]
         return cache

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from tutti.corpus.score import Score
 from tutti.errors import IntegrityError, RecipeError
 from tutti.features.vocabulary import EVENTS
@@ -59,7 +57,7 @@ class Engine:
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._model, self._steps = model, model.steps()
-        row = model.new_cache(rows=1, capacity_tokens=context_tokens, seeds=np.zeros(1, dtype=np.uint64))
+        row = self._steps.new_memory(room_rows=1, capacity_tokens=context_tokens)
         self._context_tokens = min(context_tokens, row.capacity_tokens)
         if row.size_bytes > cache_bytes:
             raise RecipeError(

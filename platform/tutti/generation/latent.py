@@ -58,11 +58,9 @@ class _Planned:
         """As the network steps."""
         return PlainSteps(self)
 
-    def new_cache(
-        self, *, rows: int, capacity_tokens: int, seeds: NDArray[np.uint64] | None = None, room_rows: int = 0
-    ) -> Any:
+    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: NDArray[np.uint64] | None = None) -> Any:
         """A memory; each row that is begun takes the next plan, in the order of the requests."""
-        cache = self._network.new_cache(rows=rows, capacity_tokens=capacity_tokens, seeds=seeds, room_rows=room_rows)
+        cache = self._network.new_cache(rows=rows, capacity_tokens=capacity_tokens, seeds=seeds)
         if rows and self._begun is not None:
             cache.plan([next(self._begun)])
         return cache

@@ -54,12 +54,15 @@ class Reading:
         self._seeds: list[int] = []
         # Where the memory keeps each row: it may like another order.
         self._places_B = np.zeros(0, dtype=np.int64)
-        self._memory: Memory = model.new_cache(
-            rows=0, capacity_tokens=context_tokens, seeds=np.zeros(0, dtype=np.uint64), room_rows=room_rows
-        )
+        self._memory: Memory = steps.new_memory(room_rows=room_rows, capacity_tokens=context_tokens)
 
     def __len__(self) -> int:
         return len(self._tokens)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of all rows that there is room for."""
+        return self._memory.size_bytes
 
     def join(self, tokens: Sequence[int], *, head: int, seed: int) -> NDArray[np.float32]:
         """One more row; logits of the token after it, of shape (V,).
@@ -156,6 +159,11 @@ class GuidedReading:
         # Which reading is a row's, and which its second, led by no soft condition; -1: it has none.
         self._led_B = np.zeros(0, dtype=np.int64)
         self._unled_B = np.zeros(0, dtype=np.int64)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of all rows that there is room for."""
+        return self._reading.memory_bytes
 
     @property
     def held(self) -> int:

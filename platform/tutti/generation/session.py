@@ -106,6 +106,11 @@ class Session:
         """Requests that step."""
         return len(self._rows)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Of what rows have read, for all that there is room for."""
+        return self._reading.memory_bytes
+
     def submit(self, request: Request, *, material: Score | None = None, told: bool = False) -> int:
         """As :meth:`tutti.generation.composing.Composing.submit`."""
         controls = controls_of(request, collections=self._collections)

@@ -38,6 +38,9 @@ class Memory(Protocol):
 class Steps(Protocol):
     """A network made ready to read one token of each row again and again."""
 
+    def new_memory(self, *, room_rows: int, capacity_tokens: int) -> Any:
+        """A memory of no rows with room for so many, which steps read on; rows join it that the network read in."""
+
     def __call__(self, tokens_B: Tensor, memory: Any) -> Tensor:
         """Read one more token of each row of ``memory``, in place; logits of what follows, shape (B, V)."""
 
@@ -57,15 +60,12 @@ class Reader(Protocol):
             counts_B: how many of the T tokens are real in each row; None: all.
         """
 
-    def new_cache(
-        self, *, rows: int, capacity_tokens: int, seeds: NDArray[np.uint64] | None = None, room_rows: int = 0
-    ) -> Any:
+    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: NDArray[np.uint64] | None = None) -> Any:
         """An empty memory for this network, on its device, in its precision.
 
         Args:
             seeds: of each row, for networks that draw what a piece is to be; so a row is the same whatever else is read
                 beside it. None: one for all.
-            room_rows: rows that may join it without new memory.
         """
 
     def steps(self) -> Steps:
@@ -81,6 +81,10 @@ class PlainSteps:
 
     def __init__(self, model: Reader) -> None:
         self._model = model
+
+    def new_memory(self, *, room_rows: int, capacity_tokens: int) -> Any:  # noqa: ARG002
+        """As :class:`Steps`: the network's own, which grows as rows join."""
+        return self._model.new_cache(rows=0, capacity_tokens=capacity_tokens, seeds=np.zeros(0, dtype=np.uint64))
 
     def __call__(self, tokens_B: Tensor, memory: Any) -> Tensor:
         """As :class:`Steps`."""

@@ -157,7 +157,6 @@ class BarVae(nn.Module):
         rows: int,
         capacity_tokens: int,  # noqa: ARG002
         seeds: NDArray[np.uint64] | None = None,
-        room_rows: int = 0,  # noqa: ARG002
     ) -> BarState:
         """A memory of nothing; it never fills up.
 

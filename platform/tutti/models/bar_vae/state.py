@@ -91,7 +91,7 @@ class BarState:
         for name in _ROWS:
             setattr(self, name, getattr(self, name)[rows])
         self.seeds = self.seeds[rows.cpu().numpy()]
-        self.keys.keep(rows, used_tokens=self.tokens_BS.shape[1])
+        self.keys.keep(rows)
 
     def join(self, fresh: BarState) -> None:
         """Take the one row of another memory as one more row, its plan with it."""

@@ -51,20 +51,13 @@ class RelativeCache(KeyValueCache):
         """Take the one row of another cache of the same network in place of a row."""
         super().put_row(index, fresh)
         assert isinstance(fresh, RelativeCache)
-        held = fresh.capacity_tokens
         self.known_B5 = self.known_B5.clone()
         self.known_B5[index] = fresh.known_B5[0]
-        self.time_BS[index, :held], self.pitch_BS[index, :held] = fresh.time_BS[0], fresh.pitch_BS[0]
+        held = min(fresh.capacity_tokens, self.capacity_tokens)
+        for mine, other in ((self.time_BS, fresh.time_BS), (self.pitch_BS, fresh.pitch_BS)):
+            mine[index, :held] = other[0, :held]
 
-    def join(self, fresh: KeyValueCache) -> None:
-        """Take the one row of another cache of the same network as one more row."""
-        nothing = self.time_BS.new_full((1, self.capacity_tokens), NONE)
-        self.known_B5 = torch.cat((self.known_B5, self._listener.silence(1)))
-        self.time_BS, self.pitch_BS = torch.cat((self.time_BS, nothing)), torch.cat((self.pitch_BS, nothing))
-        super().join(fresh)
-
-    def keep(self, rows: Tensor, *, used_tokens: int | None = None) -> None:
+    def keep(self, rows: Tensor) -> None:
         """Forget all rows but these; their order becomes the order of ``rows``."""
-        super().keep(rows, used_tokens=used_tokens)
-        rows = rows.to(self.lengths_B.device)
+        super().keep(rows)
         self.known_B5, self.time_BS, self.pitch_BS = self.known_B5[rows], self.time_BS[rows], self.pitch_BS[rows]

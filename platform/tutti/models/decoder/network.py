@@ -222,7 +222,6 @@ class Decoder(nn.Module):
         rows: int,
         capacity_tokens: int,
         seeds: object = None,  # noqa: ARG002
-        room_rows: int = 0,
     ) -> KeyValueCache:
         """An empty cache for this model, on its device, in its precision."""
         configuration = self.configuration
@@ -230,7 +229,6 @@ class Decoder(nn.Module):
         sizes: dict[str, Any] = {
             "layers": configuration.layers,
             "rows": rows,
-            "room_rows": room_rows,
             "heads": configuration.groups,
             "capacity_tokens": min(capacity_tokens, configuration.max_tokens),
             "head_width": configuration.width // configuration.heads,

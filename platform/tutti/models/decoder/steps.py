@@ -1,20 +1,16 @@
 """A decoder made ready to step: one token of each row, over and over.
 
-What a row hears never depends on the rows beside it: products go row by row (:mod:`tutti.models.matrices`), and
-attention looks at a stretch of the cache whose size follows from the row's own length. Neighbouring rows of one such
-size share a call. On a GPU every step has one shape instead, all rows that there is room for and the whole cache, so
-that a graph of its kernels is recorded once and played again.
+What a row hears never depends on the rows beside it, to the bit: products go row by row
+(:mod:`tutti.models.matrices`), and attention goes block by block of the row's own places; of blocks that only others
+reach, a row adds nothing. The norms' gains are multiplied into the weights behind them.
 
-The norms' gains are multiplied into the weights behind them.
-
-Legend: B rows, W width, H heads of queries, G of keys and values, D channels of a head, S places of a stretch.
+Legend: B rows, W width, H heads of queries, G of keys and values, D channels of a head, S places, P of a block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,58 +19,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from tutti.models.attention import within_window
-from tutti.models.cache import KeyValueCache
-from tutti.models.decoder.memory import RelativeCache
+from tutti.models.decoder.blocks import BLOCK_TOKENS, BlockCache
 from tutti.models.matrices import Matrix
 
 if TYPE_CHECKING:
     from tutti.models.decoder.network import Block, Decoder
 
-_FIRST_STRETCH = 64
-# Calls more than there are lengths, which cost less than moving rows.
-_SPARE_RUNS = 4
 _EPSILON = 1e-6
-
-
-class Run(NamedTuple):
-    """Neighbouring rows that look at the same number of places."""
-
-    start: int
-    stop: int
-    places: int
-
-
-def stretches(capacity_tokens: int) -> tuple[int, ...]:
-    """Numbers of places that attention looks at: 64, 128, 192, 256, then two to each octave, up to a capacity."""
-    sizes = [*range(_FIRST_STRETCH, 4 * _FIRST_STRETCH, _FIRST_STRETCH)]
-    octave = 4 * _FIRST_STRETCH
-    while octave < capacity_tokens:
-        sizes += [octave, octave + octave // 2]
-        octave *= 2
-    return (*(size for size in sizes if size < capacity_tokens), capacity_tokens)
-
-
-def settled(looks_B: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """An order in which rows that look equally far are neighbours and as few as may be move; None: not worth it."""
-    if np.count_nonzero(np.diff(looks_B)) + 1 <= len(np.unique(looks_B)) + _SPARE_RUNS:
-        return None
-    wanted_B = np.sort(looks_B)[::-1]
-    places = np.flatnonzero(looks_B != wanted_B)
-    order = np.arange(len(looks_B))
-    order[places] = places[np.argsort(-looks_B[places], kind="stable")]
-    return order
-
-
-def _looks(lengths_B: Tensor, capacity_tokens: int) -> NDArray[np.int64]:
-    """How many places rows of these lengths look at; shape (B,)."""
-    sizes = np.array(stretches(capacity_tokens))
-    return sizes[np.searchsorted(sizes, lengths_B.cpu().numpy())]
-
-
-def _runs_of(places: NDArray[np.int64]) -> list[Run]:
-    """Runs of rows that look at so many places."""
-    edges = [0, *(np.flatnonzero(np.diff(places)) + 1).tolist(), len(places)]
-    return [Run(start, stop, int(places[start])) for start, stop in pairwise(edges)]
+# Blocks of rows that are walked through in vain, of all blocks, before rows move.
+_MOST_WASTE = 0.1
 
 
 class _Layer:
@@ -100,7 +53,6 @@ class DecoderSteps:
         self._model = model
         self._heads, self._groups = configuration.heads, configuration.groups
         self._head_width = configuration.width // configuration.heads
-        self._window_tokens = configuration.window_tokens
         with torch.inference_mode():
             self._layers = [_Layer(block) for block in model.blocks]  # type: ignore[arg-type]
             self._head = Matrix(model.embedding.weight * model.norm.weight)
@@ -108,79 +60,113 @@ class DecoderSteps:
             self._cosines = torch.cat((model.cosines, model.cosines), dim=1)[:, None]
             self._sines = torch.cat((-model.sines, model.sines), dim=1)[:, None]
 
-    def __call__(self, tokens_B: Tensor, memory: KeyValueCache) -> Tensor:
+    def new_memory(self, *, room_rows: int, capacity_tokens: int) -> BlockCache:
         """As :class:`tutti.models.reader.Steps`."""
-        lengths_B = memory.lengths_B
-        runs = _runs_of(_looks(lengths_B + 1, memory.capacity_tokens))
-        masks = self._masks(tokens_B, memory, runs)
-        at = self._places(memory)
-        cosines_B1D, sines_B1D = self._cosines[lengths_B], self._sines[lengths_B]
+        return BlockCache(
+            self._model.configuration,
+            room_rows=room_rows,
+            capacity_tokens=capacity_tokens,
+            listener=self._model.listener,
+            like=self._model.embedding.weight.detach(),
+        )
+
+    def __call__(self, tokens_B: Tensor, memory: BlockCache) -> Tensor:
+        """As :class:`tutti.models.reader.Steps`."""
+        reached = reached_by(blocks_of(memory.lengths_B))
+        mask = self._mask(tokens_B, memory, places=len(reached) * BLOCK_TOKENS)
+        at_LN = self._places(memory)
+        cosines_B1D, sines_B1D = self._cosines[memory.lengths_B], self._sines[memory.lengths_B]
         x_BW = self._model.embedding(tokens_B)
         for number, layer in enumerate(self._layers):
             packed = layer.query_key_value(_normed(x_BW)).view(len(tokens_B), -1, self._head_width)
-            turned = self._turned(packed[:, : self._heads + self._groups], cosines_B1D, sines_B1D)
+            turned = _turned(packed[:, : self._heads + self._groups], cosines_B1D, sines_B1D)
             for held, new in (
-                (memory.all_keys_LRHSD[number], turned[:, self._heads :]),
-                (memory.all_values_LRHSD[number], packed[:, self._heads + self._groups :]),
+                (memory.keys_NLRGPD, turned[:, self._heads :]),
+                (memory.values_NLRGPD, packed[:, self._heads + self._groups :]),
             ):
-                held.view(-1, self._head_width).index_copy_(0, at, new.reshape(-1, self._head_width))
-            mixed_BW = self._attended(turned[:, : self._heads], memory, number, runs, masks)
+                held.view(-1, self._head_width).index_copy_(0, at_LN[number], new.reshape(-1, self._head_width))
+            mixed_BW = self._attended(turned[:, : self._heads], memory, number, reached, mask)
             x_BW = layer.output.added(mixed_BW, x_BW)
             normed = _normed(x_BW)
             x_BW = layer.down.added(layer.up.times(normed, layer.gate.swish(normed)), x_BW)
-        memory.lengths_B = lengths_B + 1
+        memory.lengths_B = memory.lengths_B + 1
         return self._head(_normed(x_BW))
 
-    def order(self, memory: KeyValueCache) -> NDArray[np.int64] | None:
-        """As :class:`tutti.models.reader.Steps`: rows that look equally far lie side by side."""
-        return settled(_looks(memory.lengths_B + 1, memory.capacity_tokens))
+    def order(self, memory: BlockCache) -> NDArray[np.int64] | None:
+        """As :class:`tutti.models.reader.Steps`: rows of many blocks before those of few."""
+        return settled(blocks_of(memory.lengths_B))
 
-    def _places(self, memory: KeyValueCache) -> Tensor:
-        """Where each row's new keys go, of all places of a layer, head after head; shape (B * G,)."""
-        rows_B1 = torch.arange(len(memory.lengths_B), device=memory.lengths_B.device)[:, None]
-        heads_G = torch.arange(self._groups, device=rows_B1.device)
-        place_BG = (rows_B1 * self._groups + heads_G) * memory.capacity_tokens + memory.lengths_B[:, None]
-        return place_BG.flatten()
+    def _places(self, memory: BlockCache) -> Tensor:
+        """Where each row's new keys go, of all places, head after head; shape (L, B * G)."""
+        device = memory.lengths_B.device
+        _, layers, room, groups, *_ = memory.keys_NLRGPD.shape
+        rows_B, heads_G = torch.arange(len(memory.lengths_B), device=device), torch.arange(groups, device=device)
+        block_B, place_B = memory.lengths_B // BLOCK_TOKENS, memory.lengths_B % BLOCK_TOKENS
+        row_LB = (block_B * layers + torch.arange(layers, device=device)[:, None]) * room + rows_B
+        return ((row_LB[:, :, None] * groups + heads_G) * BLOCK_TOKENS + place_B[:, None]).flatten(1)
 
-    def _masks(self, tokens_B: Tensor, memory: KeyValueCache, runs: Sequence[Run]) -> list[Tensor]:
-        """What is added to the logits of attention, minus infinity where a token may not look.
-
-        One a run, of shape (rows * G, 1 or H / G, S).
-        """
-        lengths_B, capacity = memory.lengths_B, memory.capacity_tokens
-        longest = max(run.places for run in runs)
-        places_S = torch.arange(longest, device=lengths_B.device)
-        may_B1S = within_window(lengths_B[:, None], places_S, window_tokens=self._window_tokens or capacity)
-        if isinstance(memory, RelativeCache):
-            looking, seen = memory.hear(tokens_B[:, None], lengths_B[:, None], counts_B=None, used=longest)
+    def _mask(self, tokens_B: Tensor, memory: BlockCache, *, places: int) -> Tensor:
+        """What is added to the logits of attention, minus infinity where a token may not look: (B, G, H / G, S)."""
+        lengths_B = memory.lengths_B
+        window_tokens = self._model.configuration.window_tokens or places
+        places_S = torch.arange(places, device=lengths_B.device)
+        may_B1S = within_window(lengths_B[:, None], places_S, window_tokens=window_tokens)
+        each = self._heads // self._groups
+        if self._model.listener is not None:
+            looking, seen = memory.hear(tokens_B, places=places)
             bias_BHS = self._model.relative([(looking, seen, may_B1S)])[0][:, :, 0]
-            parts = [bias_BHS[run.start : run.stop, :, : run.places] for run in runs]
-            each = self._heads // self._groups
-            return [part.reshape(-1, each, part.shape[-1]) for part in parts]
-        bias_B1S = torch.zeros_like(may_B1S, dtype=torch.float32).masked_fill_(~may_B1S, -torch.inf)
-        parts = [bias_B1S[run.start : run.stop, None, :, : run.places] for run in runs]
-        return [part.expand(-1, self._groups, -1, -1).flatten(0, 1) for part in parts]
+            return bias_BHS.reshape(len(tokens_B), self._groups, each, places)
+        bias_B1S = torch.zeros_like(may_B1S, dtype=self._cosines.dtype).masked_fill_(~may_B1S, -torch.inf)
+        return bias_B1S[:, None].expand(-1, self._groups, each, -1)
 
     def _attended(
-        self, queries_BHD: Tensor, memory: KeyValueCache, layer: int, runs: Sequence[Run], masks: Sequence[Tensor]
+        self, queries_BHD: Tensor, memory: BlockCache, layer: int, reached: Sequence[int], mask_BGMS: Tensor
     ) -> Tensor:
-        """Attention to the cache; shape (B, W)."""
+        """Attention to what each row has read; shape (B, W)."""
         each, scale = self._heads // self._groups, self._head_width**-0.5
-        parts = []
-        for run, mask in zip(runs, masks, strict=True):
-            queries = queries_BHD[run.start : run.stop].reshape(-1, each, self._head_width)
-            keys, values = (
-                held[layer, run.start : run.stop, :, : run.places].flatten(0, 1)
-                for held in (memory.all_keys_LRHSD, memory.all_values_LRHSD)
-            )
-            scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=scale)
-            parts.append(torch.bmm(scores.softmax(-1), values).view(run.stop - run.start, -1))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        queries = queries_BHD.reshape(-1, each, self._head_width)
+        scores = mask_BGMS.clone(memory_format=torch.contiguous_format).flatten(0, 1)
+        for block, rows in enumerate(reached):
+            keys = memory.keys_NLRGPD[block, layer, :rows].flatten(0, 1)
+            start, heads = block * BLOCK_TOKENS, rows * self._groups
+            found = torch.bmm(queries[:heads], keys.transpose(1, 2))
+            scores[:heads, :, start : start + BLOCK_TOKENS].add_(found, alpha=scale)
+        weights = scores.softmax(-1)
+        mixed = torch.bmm(weights[:, :, :BLOCK_TOKENS], memory.values_NLRGPD[0, layer, : reached[0]].flatten(0, 1))
+        for block, rows in enumerate(reached[1:], start=1):
+            values = memory.values_NLRGPD[block, layer, :rows].flatten(0, 1)
+            start, heads = block * BLOCK_TOKENS, rows * self._groups
+            mixed[:heads].baddbmm_(weights[:heads, :, start : start + BLOCK_TOKENS], values)
+        return mixed.view(len(queries_BHD), -1)
 
-    @staticmethod
-    def _turned(x_BHD: Tensor, cosines_B1D: Tensor, sines_B1D: Tensor) -> Tensor:
-        swapped = x_BHD.view(*x_BHD.shape[:2], 2, -1).flip(2).flatten(2)
-        return torch.addcmul(x_BHD * cosines_B1D, swapped, sines_B1D)
+
+def blocks_of(lengths_B: Tensor) -> NDArray[np.int64]:
+    """Blocks that rows look at with one more token; shape (B,)."""
+    blocks_B: NDArray[np.int64] = lengths_B.cpu().numpy() // BLOCK_TOKENS + 1
+    return blocks_B
+
+
+def reached_by(blocks_B: NDArray[np.int64]) -> list[int]:
+    """How many rows from the first on must be walked through for each block: to the last one that has it."""
+    deepest_B = np.maximum.accumulate(blocks_B[::-1])[::-1]
+    return [int(np.count_nonzero(deepest_B > block)) for block in range(int(blocks_B.max()))]
+
+
+def settled(blocks_B: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """An order in which rows of many blocks come first and as few as may be move; None: little would be won."""
+    needed = int(blocks_B.sum())
+    if sum(reached_by(blocks_B)) <= needed * (1 + _MOST_WASTE):
+        return None
+    wanted_B = np.sort(blocks_B)[::-1]
+    places = np.flatnonzero(blocks_B != wanted_B)
+    order = np.arange(len(blocks_B))
+    order[places] = places[np.argsort(-blocks_B[places], kind="stable")]
+    return order
+
+
+def _turned(x_BHD: Tensor, cosines_B1D: Tensor, sines_B1D: Tensor) -> Tensor:
+    swapped = x_BHD.view(*x_BHD.shape[:2], 2, -1).flip(2).flatten(2)
+    return torch.addcmul(x_BHD * cosines_B1D, swapped, sines_B1D)
 
 
 def _normed(x_BW: Tensor) -> Tensor:

@@ -134,7 +134,6 @@ class Recurrent(nn.Module):
         rows: int,
         capacity_tokens: int,  # noqa: ARG002
         seeds: object = None,  # noqa: ARG002
-        room_rows: int = 0,
     ) -> RecurrentState:
         """A memory of nothing; it never fills up."""
         weight = self.embedding.weight
@@ -142,7 +141,6 @@ class Recurrent(nn.Module):
             layers=self.configuration.layers,
             rows=rows,
             hidden=self.configuration.hidden,
-            room_rows=room_rows,
             device=weight.device,
             dtype=weight.dtype,
         )

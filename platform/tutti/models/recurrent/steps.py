@@ -28,7 +28,7 @@ class RecurrentSteps:
     """
 
     def __init__(self, model: Recurrent) -> None:
-        self._embedding = model.embedding
+        self._embedding, self._hidden = model.embedding, model.configuration.hidden
         weights = dict(model.memory.named_parameters())
         with torch.inference_mode():
             self._gates = [
@@ -40,6 +40,18 @@ class RecurrentSteps:
             ]
             self._output = Matrix(model.output.weight)
             self._head = Matrix(model.embedding.weight * model.norm.weight)
+
+    def new_memory(self, *, room_rows: int, capacity_tokens: int) -> RecurrentState:  # noqa: ARG002
+        """As :class:`tutti.models.reader.Steps`."""
+        weight = self._embedding.weight
+        return RecurrentState(
+            layers=len(self._gates),
+            rows=0,
+            hidden=self._hidden,
+            room_rows=room_rows,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
 
     def __call__(self, tokens_B: Tensor, memory: RecurrentState) -> Tensor:
         """As :class:`tutti.models.reader.Steps`."""
