@@ -71,9 +71,7 @@ companies = st.lists(
 )
 
 
-@settings(
-    max_examples=6, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=2, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(companies, st.permutations(range(3)))
 def test_company_that_comes_and_goes_changes_no_note(
     engine: Engine, company: list[tuple[int, Request, int | None]], order: list[int]
