@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 EVALUATION_VERSION = 1
 """Moves whenever the same model and works would give other figures."""
-DOCUMENT, TABLE, PAGE = "evaluation.json", "evaluation.csv", "evaluation.html"
 PAIRS = 4
 HEAD = ("MEASURE", "TAKES", "HELD OUT", "TRAINING", "APART")
 
@@ -42,11 +41,9 @@ def run(asked: Asked, *, model: str, pairs: int, root: Folder, registry: Registr
         IntegrityError: stored bytes are damaged.
     """
     from jobs import note_evaluation
-    from tutti import lineage
-    from tutti.evaluation import page, report, samples
+    from tutti.evaluation import page, publishing, report, samples
     from tutti.evaluation.evaluation import evaluate, gathered
     from tutti.models import bundle as bundles
-    from tutti.registry import evaluations
 
     version = registry.resolve(model)
     bundle_folder = registry.fetch(version)
@@ -54,10 +51,8 @@ def run(asked: Asked, *, model: str, pairs: int, root: Folder, registry: Registr
     if note_evaluation.is_of_notes(bundle):
         return note_evaluation.run(version, bundle, asked, pairs=pairs, root=root, registry=registry, reporter=reporter)
     material = gathered(bundle, asked, root=root)
-    inputs, folder = _place(version, material, asked, pairs=pairs, root=root)
-    found = lineage.find(folder)
-    if found is None:
-        folder.check_writable()
+
+    def make() -> publishing.Made:
         examples = _examples(bundle, material, root=root, reporter=reporter)
         evaluation = evaluate(bundle, bundle_folder, material, examples, asked, reporter=reporter)
         reporter.line(f"rendering {pairs} takes and the works beside them")
@@ -65,21 +60,16 @@ def run(asked: Asked, *, model: str, pairs: int, root: Folder, registry: Registr
         document = report.plain(evaluation, model=str(version), digest=version.digest)
         contents = {
             **rendered.files,
-            DOCUMENT: report.to_json(document),
-            TABLE: report.to_csv(document),
-            PAGE: page.render(evaluation, rendered, model=str(version)),
+            report.DOCUMENT: report.to_json(document),
+            report.TABLE: report.to_csv(document),
+            report.PAGE: page.render(evaluation, rendered, model=str(version)),
         }
-        files = [lineage.write_file(folder, path, data) for path, data in contents.items()]
-        facts = {"model": str(version), "split": asked.split, "takes": material.num_takes}
-        found = lineage.publish(folder, kind="evaluations", name=version.name, inputs=inputs, files=files, facts=facts)
-    else:
-        reporter.line(f"evaluation of {version}: found finished")
-    document = json.loads(found.read(DOCUMENT))
-    evaluations.keep(
-        registry.backend, version, split=asked.split, figures=report.figures(document),
-        files={name: found.read(name) for name in (DOCUMENT, TABLE, PAGE)},
+        return contents, {"takes": material.num_takes}
+
+    return publishing.published(
+        version, make, split=asked.split, inputs=_inputs(version, material, asked, pairs=pairs),
+        figures=report.figures, root=root, registry=registry, reporter=reporter,
     )  # fmt: skip
-    return found
 
 
 def _examples(bundle: Bundle, material: Material, *, root: Folder, reporter: Reporter) -> Dataset | None:
@@ -102,17 +92,12 @@ def _examples(bundle: Bundle, material: Material, *, root: Folder, reporter: Rep
     )
 
 
-def _place(
-    version: ModelVersion, material: Material, asked: Asked, *, pairs: int, root: Folder
-) -> tuple[dict[str, Any], Folder]:
-    from tutti import lineage
-
-    inputs = {
+def _inputs(version: ModelVersion, material: Material, asked: Asked, *, pairs: int) -> dict[str, Any]:
+    return {
         "model": version.digest, "works": material.works.address,
         "tokens": None if material.tokens is None else material.tokens.address,
         **asdict(asked), "takes": material.num_takes, "pairs": pairs, "version": EVALUATION_VERSION,
     }  # fmt: skip
-    return inputs, lineage.place(root, kind="evaluations", name=version.name, inputs=inputs)
 
 
 def summary(document: Mapping[str, Any]) -> list[str]:
@@ -221,7 +206,9 @@ def command(
     """
     from jobs import note_evaluation
     from tutti import telemetry
+    from tutti.evaluation import publishing
     from tutti.evaluation.evaluation import Asked, gathered
+    from tutti.evaluation.report import DOCUMENT, PAGE
     from tutti.models import bundle as bundles
     from tutti.registry.versions import Registry
 
@@ -235,9 +222,8 @@ def command(
             click.echo("\n".join(note_evaluation.plan(version, bundle, asked, pairs=pairs, root=place)))
             return
         material = gathered(bundle, asked, root=place)
-        click.echo("\n".join(_plan(version, material, asked, folder=_place(
-            version, material, asked, pairs=pairs, root=place
-        )[1])))  # fmt: skip
+        folder = publishing.place(version, _inputs(version, material, asked, pairs=pairs), root=place)
+        click.echo("\n".join(_plan(version, material, asked, folder=folder)))
         return
     found = run(asked, model=model, pairs=pairs, root=place, registry=registry, reporter=telemetry.reporter())
     click.echo("\n".join(summary(json.loads(found.read(DOCUMENT)))))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from cluster.embedded import start_embedded_ray
 from tutti import config, lineage, telemetry
@@ -41,20 +41,12 @@ class IngestRecipe(ingest.IngestSettings):
     sources: tuple[str, ...] = Field(
         min_length=1, description="folders, files, http(s) or s3 addresses, music21:COLLECTION[/SCORE]"
     )
-    licence: str = Field(
+    licence: rights.Licence = Field(
         default=rights.UNKNOWN, description="terms of the files: SPDX, LicenseRef-…, or unknown; music21 has its own"
     )
     max_files: int | None = Field(
         default=None, ge=1, description="files to read at most, the first by source and name; all where left out"
     )
-
-    @field_validator("licence")
-    @classmethod
-    def _is_a_licence(cls, value: str) -> str:
-        try:
-            return rights.check(value)
-        except RecipeError as error:
-            raise ValueError(str(error)) from None
 
     @property
     def settings(self) -> ingest.IngestSettings:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from tutti.config import Settings
 from tutti.corpus import rights
@@ -35,7 +35,7 @@ class NotesRecipe(Settings):
         min_length=1,
         description="MIDI velocities at which each pitch is played; the bundled SoundFont has one timbre for all",
     )
-    licence: str = Field(
+    licence: rights.Licence = Field(
         default=rights.UNKNOWN, description="terms of the bundled SoundFont, where it is played: SPDX, or LicenseRef-…"
     )
     lowest_pitch: int = Field(default=36, ge=0, le=127, description="lowest MIDI pitch that is learnt")
@@ -53,14 +53,6 @@ class NotesRecipe(Settings):
     bins: int = Field(default=128, ge=16, le=1024, description="frequencies of a picture, at even steps of mel")
     frames: int = Field(default=32, ge=4, le=512, description="frames of a picture, a quarter of n_fft apart")
     range_db: float = Field(default=80.0, ge=20, le=120, description="from a note's loudest bin to silence, decibels")
-
-    @field_validator("licence")
-    @classmethod
-    def _is_a_licence(cls, value: str) -> str:
-        try:
-            return rights.check(value)
-        except RecipeError as error:
-            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _can_be_played(self) -> NotesRecipe:

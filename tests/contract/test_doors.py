@@ -30,6 +30,7 @@ DOORS: dict[str, Callable[[Path], bool]] = {
     "botocore": lambda path: path == Path("tutti/storage.py"),
     "deepspeed": lambda path: path == Path("tutti/training/strategy.py"),
     "fastapi": lambda path: path.parts[0] == "serve",
+    "jinja2": lambda path: path == Path("tutti/pages/__init__.py"),
     "symusic": lambda path: path.parts[:2] == ("tutti", "corpus"),
     "pretty_midi": lambda path: path.parts[:2] == ("tutti", "corpus"),
     "music21": lambda path: path.parts[:2] == ("tutti", "corpus"),

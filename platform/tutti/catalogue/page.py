@@ -9,13 +9,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
-import jinja2
 import yaml
 
+from tutti import pages
 from tutti.catalogue.blocks import files_of, preview_of, score_of
 from tutti.catalogue.review import FAILED, Finding, from_json
 from tutti.catalogue.takes import ACCEPTED, Plan
@@ -104,7 +103,9 @@ def render(
     cards = [_card(row, sound=sound_of(row), sizes=sizes, formats=formats) for row in rows]
     cards.sort(key=lambda card: card.verdict)  # "accepted" before "rejected"; otherwise as ordered
     accepted = [card for card in cards if card.verdict == ACCEPTED]
-    text = _template().render(
+    return pages.render(
+        "tutti.catalogue",
+        "page.html.jinja",
         plan=plan,
         cards=cards,
         accepted=len(accepted),
@@ -120,7 +121,6 @@ def render(
         roll_width=ROLL_WIDTH,
         roll_height=ROLL_HEIGHT,
     )
-    return text.encode()
 
 
 def _card(row: Mapping[str, Any], *, sound: str | None, sizes: Mapping[str, int], formats: Sequence[str]) -> Card:
@@ -165,15 +165,3 @@ def _choices(cards: Sequence[Card]) -> dict[str, list[Choice]]:
         "mood": [Choice(mood, mood) for mood in (*MOODS, "no mood") if mood in moods],
         "tempo": [Choice(name, f"{name} ({ranges[name]} bpm)") for name in TEMPO_CLASSES if name in tempos],
     }
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tutti.catalogue", package_path=""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.jinja")

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tutti.corpus.score import Notes, Score
 from tutti.errors import DataError, InputError
@@ -27,7 +28,8 @@ BOOK_SUFFIX = ".json"
 MAX_BOOK_BYTES = 64 * 2**20
 MAX_VOICES = 64
 REST = -1
-_TICKS_PER_STEP, _STEPS_PER_QUARTER = 120, 4
+STEPS_PER_QUARTER = 4
+_TICKS_PER_STEP = 120
 _HIGHEST_PITCH = 127
 _JSON_ERRORS = (ValueError, RecursionError, MemoryError)
 
@@ -68,9 +70,18 @@ def read(data: bytes, *, tempo_qpm: float) -> Score:
         raise DataError("unreadable", f"no grid: {' '.join(str(error).split())[:200]}") from None
     if not (grid_TV != REST).any():
         raise DataError("no_notes", "all voices rest")
+    return score_of(grid_TV, tempo_qpm=tempo_qpm)
+
+
+def score_of(grid_TV: NDArray[np.int64], *, tempo_qpm: float, title: str | None = None) -> Score:
+    """The score of a grid: a track for each voice, a note for each run of one pitch.
+
+    Args:
+        grid_TV: MIDI pitches, :data:`REST` where a voice rests; shape (T steps, V voices).
+    """
     onset, duration, pitch, track = list[Any](), list[Any](), list[Any](), list[Any]()
     for voice, column in enumerate(grid_TV.T):
-        begins = np.append(0, 1 + np.flatnonzero(np.diff(column)))
+        begins = np.flatnonzero(np.diff(column, prepend=REST - 1))
         lengths = np.diff(np.append(begins, len(column)))
         sounds = column[begins] != REST
         onset.append(begins[sounds])
@@ -84,11 +95,11 @@ def read(data: bytes, *, tempo_qpm: float) -> Score:
         track=np.concatenate(track),
     )
     return Score.of(
-        notes.in_order(), ticks_per_quarter=_TICKS_PER_STEP * _STEPS_PER_QUARTER, tempos=[(0, tempo_qpm)], title=None
+        notes.in_order(), ticks_per_quarter=_TICKS_PER_STEP * STEPS_PER_QUARTER, tempos=[(0, tempo_qpm)], title=title
     )
 
 
-def _grid(steps: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _grid(steps: Any) -> NDArray[np.int64]:
     """Pitches; shape (T, V).
 
     Raises:

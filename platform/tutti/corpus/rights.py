@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from tutti.errors import RecipeError, UserError
 from tutti.lineage import Dataset
@@ -47,6 +50,18 @@ def check(licence: str) -> str:
     hint = f"did you mean {' or '.join(near)}? Else write" if near else "write an SPDX identifier such as CC-BY-4.0, or"
     name = "a name of letters, digits, '.' and '-'"
     raise RecipeError(f"licence {licence!r} is not known", remedy=f"{hint} LicenseRef- and {name} for other terms")
+
+
+def _for_settings(value: str) -> str:
+    try:
+        return check(value)
+    except RecipeError as error:
+        # What pydantic takes for a value that cannot be.
+        raise ValueError(str(error)) from None
+
+
+Licence = Annotated[str, AfterValidator(_for_settings)]
+"""Type of a field of settings that holds one."""
 
 
 def _near(licence: str) -> list[str]:

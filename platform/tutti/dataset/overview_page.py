@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 
-import jinja2
-
+from tutti import pages
 from tutti.dataset import overview_pictures as pictures
 from tutti.dataset.overview import Overview
 from tutti.dataset.scales import SCALES
@@ -62,7 +60,10 @@ def render(overview: Overview) -> bytes:
         for scale in SCALES
     ]
     families = {_words(name): works for name, works in overview.families.items()}
-    text = _template().render(
+    return pages.render(
+        "tutti.dataset",
+        "overview_page.html.jinja",
+        filters=(("short", _short),),
         corpus=overview,
         music=format_seconds(overview.length_s),
         time=format_seconds,
@@ -79,7 +80,6 @@ def render(overview: Overview) -> bytes:
         splits=bars(overview.splits, total=overview.works),
         refusals=bars({_words(row.reason): row.inputs for row in overview.refusals}, total=overview.refused),
     )
-    return text.encode()
 
 
 def bars(counts: Mapping[str, int], *, total: int, most_names: int | None = None) -> list[Bar]:
@@ -113,17 +113,3 @@ def _short(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - MOST_IN_LINE:,} more" if len(names) > MOST_IN_LINE else ""
     return ", ".join(names[:MOST_IN_LINE]) + more
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tutti.dataset", package_path=""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["short"] = _short
-    environment.filters["count"] = "{:,}".format
-    return environment.get_template("overview_page.html.jinja")

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import base64
 import csv
-import html
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,8 +15,9 @@ from typing import Any
 import numpy as np
 import soxr
 
+from tutti import pages
 from tutti.evaluation.notes import HELD_OUT, MEASURES, MODEL, SETS, NotesEvaluation
-from tutti.evaluation.report import written
+from tutti.evaluation.report import PAGE, written
 from tutti.features.spectra import FREQUENCY, LEVEL
 from tutti.render import phrase
 from tutti.render.export import encode_audio, finish
@@ -33,12 +32,6 @@ TITLES = {
 }  # fmt: skip
 CSV_HEAD = ("of", "measure", "unit", "value")
 _LOUD = 0.5
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .8rem;text-align:right;border-bottom:1px solid "
-    "#d9d9d9}td:first-child,th:first-child{text-align:left}img{max-width:100%}figure{margin:1.5rem 0}"
-)
-_POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
 
 def plain(evaluation: NotesEvaluation, *, model: str, digest: str) -> dict[str, Any]:
@@ -72,11 +65,6 @@ def to_csv(document: Mapping[str, Any]) -> bytes:
         for name, value in figures.items():
             writer.writerow((of, name, MEASURES[name][1], "" if value is None else value))
     return text.getvalue().encode()
-
-
-def to_json(document: Mapping[str, Any]) -> bytes:
-    """The document, UTF-8."""
-    return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def figures(document: Mapping[str, Any]) -> dict[str, float]:
@@ -120,25 +108,18 @@ def files(evaluation: NotesEvaluation, document: Mapping[str, Any], *, pairs: in
         stems = {MODEL: f"note-{place + 1:03d}", HELD_OUT: f"held-out-{place + 1:03d}"}
         for of, sound_SC in sounds.items():
             found[f"samples/{stems[of]}.flac"] = encode_audio(sound_SC, sample_rate_hz=SAMPLE_RATE_HZ, kind="flac")
-        players = [
-            f"{TITLES[of]}: {_player(encode_audio(sound_SC, sample_rate_hz=SAMPLE_RATE_HZ, kind='mp3'))}"
-            for of, sound_SC in sounds.items()
-        ]
-        cards.append(f"<figure><img alt='' src='{_data(_picture(evaluation, place), 'image/png')}'>"
-                     f"<figcaption>{' '.join(players)}</figcaption></figure>")  # fmt: skip
-    title = html.escape(f"Notes of {document['model']['version']}")
-    asked = document["asked"]
-    body = (
-        f"<h1>{title}</h1><p>{asked['notes']} of {asked['notes_of']} notes of {html.escape(asked['split'])} that the "
-        f"model never heard, beside as many of its own.</p>{_table(rows(document))}"
-        f"<p>A fixed phrase on up to {phrase.MOST_INSTRUMENTS} of its instruments: {_player(finished.files['mp3'])}</p>"
-        f"{_table(rows_of_instruments(document))}{''.join(cards)}"
+        players = [(TITLES[of], _embedded(sound_SC)) for of, sound_SC in sounds.items()]
+        cards.append((_data(_picture(evaluation, place), "image/png"), players))
+    found[PAGE] = pages.render(
+        "tutti.evaluation",
+        "notes_page.html.jinja",
+        model=document["model"]["version"],
+        asked=document["asked"],
+        tables=[list(rows(document)), list(rows_of_instruments(document))],
+        most_instruments=phrase.MOST_INSTRUMENTS,
+        phrase=_data(finished.files["mp3"], "audio/mpeg"),
+        cards=cards,
     )
-    found["evaluation.html"] = (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><title>{title}</title>'
-        f"<style>{_STYLE}</style></head><body>{body}</body></html>\n"
-    ).encode()
     return found
 
 
@@ -175,18 +156,8 @@ def _audible(samples_S: Any, evaluation: NotesEvaluation) -> Any:
     return soxr.resample(louder_S, evaluation.scale.sample_rate_hz, SAMPLE_RATE_HZ)[:, None].astype(np.float32)
 
 
-def _table(lines: Iterator[tuple[str, ...]]) -> str:
-    head, *rest = lines
-    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    return (
-        f"<table><tr>{cells}</tr>"
-        + "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in rest)
-        + "</table>"
-    )
-
-
-def _player(sound: bytes) -> str:
-    return f"<audio controls preload='none' src='{_data(sound, 'audio/mpeg')}'></audio>"
+def _embedded(sound_SC: Any) -> str:
+    return _data(encode_audio(sound_SC, sample_rate_hz=SAMPLE_RATE_HZ, kind="mp3"), "audio/mpeg")
 
 
 def _data(content: bytes, kind: str) -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 from typing import Any
 
-import jinja2
 import numpy as np
 
+from tutti import pages
 from tutti.evaluation import pictures
 from tutti.evaluation.borrowing import Borrowings
 from tutti.evaluation.comparison import HELD_OUT, SETS, TAKES, Cell, Row
@@ -115,7 +114,9 @@ def render(evaluation: Evaluation, samples: Samples, *, model: str) -> bytes:
     copies = evaluation.borrowings.get(TAKES)
     overlaps = [feature.takes["overlap"] for feature in evaluation.features]
     known = [overlap for overlap in overlaps if np.isfinite(overlap)]
-    text = _template().render(
+    return pages.render(
+        "tutti.evaluation",
+        "page.html.jinja",
         evaluation=evaluation,
         model=model,
         bundle=evaluation.bundle,
@@ -157,7 +158,6 @@ def render(evaluation: Evaluation, samples: Samples, *, model: str) -> bytes:
         roll_width=ROLL_WIDTH,
         roll_height=ROLL_HEIGHT,
     )  # fmt: skip
-    return text.encode()
 
 
 def _foretelling(evaluation: Evaluation) -> Iterator[tuple[str, float, float, float, bool]]:
@@ -317,16 +317,3 @@ def _moved(passage: Passage) -> str:
     if abs(passage.stretch - 1) > 0.01:
         parts.append(f"{passage.stretch:.2g} times as long")
     return ", ".join(parts) or "as it is"
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tutti.evaluation", package_path=""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["count"] = "{:,}".format
-    return environment.get_template("page.html.jinja")

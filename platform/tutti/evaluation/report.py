@@ -19,6 +19,8 @@ from tutti.evaluation.judgement import BIT_FIGURE, NAT_FIGURE
 from tutti.evaluation.measures import FRAMES_PER_S, REPEATS_FROM
 from tutti.lineage import Dataset
 
+DOCUMENT, TABLE, PAGE = "evaluation.json", "evaluation.csv", "evaluation.html"
+"""Names of an evaluation's files."""
 FORMAT = 1
 FORETELLING, FEATURES = "Foretelling", "Features"
 CSV_HEAD = ("section", "measure", "unit", "of", "value", "spread", "pieces", "why")

@@ -13,17 +13,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tutti.corpus import grids
 from tutti.corpus.score import Notes, Score
 from tutti.errors import DataError
 
 VOICES = 4
-STEPS_PER_QUARTER = 4
+STEPS_PER_QUARTER = grids.STEPS_PER_QUARTER
 NOTHING, SILENCE, FIRST_PITCH = 0, 1, 2
 LOWEST_PITCH, HIGHEST_PITCH = 24, 96
 VOCABULARY_SIZE = FIRST_PITCH + HIGHEST_PITCH - LOWEST_PITCH + 1
 NAMES = ("Nothing", "Silence", *(f"Pitch_{pitch}" for pitch in range(LOWEST_PITCH, HIGHEST_PITCH + 1)))
 """Of the identifiers, in their order."""
-_TICKS_PER_STEP = 120
 
 Voices = NDArray[np.uint16]
 
@@ -76,25 +76,5 @@ def score_of(grid_TV: Voices, *, tempo_qpm: float, title: str | None = None) -> 
     """
     if grid_TV.size and (grid_TV.max() >= VOCABULARY_SIZE or grid_TV.min() == NOTHING):
         raise DataError("unreadable", f"a grid holds identifiers from {SILENCE} to {VOCABULARY_SIZE - 1}")
-    onset, duration, pitch, track = [], [], [], []
-    for voice in range(grid_TV.shape[1]):
-        column = grid_TV[:, voice].astype(np.int64)
-        begins = np.flatnonzero(np.diff(column, prepend=-1))
-        lengths = np.diff(np.append(begins, len(column)))
-        sounds = column[begins] >= FIRST_PITCH
-        onset.append(begins[sounds])
-        duration.append(lengths[sounds])
-        pitch.append(column[begins[sounds]] - FIRST_PITCH + LOWEST_PITCH)
-        track.append(np.full(int(sounds.sum()), voice))
-    notes = Notes.of(
-        onset_ticks=np.concatenate(onset) * _TICKS_PER_STEP,
-        duration_ticks=np.concatenate(duration) * _TICKS_PER_STEP,
-        pitch=np.concatenate(pitch),
-        track=np.concatenate(track),
-    )
-    return Score.of(
-        notes.in_order(),
-        ticks_per_quarter=_TICKS_PER_STEP * STEPS_PER_QUARTER,
-        tempos=[(0, tempo_qpm)],
-        title=title,
-    )
+    pitch_TV = grid_TV.astype(np.int64) - FIRST_PITCH + LOWEST_PITCH
+    return grids.score_of(np.where(grid_TV >= FIRST_PITCH, pitch_TV, grids.REST), tempo_qpm=tempo_qpm, title=title)
