@@ -125,8 +125,9 @@ def test_notes_and_bars_are_told_as_they_are_made() -> None:
         *(column.tolist() for column in (heard.onset_ticks, heard.program, heard.pitch, heard.duration_ticks)),
         strict=True,
     ):
-        later = [at for at, p, k in ends if (p, k) == (program, pitch) and at > onset]
-        assert onset + duration == min([ends[onset, program, pitch], *later])
+        told_end = ends[onset, program, pitch]
+        cut = min([at for at, p, k in ends if (p, k) == (program, pitch) and onset < at < told_end], default=None)
+        assert onset + duration == told_end if cut is None else onset + duration <= cut
     assert [event.bar for event in mine if isinstance(event, BarMade)] == [0, 1, 2]
     assert mine.index(notes[0]) < mine.index(next(event for event in mine if isinstance(event, BarMade)))
     assert all(isinstance(event, PieceMade) for event in events if event.number != number), "it asked for no notes"
@@ -184,7 +185,7 @@ def test_memory_stays_flat_over_many_requests() -> None:
     session = made("recurrent", max_batch=32).open()
     torch_bytes = session.memory_bytes
     for number in range(100):
-        session.submit(Request(bars=1, tempo=60, meter="1/4", seed=number))
+        session.submit(Request(bars=1, tempo=60, meter="1/8", seed=number))
     done = refused = 0
     while not session.idle:
         pieces = [event.piece for event in session.step() if isinstance(event, PieceMade)]
