@@ -114,7 +114,7 @@ class DecoderSteps:
         each = self._heads // self._groups
         if self._model.listener is not None:
             looking, seen = memory.hear(tokens_B, places=places)
-            bias_BHS = self._model.relative([(looking, seen, may_B1S)])[0][:, :, 0]
+            bias_BHS: Tensor = self._model.relative([(looking, seen, may_B1S)])[0][:, :, 0]
             return bias_BHS.reshape(len(tokens_B), self._groups, each, places)
         bias_B1S = torch.zeros_like(may_B1S, dtype=self._cosines.dtype).masked_fill_(~may_B1S, -torch.inf)
         return bias_B1S[:, None].expand(-1, self._groups, each, -1)
