@@ -13,6 +13,7 @@ Legend: B rows, N readings of them, V vocabulary.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,9 @@ from tutti.models.reader import Memory, Reader, Steps
 
 SOFT_KINDS = ("Collection", "Density", "Mood")
 """Controls that lead and do not bind; what binds is the grammar's, and stands in both readings."""
+
+_MOST_SHARED, _MOST_SHARED_TOKENS = 16, 32
+"""Beginnings that are kept, the latest used ones, and how long they may be."""
 
 _UNSAID = {token: EVENTS[f"{kind}_{ANY}"] for kind in SOFT_KINDS for token in EVENTS.span(kind)}
 
@@ -54,6 +58,7 @@ class Reading:
         self._seeds: list[int] = []
         # Where the memory keeps each row: it may like another order.
         self._places_B = np.zeros(0, dtype=np.int64)
+        self._heard: OrderedDict[tuple[int, ...], tuple[Memory, NDArray[np.float32]]] = OrderedDict()
         self._memory: Memory = steps.new_memory(room_rows=room_rows, capacity_tokens=context_tokens)
 
     def __len__(self) -> int:
@@ -124,11 +129,20 @@ class Reading:
         A row whose memory is full reads its latest bars anew, which leaves room for as many tokens again.
         """
         recent = self._recent(self._tokens[row], self._heads[row])
+        key = tuple(recent)
+        if key in self._heard:
+            self._heard.move_to_end(key)
+            return self._heard[key]
         fresh: Memory = self._model.new_cache(
             rows=1, capacity_tokens=len(recent), seeds=np.array([self._seeds[row]], dtype=np.uint64)
         )
         tokens_1T = torch.tensor([recent], device=fresh.lengths_B.device)
         logits_V: NDArray[np.float32] = self._model.read(tokens_1T, fresh)[0, -1].float().cpu().numpy()
+        if not self._steps.draws and len(recent) <= _MOST_SHARED_TOKENS:
+            # Requests of one order share their controls, and with them the whole beginning.
+            self._heard[key] = fresh, logits_V
+            if len(self._heard) > _MOST_SHARED:
+                self._heard.popitem(last=False)
         return fresh, logits_V
 
     def _recent(self, tokens: list[int], head: int) -> list[int]:

@@ -36,7 +36,13 @@ class Memory(Protocol):
 
 
 class Steps(Protocol):
-    """A network made ready to read one token of each row again and again."""
+    """A network made ready to read one token of each row again and again.
+
+    Attributes:
+        draws: whether what a row remembers depends on its seed too, and not on its tokens alone.
+    """
+
+    draws: bool
 
     def new_memory(self, *, room_rows: int, capacity_tokens: int) -> Any:
         """A memory of no rows with room for so many, which steps read on; rows join it that the network read in."""
@@ -78,6 +84,8 @@ class PlainSteps:
     Args:
         model: that reads.
     """
+
+    draws = True
 
     def __init__(self, model: Reader) -> None:
         self._model = model

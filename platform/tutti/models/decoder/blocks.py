@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,7 +50,7 @@ class BlockCache:
         blocks = -(-self._capacity_tokens // BLOCK_TOKENS)
         head_width = configuration.width // configuration.heads
         shape = (blocks, configuration.layers, room_rows, configuration.groups, BLOCK_TOKENS, head_width)
-        self.keys_NLRGPD, self.values_NLRGPD = like.new_zeros(shape), like.new_zeros(shape)
+        self.keys_NLRGPD, self.values_NLRGPD = _zeros(shape, like), _zeros(shape, like)
         self.lengths_B = torch.zeros(0, dtype=torch.long, device=like.device)
         self._listener = listener
         if listener is not None:
@@ -120,3 +121,10 @@ class BlockCache:
         self.lengths_B = self.lengths_B[rows]
         if self._listener is not None:
             self._known_B5 = self._known_B5[rows]
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros that a processor's memory hands out page by page as they are first used, where it can."""
+    if like.device.type == "cpu" and like.dtype == torch.float32:
+        return torch.from_numpy(np.zeros(shape, dtype=np.float32))
+    return like.new_zeros(shape)

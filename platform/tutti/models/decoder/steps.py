@@ -48,6 +48,8 @@ class DecoderSteps:
         model: whose weights, as they are now, are taken.
     """
 
+    draws = False
+
     def __init__(self, model: Decoder) -> None:
         configuration = model.configuration
         self._model = model

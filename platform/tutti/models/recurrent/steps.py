@@ -27,6 +27,8 @@ class RecurrentSteps:
         model: whose weights, as they are now, are taken.
     """
 
+    draws = False
+
     def __init__(self, model: Recurrent) -> None:
         self._embedding, self._hidden = model.embedding, model.configuration.hidden
         weights = dict(model.memory.named_parameters())
