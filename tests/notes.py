@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from jobs import notes
+from jobs.notes import NotesRecipe
+from tests.trainings import plan_of
 from tutti.features.spectra import SpectrumScale, to_spectra
+from tutti.lineage import Dataset
 from tutti.models.timbre_gan import Generator, TimbreConfiguration
 from tutti.render.notes import play_note
+from tutti.storage import Folder
+from tutti.telemetry import Silent
+from tutti.training.plan import Plan
 
 PROGRAMS = (0, 11, 24, 33, 40, 48, 56, 66, 71, 73)
 """Instruments that the bundled font has in tune: piano to flute."""
@@ -21,10 +30,29 @@ def played(*, program: int, pitch: int, rate_hz: int, seconds: float = 1.2, velo
     return play_note(program=program, pitch=pitch, velocity=velocity, length_s=seconds, sample_rate_hz=rate_hz)
 
 
+NOTES = NotesRecipe(
+    programs=(0, 73), licence="CC0-1.0", lowest_pitch=55, highest_pitch=66, velocities=(60, 100), valid_share=0.2,
+    test_share=0.2, n_fft=1024, bins=48, frames=16,
+)  # fmt: skip
+
+
+def notes_dataset(root: Folder) -> Dataset:
+    """Notes of a piano and a flute as packed pictures."""
+    return notes.packed(NOTES, None, licences=("CC0-1.0",), name="keys", root=root, reporter=Silent())
+
+
+def plan_of_notes(spectra: Dataset, run: Path, **changes: object) -> Plan:
+    """A training of the smallest ``timbre_gan`` on them."""
+    made = plan_of(spectra.folder, run, family="timbre_gan", clip_norm=0.0, **changes)
+    model = made.model.model_copy(update={"settings": NOTES.decides(instruments=2)})
+    data = {"spectra_address": spectra.folder.uri, "licences": spectra.facts["licences"]}
+    return replace(made, model=model, collections=tuple(spectra.facts["instruments"]), data=data, baselines={})
+
+
 TAUGHT_SCALE = SpectrumScale(sample_rate_hz=16_000, n_fft=2048, bins=96, frames=16)
 TAUGHT_PITCHES = range(48, 73)
 TAUGHT_PROGRAMS = (0, 71)
-TAUGHT_STEPS = 300
+TAUGHT_STEPS = 80
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,13 @@ import torch
 import jobs.cli
 from tests import families
 from tests.music import rolls_dataset, sequences_dataset
+from tests.notes import notes_dataset, plan_of_notes
 from tests.ranks import train_on
 from tests.trainings import Dump, assert_close, assert_same_bits, plan_of, train, weights_of
 from tutti.models import bundle as bundles
 from tutti.storage import Folder
 from tutti.training import checkpoint
+from tutti.training.plan import Plan
 
 CHANGES = {"steps": 6, "batch_sequences": 8, "micro_batch_sequences": 2, "record_order": True}
 
@@ -86,13 +90,20 @@ def test_two_engines_move_a_generator_and_its_critic_as_torch_alone_does(
     assert_close(weights_of(tmp_path / "engines"), weights_of(tmp_path / "alone"))
 
 
-def test_the_gan_of_rolls_is_the_one_that_torch_alone_trains_also_when_it_goes_on(tmp_path: Path) -> None:
-    rolls = rolls_dataset(Folder(str(tmp_path / "data"))).folder
-    common = {"family": "roll_gan", "steps": 6, "batch_sequences": 4, "micro_batch_sequences": 2, "clip_norm": 0.0}
-    train(plan_of(rolls, tmp_path / "alone", **common))
-    engines = {**common, "strategy": "deepspeed", "zero_stage": 1, "workers": {"min": 1, "max": 2}}
-    plan = plan_of(rolls, tmp_path / "engines", **engines)
-    # Three steps are one of the generator and two of its critic.
+def gan_of(family: str, data: Folder) -> Callable[..., Plan]:
+    """Plans of a family that Tutti carries, by the folder of their run and their settings."""
+    if family == "timbre_gan":
+        return partial(plan_of_notes, notes_dataset(data))
+    return partial(plan_of, rolls_dataset(data).folder, family=family, clip_norm=0.0)
+
+
+@pytest.mark.parametrize("family", ["roll_gan", "timbre_gan"])
+def test_the_gans_are_those_that_torch_alone_trains_also_when_they_go_on(family: str, tmp_path: Path) -> None:
+    planned = gan_of(family, Folder(str(tmp_path / "data")))
+    # Rolls: three steps are one of the generator and two of its critic.
+    common = {"steps": 6, "batch_sequences": 4, "micro_batch_sequences": 2}
+    train(planned(tmp_path / "alone", **common))
+    plan = planned(tmp_path / "engines", **common, strategy="deepspeed", zero_stage=1, workers={"min": 1, "max": 2})
     train_on(2, plan, pause_at=4)
     assert {path.split("/")[0] for path in checkpoint.latest(plan.run).dataset.paths(".pt")} == {"generator", "critic"}
     train_on(1, plan)

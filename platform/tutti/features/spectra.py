@@ -32,7 +32,8 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from tutti import seeding
-from tutti.features.spectral import Floats, hertz_of_mel, mel_of_hertz
+from tutti.features.spectral import Floats
+from tutti.mel import hertz_of_mel, mel_of_hertz
 
 LEVEL, FREQUENCY = 0, 1
 """The two channels of a picture."""

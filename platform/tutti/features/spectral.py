@@ -22,16 +22,11 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from tutti.errors import RecipeError
+from tutti.mel import hertz_of_mel, mel_of_hertz
 
 Floats = NDArray[np.float32]
 
 CHROMA_LOW_HZ, CHROMA_HIGH_HZ = 65.0, 4000.0
-
-# Slaney's scale: 3 mels to 200 Hz up to 1 kHz, then 27 equal ratios to 6.4 kHz.
-_HZ_PER_MEL = 200 / 3
-_LOG_FROM_HZ = 1000.0
-_LOG_FROM_MEL = _LOG_FROM_HZ / _HZ_PER_MEL
-_LOG_STEP = np.log(6.4) / 27
 
 _CHROMA_WINDOW_S = 0.15
 _CHROMA_FULL_WEIGHT_HZ = 500.0
@@ -165,21 +160,6 @@ def _frozen(values: NDArray[np.float64]) -> Floats:
     kept = values.astype(np.float32)
     kept.setflags(write=False)
     return kept
-
-
-def mel_of_hertz(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Frequencies on Slaney's scale."""
-    above = _LOG_FROM_MEL + np.log(np.maximum(hertz, _LOG_FROM_HZ) / _LOG_FROM_HZ) / _LOG_STEP
-    return np.where(hertz < _LOG_FROM_HZ, hertz / _HZ_PER_MEL, above)
-
-
-def hertz_of_mel(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of :func:`mel_of_hertz`."""
-    return np.where(
-        mel < _LOG_FROM_MEL,
-        mel * _HZ_PER_MEL,
-        _LOG_FROM_HZ * np.exp(np.maximum(mel - _LOG_FROM_MEL, 0) * _LOG_STEP),
-    )
 
 
 def _power_of_two(length: float) -> int:

@@ -1,15 +1,14 @@
 """What generator and critic make small: Wasserstein distance, a gradient penalty, and the note that was asked for.
 
 Sources: I. Gulrajani et al. 2017 (arXiv 1704.00028) for the penalty; T. Karras et al. 2018 (1710.10196) for the small
-pull of the real scores to 0; A. Odena et al. 2017 (1610.09585) for the classes. We differ from the last in that the
-critic learns pitch and instrument from real notes alone: what a poor generator draws has no pitch to be learnt. The
-generator is also drawn towards a real note of the pitch and the instrument that it was asked for (as P. Isola et al.
-2017, 1611.07004, do it), which GANSynth's is not: minutes teach what days of a critic alone would.
+pull of the real scores to 0. The generator is also drawn towards a real note of the pitch and the instrument that it
+was asked for (as P. Isola et al. 2017, 1611.07004, do it), which GANSynth's is not: minutes teach what days of a critic
+alone would. The critic is told the key and has no classes to tell.
 
 Every loss is a sum over its rows and no row knows another, so a batch may be cut anywhere. All randomness is drawn from
 the generator of random numbers that is handed in, in the order of the rows.
 
-Legend: B rows, Z latent numbers, K bins, F frames, P pitches, I instruments.
+Legend: B rows, Z latent numbers, K bins, F frames.
 """
 
 from __future__ import annotations
@@ -19,9 +18,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from tutti.models.timbre_gan.network import Critic, Generator, TimbreConfiguration
+from tutti.models.timbre_gan.network import Generator, TimbreConfiguration
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +45,11 @@ class Weights:
     Args:
         penalty: of the critic's slope, away from 1.
         drift: of the square of the scores of real notes.
-        pitch, instrument: of the cross-entropies.
         likeness: of how far a generated note lies from a real one, see :func:`unlikeness`.
     """
 
     penalty: float = 10.0
     drift: float = 0.001
-    pitch: float = 10.0
-    instrument: float = 1.0
     likeness: float = 0.0
 
 
@@ -82,30 +77,21 @@ def critic_loss(
     """The critic's loss and its parts by name, summed over the rows.
 
     Args:
-        critic: gives scores, logits of the pitches and of the instruments.
+        critic: gives scores.
         real_B2KF: real notes of ``condition``.
         fake_B2KF: generated ones; no gradient runs into them.
         random: where between a real and a generated note the slope is looked at.
     """
     fake_B2KF = fake_B2KF.detach()
-    real_scores_B, pitch_BP, instrument_BI = critic(real_B2KF)
-    fake_scores_B, _, _ = critic(fake_B2KF)
-    slope = slopes(critic, real_B2KF, fake_B2KF, random=random)
-    pitch, instrument = _told(critic, pitch_BP, instrument_BI, condition)
+    asked = (condition.pitch_B, condition.instrument_B)
+    real_scores_B, fake_scores_B = critic(real_B2KF, *asked), critic(fake_B2KF, *asked)
+    slope = slopes(critic, real_B2KF, fake_B2KF, condition, random=random)
     parts = {
         "distance": (real_scores_B - fake_scores_B).float().sum(),
         "penalty": torch.square(slope - 1).sum(),
-        "critic_pitch": pitch,
-        "critic_instrument": instrument,
     }
-    loss = (
-        weights.penalty * parts["penalty"]
-        - parts["distance"]
-        + weights.drift * torch.square(real_scores_B.float()).sum()
-        + weights.pitch * pitch
-        + weights.instrument * instrument
-    )
-    return loss, parts
+    drift = torch.square(real_scores_B.float()).sum()
+    return weights.penalty * parts["penalty"] - parts["distance"] + weights.drift * drift, parts
 
 
 def generator_loss(
@@ -119,18 +105,15 @@ def generator_loss(
     """The generator's loss and its parts by name, summed over the rows.
 
     Args:
-        critic: gives scores, logits of the pitches and of the instruments.
+        critic: gives scores.
         fake_B2KF: generated notes of ``condition``.
         real_B2KF: real ones, to be drawn towards; None where they have no weight.
     """
-    scores_B, pitch_BP, instrument_BI = critic(fake_B2KF)
-    pitch, instrument = _told(critic, pitch_BP, instrument_BI, condition)
-    parts = {"generator_pitch": pitch, "generator_instrument": instrument}
-    loss = weights.pitch * pitch + weights.instrument * instrument - scores_B.float().sum()
-    if real_B2KF is not None:
-        parts["unlikeness"] = unlikeness(fake_B2KF, real_B2KF).sum()
-        loss = loss + weights.likeness * parts["unlikeness"]
-    return loss, parts
+    loss = -critic(fake_B2KF, condition.pitch_B, condition.instrument_B).float().sum()
+    if real_B2KF is None:
+        return loss, {}
+    apart = unlikeness(fake_B2KF, real_B2KF).sum()
+    return loss + weights.likeness * apart, {"unlikeness": apart}
 
 
 def unlikeness(fake_B2KF: Tensor, real_B2KF: Tensor) -> Tensor:
@@ -145,27 +128,22 @@ def unlikeness(fake_B2KF: Tensor, real_B2KF: Tensor) -> Tensor:
     return apart_B2KF[:, 0].mean(dim=(1, 2)) + frequency_B
 
 
-def slopes(critic: nn.Module, real_B2KF: Tensor, fake_B2KF: Tensor, *, random: torch.Generator) -> Tensor:
+def slopes(
+    critic: nn.Module, real_B2KF: Tensor, fake_B2KF: Tensor, condition: Condition, *, random: torch.Generator
+) -> Tensor:
     """How steeply the score rises at a drawn place between each real note and a generated one; shape (B,)."""
     share_B = torch.rand(len(real_B2KF), generator=random, device=random.device).to(real_B2KF)
     between_B2KF = torch.lerp(real_B2KF, fake_B2KF.to(real_B2KF), share_B[:, None, None, None]).requires_grad_()
-    scores_B, _, _ = critic(between_B2KF)
+    scores_B = critic(between_B2KF, condition.pitch_B, condition.instrument_B)
     (rise_B2KF,) = torch.autograd.grad(scores_B.sum(), between_B2KF, create_graph=True)
     steep_B: Tensor = rise_B2KF.float().flatten(1).norm(dim=1)
     return steep_B
 
 
-def _told(critic: nn.Module, pitch_BP: Tensor, instrument_BI: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-    """Cross-entropies of pitch and instrument in nats, summed over the rows."""
-    lowest = _configuration(critic).lowest_pitch
-    pitch = functional.cross_entropy(pitch_BP.float(), condition.pitch_B - lowest, reduction="sum")
-    return pitch, functional.cross_entropy(instrument_BI.float(), condition.instrument_B, reduction="sum")
-
-
 def _configuration(network: nn.Module) -> TimbreConfiguration:
-    """Of a generator or a critic, whatever engine it is wrapped in."""
+    """Of a generator, whatever engine it is wrapped in."""
     network = getattr(network, "module", network)
-    assert isinstance(network, Generator | Critic)
+    assert isinstance(network, Generator)
     return network.configuration
 
 
@@ -180,7 +158,7 @@ class TimbreLearning:
     """
 
     critic_steps: int = 1
-    betas: tuple[float, float] = (0.0, 0.99)
+    betas: tuple[float, float] = (0.5, 0.99)
     weights: Weights = field(default_factory=Weights)
 
     @classmethod
