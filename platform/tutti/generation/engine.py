@@ -25,7 +25,7 @@ from tutti.models.reader import Reader
 
 __all__ = ["CACHE_BYTES", "Engine", "Piece"]
 
-CACHE_BYTES = 1 << 30
+CACHE_BYTES = 4 << 30
 """Memory of what rows have read, where nothing else is said."""
 
 
