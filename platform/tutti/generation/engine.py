@@ -65,7 +65,8 @@ class Engine:
                 remedy="give it more memory",
             )
         self._max_batch = max_batch
-        self._room_rows = min(2 * max_batch, cache_bytes // row.size_bytes)
+        # A memory that grows as rows join has no size yet.
+        self._room_rows = min(2 * max_batch, cache_bytes // row.size_bytes) if row.size_bytes else 2 * max_batch
         self._programs = tuple(int(program) for program in facts.get("data", {}).get("programs", range(129)))
         self._spare: list[Session] = []
         self._sparing = threading.Lock()
