@@ -122,9 +122,9 @@ def _take(bench: Bench, subject: str, key: str, *asked: str, folder: Path, tutti
 
 
 def _newest(name: str, tutti: Command) -> dict[str, Any] | None:
-    listed, _ = tutti("models", "list", name, "--json")
-    versions = json.loads(listed)
-    return versions[0] if versions else None
+    # Of all models, as asking for one by a name that is not there yet is refused.
+    listed, _ = tutti("models", "list", "--json")
+    return next((version for version in json.loads(listed) if version["name"] == name), None)
 
 
 @contextmanager

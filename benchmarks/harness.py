@@ -100,15 +100,16 @@ class Bench:
         self.named[key] = value
 
     def show(self, title: str) -> None:
-        """Print a table for people; ratios are to the first contender of each subject."""
+        """Print a table for people; ratios are to the first contender of each subject, of its unit."""
         table = Table(title=f"{title} · {machine()}", title_justify="left")
         for heading in ("subject", "contender", "median", "low to high", "unit", "times the first"):
             table.add_column(heading, justify="left" if heading in ("subject", "contender", "unit") else "right")
         for subject, figures in self.figures.items():
-            first = next(iter(figures.values())).median
+            first = next(iter(figures.values()))
             for index, (name, figure) in enumerate(figures.items()):
                 spread = f"{_number(figure.low)} to {_number(figure.high)}" if figure.rounds > 1 else ""
-                ratio = f"{figure.median / first:.3g}" if index and first else ""
+                comparable = index and first.median and figure.unit == first.unit
+                ratio = f"{figure.median / first.median:.3g}" if comparable else ""
                 table.add_row(
                     "" if index else subject, name, _number(figure.median), spread, figure.unit, ratio,
                     end_section=index == len(figures) - 1,

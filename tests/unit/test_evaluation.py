@@ -367,7 +367,7 @@ def test_a_take_without_notes_is_a_silent_card(found: Evaluation) -> None:
     again = compared(found.bundle, made, found.judged, found.material, ASKED, reporter=Silent())
     text = page.render(again, samples.rendered(again, pairs=1), model="walks/1").decode()
     assert "no notes" in text
-    assert "5 tokens of the takes could not be played" in text
+    assert "Tokens of the takes that could not be played: 5" in text
     report.to_json(report.plain(again, model="walks/1", digest="d"))
 
 

@@ -53,7 +53,7 @@ def test_pieces_between_two_files_and_their_picture(root: Folder, capsys: pytest
 
 def test_a_file_with_more_of_something_is_another_piece(root: Folder) -> None:
     at = root.local_path
-    for name, amount in (("as.mid", "0"), ("far.mid", "40")):
+    for name, amount in (("as.mid", "0"), ("far.mid", "1000")):
         words = ("--vary", str(at / "a.mid"), "--more", f"pitch={amount}", "--out", str(at / name))
         assert generate(root, *words) == 0
     assert (at / "as.mid").read_bytes() != (at / "far.mid").read_bytes()

@@ -17,18 +17,18 @@ from tutti.models.decoder import DECODER, Decoder
 from tutti.models.family import NOT_LEARNT
 
 SHAPE = {"vocabulary_size": len(EVENTS), "max_tokens": 256, "bar_token": BAR}
-STEPS = 800
+STEPS = 300
 
 
 def piece(seed: int, *, notes: int | None = None, low: int | None = None, bars: int = 4) -> Score:
-    """Even repeated steps within a fifth: 1, 2, 4 or 8 notes a bar, from a lowest pitch."""
+    """Even notes that go to and fro by a whole tone: 1, 2, 4 or 8 a bar, from a lowest pitch."""
     random = np.random.default_rng(seed)
     onsets, pitches = [], []
     for bar in range(bars):
         many = notes or int(random.choice([1, 2, 4, 8]))
         lowest = low or int(random.choice([48, 60, 72]))
         onsets += [96 * bar + 96 // many * place for place in range(many)]
-        pitches += [lowest + int(random.choice([0, 4])) + 2 * (place % 2) for place in range(many)]
+        pitches += [lowest + 2 * (place % 2) for place in range(many)]
     columns = Notes.of(onset_ticks=onsets, duration_ticks=[12] * len(onsets), pitch=pitches)
     return Score.of(columns, ticks_per_quarter=24, tempos=[(0, 96.0)])
 
@@ -43,21 +43,26 @@ def engine(scores: list[Score]) -> Engine:
     """A small model, learnt here from all but the last scores."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    settings = {"kl_weight": 0.2, "annealing_steps": 100, "free_nats": 0.02}
+    settings = {"kl_weight": 0.2, "annealing_steps": STEPS, "free_nats": 0.3, "word_dropout": 0.3}
     configuration = BAR_VAE.configure("nano", shape=SHAPE, settings=settings)
     network, objective = BarVae(configuration).train(), BAR_VAE.objective(configuration)
     rows = [torch.from_numpy(encode(score).astype(np.int64)) for score in scores[:128]]
     held = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     segments = torch.where(held == NOT_LEARNT, -1, 0)
     targets = torch.where(held >= BAR, held, torch.where(held == EVENTS["End"], held, NOT_LEARNT))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, step / 20 + 0.05) * (1 - 0.9 * step / STEPS)
+    )
     for step in range(STEPS):
         picked = torch.randperm(len(rows))[:16]
-        outputs = network(held[picked, :-1], segments[picked, :-1])
-        loss, _ = objective.loss(outputs, targets[picked, 1:], step=step)
-        (loss / int((targets[picked, 1:] != NOT_LEARNT).sum())).backward()
+        length = max(len(rows[row]) for row in picked.tolist())
+        outputs = network(held[picked, : length - 1], segments[picked, : length - 1])
+        loss, _ = objective.loss(outputs, targets[picked, 1:length], step=step)
+        (loss / int((targets[picked, 1:length] != NOT_LEARNT).sum())).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
+        schedule.step()
         optimizer.zero_grad()
     return engine_of(network.eval())
 

@@ -16,6 +16,7 @@ from tutti.models.bar_vae.units import Units
 from tutti.models.decoder import DECODER, Decoder, DecoderConfiguration, EventTokens
 from tutti.models.families import FAMILIES, family_of, network_of
 from tutti.models.recurrent import Recurrent, RecurrentConfiguration
+from tutti.models.recurrent.network import STRETCH_TOKENS
 from tutti.training.examples import KINDS
 from tutti.training.recipe import TrainingRecipe
 
@@ -201,6 +202,19 @@ def test_a_recurrent_network_keeps_its_state_where_rows_end_and_others_go_on() -
     for row, start, stop in ((0, 0, 3), (0, 3, 5), (1, 0, 8), (2, 0, 1), (2, 1, 6), (2, 6, 7)):
         torch.testing.assert_close(packed[row, start:stop], model(tokens[row : row + 1, start:stop])[0])
     assert not packed[0, 5:].any(), "padding says nothing"
+
+
+def test_a_recurrent_network_remembers_across_the_stretches_of_long_pieces() -> None:
+    torch.manual_seed(0)
+    model = Recurrent(RecurrentConfiguration(vocabulary_size=50, layers=2, width=32, hidden=24)).eval()
+    lengths = ((300,), (STRETCH_TOKENS + 1, 171), (44, STRETCH_TOKENS, STRETCH_TOKENS))
+    segments = torch.stack([torch.arange(len(pieces)).repeat_interleave(torch.tensor(pieces)) for pieces in lengths])
+    tokens = _tokens(3, 300)
+    packed = model(tokens, segments)
+    for row, piece in ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)):
+        own = segments[row] == piece
+        alone = model.read(tokens[row, own][None], model.new_cache(rows=1, capacity_tokens=300))
+        torch.testing.assert_close(packed[row, own], alone[0], rtol=1e-4, atol=1e-5)
 
 
 def test_latents_that_are_given_are_read_as_they_are_learnt() -> None:

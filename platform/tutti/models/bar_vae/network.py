@@ -1,8 +1,9 @@
 """A hierarchical variational autoencoder over bars: an encoder of bars, a conductor from bar to bar, a decoder of bars.
 
 A bar's tokens are told by its latent, by the conductor's state and by the tokens before them **in the same bar**; all
-that a piece remembers goes through the latents. The posterior of a bar's latent is a function of that bar's tokens
-alone, its prior a function of the latents and controls before it, so a bar read is a bar encoded, wherever it stands.
+that a piece remembers goes through the latents. Latent and state join the bar line, where the bar's tokens may look:
+added to every token they drown it. The posterior of a bar's latent is a function of that bar's tokens alone, its prior
+a function of the latents and controls before it, so a bar read is a bar encoded, wherever it stands.
 
 Sources: Kingma and Welling 2014 (arXiv 1312.6114); the conductor is that of Roberts et al. 2018 (MusicVAE, 1803.05428),
 where one latent stands for a whole piece; a prior that goes from step to step is Chung et al. 2015 (1506.02216).
@@ -112,7 +113,8 @@ class BarVae(nn.Module):
     def told(self, tokens_BT: Tensor, units: Units, states_UH: Tensor, latents_UZ: Tensor) -> Tensor:
         """Logits of the token after each under given latents; shape (B, T, V)."""
         condition_UW = self._condition(states_UH, latents_UZ) * units.is_bar_U[:, None]
-        return self._decoded(tokens_BT, condition_UW[units.of_BT], self._sight(tokens_BT, units, causal=True))
+        condition_BTW = units.set_at_first_place(condition_UW)
+        return self._decoded(tokens_BT, condition_BTW, self._sight(tokens_BT, units, causal=True))
 
     @torch.no_grad()
     def read(self, tokens_BT: Tensor, cache: BarState, *, counts_B: Tensor | None = None) -> Tensor:
@@ -225,7 +227,7 @@ class BarVae(nn.Module):
         )
         # What stands beyond a row's real tokens is written over before it is looked at.
         cache.tokens_BS.scatter_(1, positions_BL, tokens_BL)
-        said = self._decoded(tokens_BL, cache.condition_BW[:, None].expand(-1, tokens_BL.shape[1], -1), context)
+        said = self._decoded(tokens_BL, cache.condition_BW[:, None] * (positions_BL == 0)[:, :, None], context)
         cache.bar_lengths_B = cache.bar_lengths_B + sizes_B
         return said
 
@@ -277,7 +279,7 @@ class BarVae(nn.Module):
             if weight.dim() == 2 and not name.startswith("conductor."):
                 scale = branch_scale if name.endswith(("output.weight", "down.weight")) else 1.0
                 nn.init.normal_(weight, std=0.02 * scale)
-        # What a bar is told beside its tokens is at first as loud as a token: louder, it drowns them.
+        # What a bar is told is at first as loud as its bar line.
         for layer in (self.latent_to_bar, self.conductor_to_bar):
             nn.init.normal_(layer.weight, std=0.02 * layer.in_features**-0.5)
         # A new encoder says what it sees almost without noise: a decoder that finds something in a latent from the

@@ -74,6 +74,11 @@ class Units:
         """What stands at the first place of each unit; shape (U, W)."""
         return values_BTW.flatten(0, 1)[self.starts_U]
 
+    def set_at_first_place(self, values_UW: Tensor) -> Tensor:
+        """Each unit's value at its first place, 0 elsewhere; shape (B, T, W)."""
+        flat = values_UW.new_zeros(self.of_BT.numel(), values_UW.shape[1])
+        return flat.index_copy(0, self.starts_U, values_UW).view(*self.of_BT.shape, -1)
+
 
 def seeds_of_content(tokens_BT: Tensor, starts_U: Tensor) -> NDArray[np.uint64]:
     """A seed for each unit that its tokens alone decide, wherever it lies; shape (U,)."""
