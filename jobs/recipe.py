@@ -54,6 +54,16 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _shards_one_network(self) -> Recipe:
+        training, family = self.training, family_of(self.model.family)
+        if family.learning == "adversarial" and training.strategy == "deepspeed" and training.zero_stage == 3:
+            raise ValueError(
+                f"a {family.name} is two networks, whose losses run through both: no engine of DeepSpeed shards the "
+                "weights of either. Set training.zero_stage to 0, 1 or 2"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _reads_something(self) -> Recipe:
         family = self.model.family
         if family_of(family).reads != "spectra":

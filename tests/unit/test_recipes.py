@@ -8,6 +8,7 @@ import pytest
 
 from jobs import recipe as recipes
 from jobs.dry_run import asked_of
+from tutti.errors import RecipeError
 from tutti.training.sizing import GIB, Machine, fits
 
 RECIPES = Path(__file__).parents[2] / "jobs" / "recipes"
@@ -24,3 +25,12 @@ def test_a_recipe_fits_the_machine_that_it_is_for(name: str) -> None:
     assert fits(asked, ONE_GPU if wants_gpu else TWO_CORES) == ()
     if wants_gpu:
         assert fits(asked, TWO_CORES)[0].startswith("1 worker want 1 GPUs, this machine has 0")
+
+
+@pytest.mark.parametrize("name", ["roll-gan", "timbre"])
+def test_two_networks_are_not_sharded_as_one_may_be(name: str) -> None:
+    stage, last = "training.zero_stage=3", "training.publish=last"
+    with pytest.raises(RecipeError, match=r"is two networks.* Set training.zero_stage to 0, 1 or 2"):
+        recipes.read(name, overrides=("training.strategy=deepspeed", stage, last))
+    # Without DeepSpeed the stage says nothing.
+    recipes.read(name, overrides=("training.strategy=plain", stage))

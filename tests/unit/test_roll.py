@@ -282,6 +282,22 @@ def test_what_a_roll_becomes_is_a_function_of_seed_epoch_and_its_number() -> Non
     assert not np.array_equal(layout.changed(held, seed=7, epochs=epochs + 3).tokens, changed.tokens)
 
 
+def test_at_home_a_roll_is_the_same_from_whatever_key_it_came() -> None:
+    layout, held = RollLayout(most_semitones=0, class_dropout=0.0, home_key=True), held_of(6)
+    home = layout.laid(held, num_rows=6).roll_RMBSPK
+    assert (home != RollLayout(most_semitones=0, class_dropout=0.0).laid(held, num_rows=6).roll_RMBSPK).any()
+    for semitones in (-3, 2, 6):
+        moves = np.full(6, semitones)
+        moved = roll.transposed(held.tokens, lengths=held.lengths, semitones=moves)
+        away = roll.semitones_home(moved, lengths=held.lengths)
+        assert_array_equal((away + moves - roll.semitones_home(held.tokens, lengths=held.lengths)) % 12, 0)
+        there = Packed.of(moved, lengths=held.lengths, pieces=held.pieces, counts=held.counts)
+        laid = layout.laid(there, num_rows=6).roll_RMBSPK
+        same = (away + moves) == roll.semitones_home(held.tokens, lengths=held.lengths)
+        assert_array_equal(laid[same], home[same])
+        assert same.any()
+
+
 def test_rolls_of_another_version_are_refused(root: Folder) -> None:
     works = works_dataset(root, works_table(10))
     dataset = pack_rolls(works, licences=("CC0-1.0",), root=root, name="walks", hop_bars=4)

@@ -55,6 +55,7 @@ def test_workers_are_a_number_or_a_range(given_workers: Any, workers: tuple[int,
         ),
         ({"offload": "cpu", "zero_stage": 0}, "offload cpu needs strategy deepspeed and a zero_stage of 1, 2 or 3"),
         ({"offload": "cpu", "strategy": "plain"}, "offload cpu needs strategy deepspeed"),
+        ({"home_key": True}, "home_key undoes what most_semitones transposes"),
     ],
 )
 def test_what_cannot_be_divided_is_refused_in_one_line(changes: dict[str, Any], line: str) -> None:
@@ -89,7 +90,7 @@ OTHERS: dict[str, Any] = {
     "final_learning_rate_share": 0.5, "warmup_steps": 3, "weight_decay": 0.2, "beta2": 0.9, "clip_norm": 0.5,
     "most_semitones": 2, "stretch_rate": 0.1, "most_stretch": 0.2, "thin_rate": 0.1, "instruments_rate": 0.1,
     "splice_rate": 0.1, "velocity_drop_rate": 0.1, "control_dropout": 0.3, "all_controls_dropout": 0.3,
-    "seed": 2, "mixture": {"walks": 1.0},
+    "seed": 2, "mixture": {"walks": 1.0}, "home_key": True,
     "workers": {"min": 1, "max": 2}, "threads_per_worker": 2, "gpus_per_worker": 1, "strategy": "deepspeed",
     "zero_stage": 3, "offload": "cpu", "precision": "bf16", "compile": True, "activation_checkpointing": True,
     "checkpoint_every_steps": 7, "keep_checkpoints": 5, "keep_best_checkpoints": 1, "keep_checkpoints_every_steps": 4,
@@ -103,7 +104,7 @@ DECIDE = {
     "final_learning_rate_share", "warmup_steps", "weight_decay", "beta2", "clip_norm", "most_semitones",
     "stretch_rate", "most_stretch", "thin_rate", "instruments_rate", "splice_rate", "velocity_drop_rate",
     "control_dropout", "all_controls_dropout", "seed", "mixture", "strategy", "zero_stage", "offload",
-    "precision", "compile", "activation_checkpointing", "publish", "validate_every_steps", "preference",
+    "precision", "compile", "activation_checkpointing", "publish", "validate_every_steps", "preference", "home_key",
 }  # fmt: skip
 
 
@@ -114,8 +115,9 @@ def test_every_setting_decides_the_weights_or_is_logistics() -> None:
 
 @pytest.mark.parametrize("name", sorted(OTHERS))
 def test_only_what_decides_the_weights_moves_a_run(name: str) -> None:
-    # Offload wants DeepSpeed around it.
-    around = {"strategy": "deepspeed"} if name in ("offload", "zero_stage") else {}
+    # Offload wants DeepSpeed around it, and a home key nothing that leads away from it.
+    around: dict[str, Any] = {"strategy": "deepspeed"} if name in ("offload", "zero_stage") else {}
+    around |= {"most_semitones": 0} if name == "home_key" else {}
     left, right = recipe_of(**around), recipe_of(**around, **{name: OTHERS[name]})
     assert left != right
     assert (left.identity() != right.identity()) == (name in DECIDE)

@@ -243,14 +243,15 @@ class RollLayout:
     Args:
         most_semitones: a roll is transposed by -most to most semitones, each as likely, each time it is seen.
         class_dropout: how often each of its classes is hidden (``any``).
+        home_key: whether it is laid transposed to C major or A minor, as its notes lie, wherever it is read.
     """
 
     kind, unit = KIND, "rolls"
     sets_lasts_apart = False
     rows_are_pieces = False
 
-    def __init__(self, *, most_semitones: int, class_dropout: float) -> None:
-        self._most_semitones, self._class_dropout = most_semitones, class_dropout
+    def __init__(self, *, most_semitones: int, class_dropout: float, home_key: bool = False) -> None:
+        self._most_semitones, self._class_dropout, self._home_key = most_semitones, class_dropout, home_key
         self.needs_pieces = most_semitones > 0 or class_dropout > 0
 
     def check(self, facts: Mapping[str, Any], *, where: str) -> None:
@@ -287,7 +288,11 @@ class RollLayout:
 
     def laid(self, held: Packed, *, num_rows: int) -> RollBatch:
         """Rolls as a batch; rows beyond them are silent and of no class."""
-        classes, marks = roll.dense(held.tokens, lengths=held.lengths)
+        tokens = held.tokens
+        if self._home_key:
+            semitones = roll.semitones_home(tokens, lengths=held.lengths)
+            tokens = roll.transposed(tokens, lengths=held.lengths, semitones=semitones)
+        classes, marks = roll.dense(tokens, lengths=held.lengths)
         missing = num_rows - len(held)
         return RollBatch(
             np.concatenate((marks, np.zeros((missing, *roll.SHAPE), dtype=bool))).view(np.uint8),

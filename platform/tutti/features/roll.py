@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
 from tutti.corpus.score_batch import ScoreBatch
+from tutti.features import tonality
 from tutti.features.controls import tempo_class
 from tutti.features.grid import METER_TICKS, Grid, Index, runs
 from tutti.features.vocabulary import ANY, MOODS, TEMPO_CLASS_LIMITS_QPM, TEMPO_CLASSES, TEMPOS_QPM, TICKS_PER_QUARTER
@@ -59,6 +60,7 @@ _HEAD_STARTS = np.cumsum([2 * CELLS, *map(len, CLASSES.values())])[:HEAD_TOKENS]
 _STEP_TICKS = 4 * TICKS_PER_QUARTER // STEPS
 _ROLL_STEPS = BARS * STEPS
 _FEWEST_WRITTEN_VOICES = 3
+_HOME_OF_MINOR = 9
 
 
 def _groups() -> NDArray[np.int64]:
@@ -312,6 +314,24 @@ def transposed(tokens: Tokens, *, lengths: NDArray[np.integer], semitones: Index
     # Of one step, pitched cells pass drums of other pitches: the order is of time, pitch and track.
     order = np.lexsort((np.where(token < 2 * CELLS, moved, -1), roll))
     return np.asarray(moved[order].astype(np.uint16))
+
+
+def semitones_home(tokens: Tokens, *, lengths: NDArray[np.integer]) -> Index:
+    """How far each roll is to be moved to lie in C major or A minor, whichever its notes fit: -6 to 5; shape (R,).
+
+    Args:
+        tokens: of rolls that lie end to end.
+        lengths: tokens of each; shape (R,).
+    """
+    roll = np.repeat(np.arange(len(lengths)), lengths)
+    pitch, track = np.divmod(tokens.astype(np.int64) // 2, len(TRACKS))
+    told = (tokens < 2 * CELLS) & (track != DRUMS)
+    name = (pitch % PITCHES + LOWEST_PITCH) % 12
+    weight = np.bincount(roll[told] * 12 + name[told], minlength=12 * len(lengths)).reshape(-1, 12)
+    keys, _ = tonality.best_keys(tonality.fit_of_classes(weight.astype(np.float64)))
+    home = np.array([_HOME_OF_MINOR if tonality.KEYS[key].minor else 0 for key in keys])
+    tonic = np.array([tonality.KEYS[key].tonic for key in keys], dtype=np.int64)
+    return np.asarray((home - tonic + 6) % 12 - 6)
 
 
 def score_of(roll_RMBSPK: Marks, *, tempo_qpm: float, programs: Sequence[int] = PROGRAMS) -> Score:

@@ -1,7 +1,9 @@
 """Phrases of piano-roll to pieces: requests through a family that makes rolls.
 
 A roll is four bars of 4/4, made at once from noise and two classes. A piece is as many as its length asks, of one
-noise for what they share and fresh noise for each of their bars, transposed to one key and cut at the last bar.
+noise for what they share and fresh noise for each of their bars, transposed to one key and cut at the last bar. A
+model that read its rolls in C major or A minor knows no other keys; where none is asked, its pieces lie as many
+semitones from there as is drawn.
 
 What holds by construction: length, tempo, key (transposed, and what is foreign to the scale moved to its neighbour)
 and instruments. Mood and the class of the tempo steer. ``temperature`` is how far the noise reaches. Density,
@@ -45,6 +47,9 @@ _MODEL = "a model of piano-rolls"
 _TOGETHER = 32
 _PROGRAMS_OF_FAMILY = 8
 _DRUMS = INSTRUMENTS[-1]
+_PITCHED = np.arange(len(roll.TRACKS)) != roll.DRUMS
+_MOVES = range(-5, 7)
+"""Semitones that lead to every key."""
 
 
 class RollComposer:
@@ -54,7 +59,8 @@ class RollComposer:
         generator: in evaluation mode, on its device: noise and classes to ``roll_RMBSPK``.
         configuration: of it.
         digest: hash of the model's bundle.
-        facts: what is known of its making; ``data`` may tell ``track_programs`` and ``programs``.
+        facts: what is known of its making; ``data`` may tell ``track_programs`` and ``programs``, and the recipe of
+            ``training`` whether rolls were read in their home key.
     """
 
     collections: tuple[str, ...] = ()
@@ -66,6 +72,7 @@ class RollComposer:
         data = facts.get("data", {})
         self._usual = tuple(int(program) for program in data.get("track_programs", roll.PROGRAMS))
         self._known = frozenset(int(program) for program in data.get("programs", range(DRUM_PROGRAM + 1)))
+        self._at_home = bool(facts.get("training", {}).get("recipe", {}).get("home_key", False))
         self.digest, self.facts = digest, facts
 
     @classmethod
@@ -132,6 +139,8 @@ class RollComposer:
         bars = 0 if cancelled else request.bars or bars_of_length(request.length_s, tempo_qpm=tempo_qpm, meter=METER)
         marks = self._phrases(request, number=-(-bars // roll.BARS))
         marks = in_one_key(marks, key=request.tonality)
+        if self._at_home and request.tonality is None:
+            marks[..., _PITCHED] = _shifted(marks[..., _PITCHED], _drawn_semitones(request.seed))
         playing = programs(request.instruments, usual=self._usual, known=self._known)
         silent = [track for track, program in enumerate(playing) if program is None]
         marks[..., silent] = False
@@ -216,30 +225,34 @@ def in_one_key(roll_RMBSPK: NDArray[np.bool_], *, key: Key | None) -> NDArray[np
         key: if it is asked for, what does not belong to its scale goes to the semitone below, or above where that does
             not either. Otherwise the key is that of all rolls together, and foreign notes stay.
     """
-    pitched = np.arange(len(roll.TRACKS)) != roll.DRUMS
-    sounding_RP = roll_RMBSPK[:, roll.SOUNDS][..., pitched].sum(axis=(1, 2, 4))
+    sounding_RP = roll_RMBSPK[:, roll.SOUNDS][..., _PITCHED].sum(axis=(1, 2, 4))
     classes = (np.arange(roll.PITCHES) + roll.LOWEST_PITCH) % 12
     weight_R12 = np.stack([sounding_RP[:, classes == name].sum(axis=1) for name in range(12)], axis=1).astype(float)
     fit_R24 = tonality.fit_of_classes(weight_R12)
     home = key or tonality.KEYS[int(tonality.fit_of_classes(weight_R12.sum(axis=0, keepdims=True))[0].argmax())]
     # The smallest of equals.
-    moves = sorted(range(-5, 7), key=abs)
+    moves = sorted(_MOVES, key=abs)
     columns = [tonality.KEYS.index(home.transposed(-move)) for move in moves]
     moved = roll_RMBSPK.copy()
     for phrase, column in enumerate(fit_R24[:, columns].argmax(axis=1).tolist()):
-        moved[phrase][..., pitched] = _shifted(roll_RMBSPK[phrase][..., pitched], moves[column])
+        moved[phrase][..., _PITCHED] = _shifted(roll_RMBSPK[phrase][..., _PITCHED], moves[column])
     if key is not None:
-        moved[..., pitched] = _within(moved[..., pitched], key=key, classes=classes)
+        moved[..., _PITCHED] = _within(moved[..., _PITCHED], key=key, classes=classes)
     return moved
 
 
-def _shifted(marks_MBSPK: NDArray[np.bool_], semitones: int) -> NDArray[np.bool_]:
-    """Every pitch moved; what leaves the range comes in again an octave from there."""
-    out = np.zeros_like(marks_MBSPK)
+def _drawn_semitones(seed: int) -> int:
+    random = np.random.default_rng(seeding.derive(seed, "generation", "key"))
+    return int(random.integers(_MOVES.start, _MOVES.stop))
+
+
+def _shifted(marks: NDArray[np.bool_], semitones: int) -> NDArray[np.bool_]:
+    """Every pitch moved, the last axis but one; what leaves the range comes in again an octave from there."""
+    out = np.zeros_like(marks)
     for pitch in range(roll.PITCHES):
         to = pitch + semitones
         to += 12 * (to < 0) - 12 * (to >= roll.PITCHES)
-        out[:, :, :, to] |= marks_MBSPK[:, :, :, pitch]
+        out[..., to, :] |= marks[..., pitch, :]
     return out
 
 

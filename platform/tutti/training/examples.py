@@ -95,7 +95,7 @@ KINDS: dict[str, Kind] = {
     ),
     "rolls": Kind(
         layout=lambda recipe, _: RollLayout(
-            most_semitones=recipe.most_semitones, class_dropout=recipe.control_dropout
+            most_semitones=recipe.most_semitones, class_dropout=recipe.control_dropout, home_key=recipe.home_key
         ),
         shape=lambda _: roll_shape(),
         places=lambda _: 1,

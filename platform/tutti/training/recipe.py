@@ -86,6 +86,9 @@ class TrainingRecipe(Settings):
     most_semitones: int = Field(
         default=5, ge=0, le=MAX_TRANSPOSITION_SEMITONES, description="pieces are transposed by up to this, semitones"
     )
+    home_key: bool = Field(
+        default=False, description="whether every piano-roll is read in C major or A minor, as its notes lie, no unit"
+    )
     stretch_rate: float = Field(default=0, ge=0, le=1, description="how often a piece gets another tempo, no unit")
     most_stretch: float = Field(
         default=0.1, ge=0, le=1, description="such a tempo is up to this share faster, or as much slower, no unit"
@@ -178,6 +181,8 @@ class TrainingRecipe(Settings):
             )
         if self.offload == "cpu" and (self.strategy != "deepspeed" or self.zero_stage == 0):
             raise ValueError("offload cpu needs strategy deepspeed and a zero_stage of 1, 2 or 3")
+        if self.home_key and self.most_semitones:
+            raise ValueError("home_key undoes what most_semitones transposes: set most_semitones to 0")
         if self.publish == "average" and self.keep_best_checkpoints < 2:
             raise ValueError("publish average needs keep_best_checkpoints of at least 2")
         if self.publish == "average" and self.strategy == "deepspeed" and self.zero_stage == 3:
@@ -187,9 +192,11 @@ class TrainingRecipe(Settings):
     def identity(self) -> dict[str, Any]:
         """What decides the weights: the run's address is made of it, and who changes the rest goes on."""
         moves_nothing = LOGISTICS - (AVERAGED if self.publish == "average" else frozenset())
+        # Came later, and say nothing of a training that learns as its family does, from works as they are written.
         if self.preference is None:
-            # Came later, and says nothing of a training that learns as its family does.
             moves_nothing |= {"preference"}
+        if not self.home_key:
+            moves_nothing |= {"home_key"}
         decides = {name: value for name, value in self.model_dump(mode="json").items() if name not in moves_nothing}
         # Dropout is drawn by the grain: workers so many that they make it smaller move the weights.
         return {**decides, "micro_batch_sequences": self.micro_batch}

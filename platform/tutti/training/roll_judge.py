@@ -8,6 +8,10 @@ each other, without which one good roll, repeated, would pass for music.
 Each is told as two figures: of what was generated, and of the data (``…_of_data``). Figures of tracks are told as the
 mean over the tracks that play in the data.
 
+Whether what is asked for is heard is told by two more figures that the score leaves out: by how much rolls that were
+asked for in happy and calm moods exceed the others in valence (``valence_contrast``), and those in happy and tense
+moods in arousal, as :mod:`tutti.features.mood` estimates both. They are 0 of a model that does not listen.
+
 The score, ``roll_deviation``, is 0 where all are alike and 1 at most. It is the mean over measures of the mean over
 tracks (pairs of tracks, for tonal distance) of how far the generated figure lies from the data's: as it is for rates,
 as a share of the data's figure for numbers and distances, never more than 1, and 1 where a track plays in the data
@@ -26,6 +30,7 @@ from torch import Tensor
 
 from tutti.corpus.score_batch import ScoreBatch
 from tutti.features import roll
+from tutti.features.descriptors import describe
 from tutti.metrics import piano_roll
 from tutti.metrics.pitch import scale_consistency
 
@@ -42,6 +47,8 @@ RATES = (
     "scale_consistency",
     "variety",
 )
+AXES = {"valence": (("happy", "calm"), ("tense", "sad")), "arousal": (("happy", "tense"), ("sad", "calm"))}
+"""Moods that are high and low on each axis."""
 _NAMELESS_QPM = 120.0
 
 
@@ -54,16 +61,20 @@ class RollJudge:
         """Figures by name, the score first.
 
         Args:
-            examples: ``roll`` (R, M, B, S, P, K) of the real ones.
+            examples: ``roll`` (R, M, B, S, P, K) and ``classes`` (R, C) of the real ones.
             fakes: generated ones, of the same shape; a cell is marked above a half.
         """
-        data, made = (measured((marks > 0.5).cpu().numpy()) for marks in (examples["roll"], fakes))
+        rolls = [(marks > 0.5).cpu().numpy() for marks in (examples["roll"], fakes)]
+        data, made = map(measured, rolls)
         figures = {self.score_name: float(np.mean([_apart(name, data[name], made[name]) for name in told(data)]))}
         for name in told(data):
             plays = np.isfinite(data[name])
             for suffix, value in (("", made[name][plays]), ("_of_data", data[name][plays])):
                 if np.isfinite(value).any():
                     figures[name + suffix] = float(np.nanmean(value))
+        mood_R = examples["classes"][:, list(roll.CLASSES).index("mood")].cpu().numpy()
+        for suffix, marks in zip(("_of_data", ""), rolls, strict=True):
+            figures |= {name + suffix: value for name, value in contrasts(marks, mood_R).items()}
         return figures
 
 
@@ -77,7 +88,6 @@ def measured(roll_RMBSPK: NDArray[np.bool_]) -> dict[str, Figures]:
     begun_K = begins_RBSPK.mean(axis=0).sum(axis=(0, 1, 2))
     plays_K = sounds_RBSPK.any(axis=(0, 1, 2, 3))
     polyphonic_K = piano_roll.polyphonic_rate(sounds_RBSPK, threshold=1)
-    scores = [roll.score_of(marks[None], tempo_qpm=_NAMELESS_QPM) for marks in roll_RMBSPK]
     return {
         "empty_bars_rate": piano_roll.empty_bars_rate(sounds_RBSPK),
         "pitch_classes_used": np.where(pitched, piano_roll.pitch_classes_used(sounds_RBSPK), np.nan),
@@ -88,9 +98,31 @@ def measured(roll_RMBSPK: NDArray[np.bool_]) -> dict[str, Figures]:
         "tonal_distance": distance_KK[upper],
         "notes": np.where(plays_K, begun_K, np.nan),
         "polyphonic_rate": np.where(plays_K, polyphonic_K, np.nan),
-        "scale_consistency": _mean(scale_consistency(ScoreBatch.of(scores))),
+        "scale_consistency": _mean(scale_consistency(_scores(roll_RMBSPK))),
         "variety": variety(sounds_RBSPK),
     }
+
+
+def contrasts(roll_RMBSPK: NDArray[np.bool_], mood_R: NDArray[np.integer]) -> dict[str, float]:
+    """By how much rolls of the moods that are high on an axis exceed those that are low on it, -2 to 2.
+
+    Args:
+        mood_R: index into the moods of :data:`tutti.features.roll.CLASSES`, as they were asked for. An axis of which
+            there are no rolls on both sides is left out.
+    """
+    names = np.array(roll.CLASSES["mood"])[mood_R.astype(np.int64)]
+    described = describe(_scores(roll_RMBSPK))
+    found = {}
+    for axis, sides in AXES.items():
+        value_R = described[axis].to_numpy(zero_copy_only=False)
+        high, low = (value_R[np.isin(names, side)] for side in sides)
+        if len(high) and len(low):
+            found[f"{axis}_contrast"] = float(high.mean() - low.mean())
+    return found
+
+
+def _scores(roll_RMBSPK: NDArray[np.bool_]) -> ScoreBatch:
+    return ScoreBatch.of([roll.score_of(marks[None], tempo_qpm=_NAMELESS_QPM) for marks in roll_RMBSPK])
 
 
 def told(data: Mapping[str, Figures]) -> list[str]:

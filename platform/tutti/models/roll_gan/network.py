@@ -1,19 +1,22 @@
 """A generator of four-bar phrases for several tracks, and the critic that teaches it.
 
 After MuseGAN (H.-W. Dong et al. 2018, arXiv 1709.06298): noise for the phrase and for each bar, shared by all tracks
-and of each track's own; time unfolds from bars to beats to steps in a branch that all tracks share, and each track then
-goes on in a branch of its own, which ends in pitches. We differ in what is decided. There it is cell by cell whether it
-sounds; here a track has a few **voices**, and each says of every step how sure it is of each pitch, of silence, and of
-striking it anew, so that a cell is only left for another one. The harmony of a beat, by pitch classes, comes to all
-tracks but the drums from the branch that they share.
+and of each track's own; time unfolds from bars to beats to steps in a branch that all tracks share, and each track
+then goes on in a branch of its own, which ends in pitches. We differ in what is decided. There it is cell by cell
+whether it sounds; here a track has a few **voices**, and each says of every step whether it **strikes**, and what: a
+pitch or silence. Where it does not strike, it holds what it struck last, so that notes are whole. Which pitch is the
+sum of three opinions: the harmony of the beat, by pitch classes, which comes to all tracks but the drums from the
+branch that they share; a bell around the height where the voice is; and what it likes besides.
 
-In training the critic sees how sure the voices are, as that of I. Gulrajani et al. sees letters (2017, 1704.00028,
-section 5.4): it can tell music by its having no fractions, so voices grow sure. In evaluation each takes what it is
-surest of. Binary neurons in training (H.-W. Dong and Y.-H. Yang 2018, 1804.09399) drifted into noise here
-(platform/decisions/log.md).
+Both are decided in training as they are in evaluation: a voice takes what it is surest of, with the gradient of the
+share that was not taken (Y. Bengio et al. 2013, 1308.3432; the binary neurons of H.-W. Dong and Y.-H. Yang 2018,
+1804.09399). So the critic has nothing but music to tell music by, and what a decision is worth is reckoned up to the
+next strike. Voices that decided without holding, and without the bell, drifted into noise here; where the critic saw
+how sure they are (as that of I. Gulrajani et al. 2017 sees letters, 1704.00028, section 5.4), it learnt to see
+fractions first (platform/decisions/log.md).
 
 The critic looks at a step's cells once, through one matrix, and judges three streams of what it sees: each track's
-pitches, pitch classes (the same weights in every key), and how many notes begin and sound, whatever their pitch. It is
+pitches, pitch classes (the same weights in every key), and motion: how many notes begin and sound, and how high. It is
 told the classes by projection (T. Miyato and M. Koyama 2018, 1802.05637). Nothing is normalised over the rows of a
 batch: a row's result does not depend on its neighbours.
 
@@ -37,12 +40,21 @@ BEATS, OCTAVE = 4, 12
 """Beats of a bar; semitones."""
 _SILENT_AT_FIRST = 1.0
 """How much the logit of silence leads in all voices but a track's first, before anything is learnt."""
-_HELD_AT_FIRST = 1.0
-"""How much the logit of holding a pitch leads over striking it anew."""
+_PULSE_AT_FIRST = 1.5
+"""How much the logit of striking leads where a beat begins, and lags elsewhere: no note is told from another before
+there are notes."""
+_LOWEST_AT_FIRST, _HIGHEST_AT_FIRST = 0.3, 0.6
+"""Where the first and the last track are at first, as shares of all pitches: tracks are told from the bass upwards."""
+_BELL_AT_FIRST = 4.0
+"""Spread of the bell around a voice's height, semitones."""
+_HEIGHT_UNIT = 12.0
+"""Semitones by which what a layer says moves a height."""
 _SHARPNESS = 4.0
 """Of logits: who is to be sure of one pitch among many needs large ones, in as many steps as all else is learnt in."""
 _LOGITS_AT_FIRST = 0.25
 """Share of their usual spread."""
+_SAID_BESIDES = 3
+"""What a voice says of a step beside its pitches: silence, to strike, and how much higher it is than usual."""
 _PLACES_AT_FIRST = 0.1
 """How far the places within a beat lie apart, so that a note lasts until another is asked for."""
 
@@ -112,14 +124,14 @@ class RollConfiguration:
         rolls. Every few steps the generator makes some more and goes back, through the critic.
         """
         width, own, steps, beats = self.width, self.track_width, self.roll_steps, BEATS * self.bars
-        heads = self.tracks * self.voices * own * (self.pitches + 2)
+        heads = self.tracks * self.voices * own * (self.pitches + _SAID_BESIDES)
         own_flops = self.tracks * (6 * own**2 + own * width) + heads
         blocks = 6 * width**2 * (self.bars + beats + steps)
         generator = blocks + beats * (width**2 + OCTAVE * width + self.tracks * own) + steps * own_flops
         cells = steps * 2 * self.pitches * self.tracks
-        look = cells * (self.tracks * own + OCTAVE * self.tracks + 2 * self.tracks)
+        look = cells * (self.tracks * own + OCTAVE * self.tracks + 4 * self.tracks)
         chroma = OCTAVE * _CHROMA_CHANNELS * (OCTAVE * (self.tracks + 1) + 3 * _CHROMA_CHANNELS + width // 2)
-        streams = steps * (3 * self.tracks * own * width + width**2 + 3 * self.tracks * width + width**2 // 4)
+        streams = steps * (3 * self.tracks * own * width + width**2 + 10 * self.tracks * width + width**2 // 4)
         critic = streams + beats * (chroma + 8 * width**2) + self.bars * 5 * width**2
         makes, judges, looks = 1 + 3 / self.critic_steps, 3 + 3 + 7 + 3 / self.critic_steps, 4 + 2 / self.critic_steps
         return 2.0 * (makes * generator + judges * critic + looks * look)
@@ -157,8 +169,15 @@ class Generator(nn.Module):
         self.part_norm = nn.RMSNorm(own, eps=1e-6)
         self.harmony = nn.Conv1d(width, OCTAVE, 1)
         self.voices = nn.Conv1d(
-            tracks * own, tracks * configuration.voices * (configuration.pitches + 2), 1, groups=tracks
+            tracks * own, tracks * configuration.voices * (configuration.pitches + _SAID_BESIDES), 1, groups=tracks
         )
+        # In semitones over the unit above, so that they move as fast as other weights do.
+        share_K1 = torch.linspace(_LOWEST_AT_FIRST, _HIGHEST_AT_FIRST, tracks)[:, None]
+        self.height = nn.Parameter(configuration.pitches / _HEIGHT_UNIT * share_K1.repeat(1, configuration.voices))
+        pulse_S = torch.full((per_beat,), -_PULSE_AT_FIRST)
+        pulse_S[0] = _PULSE_AT_FIRST
+        self.pulse = nn.Parameter(pulse_S.repeat(tracks, configuration.voices, 1) / _SHARPNESS)
+        self.narrowness = nn.Parameter(torch.zeros(tracks, configuration.voices))
         _initialise(self)
         with torch.no_grad():
             bias = self.voices.bias
@@ -167,31 +186,33 @@ class Generator(nn.Module):
             self.harmony.weight.mul_(_LOGITS_AT_FIRST)
             bias_KVL = bias.view(tracks, configuration.voices, -1)
             bias_KVL[:, 1:, configuration.pitches] = _SILENT_AT_FIRST / _SHARPNESS
-            bias_KVL[:, :, -1] = -_HELD_AT_FIRST / _SHARPNESS
 
     def forward(self, latent_RGNZ: Tensor, classes_RC: Tensor) -> Tensor:
-        """``roll_RMBSPK``: how sure each mark is in training; 0 or 1 in evaluation.
+        """``roll_RMBSPK``: marks, 0 or 1; in training with a gradient.
 
         Args:
             latent_RGNZ: normal noise.
             classes_RC: mood and tempo class.
         """
         configuration = self.configuration
-        logits_RKVLT = self.logits(latent_RGNZ, classes_RC)
-        pitch_RKVPT, anew_RKV1T = (_shares if self.training else _choices)(logits_RKVLT)
-        # A voice that enters a phrase may be one that held its note before it.
-        before_RKVPT = functional.pad(pitch_RKVPT[..., :-1], (1, 0), value=1.0)
-        begins_RKVPT = pitch_RKVPT * (1 - before_RKVPT * (1 - anew_RKV1T))
-        sounds_RKPT, begins_RKPT = _any(pitch_RKVPT), _any(begins_RKVPT)
-        is_drum = torch.arange(configuration.tracks, device=latent_RGNZ.device) == configuration.drums
-        begins_RKPT = torch.where(is_drum[None, :, None, None], sounds_RKPT, begins_RKPT)
-        roll_RMKPT = torch.stack((sounds_RKPT, begins_RKPT), dim=1)
-        roll_RMTPK = roll_RMKPT.permute(0, 1, 4, 3, 2)
+        of_TRKVL, strike_TRKV1 = self.logits(latent_RGNZ, classes_RC)
+        is_drum_K = torch.arange(configuration.tracks, device=of_TRKVL.device) == configuration.drums
+        strikes_TRKV1 = (strike_TRKV1 > 0).to(of_TRKVL)
+        share_TRKVL, sure_TRKV1 = torch.softmax(of_TRKVL, dim=4), torch.sigmoid(strike_TRKV1)
+        of_TRKVL = torch.zeros_like(of_TRKVL).scatter_(4, of_TRKVL.argmax(dim=4, keepdim=True), 1.0)
+        if self.training:
+            of_TRKVL = of_TRKVL + (share_TRKVL - share_TRKVL.detach())
+            strikes_TRKV1 = strikes_TRKV1 + (sure_TRKV1 - sure_TRKV1.detach())
+        # A hit does not last.
+        strikes_TRKV1 = torch.where(is_drum_K[:, None, None], 1.0, strikes_TRKV1)
+        sounds_TRKVP = held(of_TRKVL, strikes_TRKV1)[..., :-1]
+        begins_TRKVP = strikes_TRKV1 * of_TRKVL[..., :-1]
+        roll_MTRKP = torch.stack((_any(sounds_TRKVP), _any(begins_TRKVP)))
         sizes = (configuration.bars, configuration.steps, configuration.pitches, configuration.tracks)
-        return roll_RMTPK.reshape(len(roll_RMTPK), 2, *sizes)
+        return roll_MTRKP.permute(2, 0, 1, 4, 3).reshape(len(latent_RGNZ), 2, *sizes)
 
-    def logits(self, latent_RGNZ: Tensor, classes_RC: Tensor) -> Tensor:
-        """Of each voice at each step: its pitches, silence, and striking anew; (R, K, V, P + 2, T), fp32."""
+    def logits(self, latent_RGNZ: Tensor, classes_RC: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each voice at each step: its pitches and silence, (T, R, K, V, P + 1); and to strike, (T, R, K, V, 1)."""
         configuration = self.configuration
         rows, per_beat = len(latent_RGNZ), configuration.steps // BEATS
         phrase_RGZ, bars_RGBZ = latent_RGNZ[:, :, 0], latent_RGNZ[:, :, 1:]
@@ -208,13 +229,18 @@ class Generator(nn.Module):
         x_RUT = self.parts(x_RWT) + own_RUT.repeat_interleave(per_beat, dim=2)
         x_RKUT = self.part_block(x_RUT).reshape(rows, configuration.tracks, -1, configuration.roll_steps)
         x_RUT = functional.silu(_by_place(self.part_norm, x_RKUT).flatten(1, 2))
-        voices = (configuration.tracks, configuration.voices, configuration.pitches + 2)
-        logits_RKVLT = self.voices(x_RUT).float().reshape(rows, *voices, configuration.roll_steps)
-        shared_RPT = harmony_RPT.float().repeat(1, configuration.pitches // OCTAVE, 1)
-        is_drum = torch.arange(configuration.tracks, device=latent_RGNZ.device) == configuration.drums
-        shared_RKPT = torch.where(is_drum[None, :, None, None], 0.0, shared_RPT[:, None])
-        out: Tensor = _SHARPNESS * (logits_RKVLT + functional.pad(shared_RKPT, (0, 0, 0, 2))[:, :, None])
-        return out
+        pitches, tracks = configuration.pitches, configuration.tracks
+        said_RXT = self.voices(x_RUT).float()
+        said_TRKVX = said_RXT.permute(2, 0, 1).reshape(-1, rows, tracks, configuration.voices, pitches + _SAID_BESIDES)
+        of_TRKVL, strike_TRKV1, rise_TRKV1 = torch.split(said_TRKVX, [pitches + 1, 1, 1], dim=4)
+        away_TRKVP = torch.arange(pitches, device=x_RUT.device) - _HEIGHT_UNIT * (self.height[..., None] + rise_TRKV1)
+        bell_TRKVP = torch.square(away_TRKVP / _BELL_AT_FIRST * torch.exp(self.narrowness[..., None])) / 2
+        shared_TRP = harmony_RPT.float().permute(2, 0, 1).repeat(1, 1, pitches // OCTAVE)
+        is_drum_K = torch.arange(tracks, device=x_RUT.device) == configuration.drums
+        shared_TRKVP = torch.where(is_drum_K[:, None, None], 0.0, shared_TRP[:, :, None, None])
+        of_TRKVL = _SHARPNESS * of_TRKVL + functional.pad(_SHARPNESS * shared_TRKVP - bell_TRKVP, (0, 1))
+        pulse_TKV = self.pulse.permute(2, 0, 1).repeat(len(of_TRKVL) // per_beat, 1, 1)
+        return of_TRKVL, _SHARPNESS * (strike_TRKV1 + pulse_TKV[:, None, :, :, None])
 
 
 _CHROMA_CHANNELS = 32
@@ -235,8 +261,8 @@ class Critic(nn.Module):
         self.chroma = nn.Conv2d(tracks + 1, channels, (1, OCTAVE))
         self.chroma_beats = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
         self.chroma_summary = nn.Conv1d(channels * OCTAVE, half, 1)
-        self.onsets = nn.Conv1d(2 * tracks, half, 3, padding=1)
-        self.onset_beats = nn.Conv1d(half, half, per_beat, stride=per_beat)
+        self.motion = nn.Conv1d(4 * tracks, half, 5, padding=2)
+        self.motion_beats = nn.Conv1d(half, half, per_beat, stride=per_beat)
         self.beats = nn.Conv1d(2 * width, width, 1)
         self.beat_block = _Block(width, groups=1)
         self.bars = nn.Conv1d(width, width, BEATS, stride=BEATS)
@@ -264,18 +290,18 @@ class Critic(nn.Module):
     def scored(self, seen_RTX: Tensor, classes_RC: Tensor) -> Tensor:
         """Scores of what was seen; shape (R,)."""
         configuration = self.configuration
-        sizes = [self.pitches.out_features, OCTAVE * configuration.tracks, 2 * configuration.tracks]
-        seen_RTU, chroma_RTX, counts_RTX = torch.split(seen_RTX, sizes, dim=2)
+        sizes = [self.pitches.out_features, OCTAVE * configuration.tracks, 4 * configuration.tracks]
+        seen_RTU, chroma_RTX, motion_RTX = torch.split(seen_RTX, sizes, dim=2)
         streams = (
             self._tracks(seen_RTU + self.pitches.bias),
             self._chroma(chroma_RTX),
-            self._onsets(counts_RTX),
+            self._motion(motion_RTX),
         )
         x_RWT = self.beat_block(self.beats(torch.cat(streams, dim=1)))
         x_RWB = functional.silu(self.bars(functional.silu(x_RWT)))
         seen_RW = functional.silu(self.summary(x_RWB.flatten(1)))
         told_RW = self.mood(classes_RC[:, 0]) + self.tempo(classes_RC[:, 1])
-        scores_R: Tensor = self.score(seen_RW)[:, 0] + (told_RW * seen_RW).sum(1) * self.configuration.width**-0.5
+        scores_R: Tensor = self.score(seen_RW)[:, 0] + (told_RW * seen_RW).sum(1)
         return scores_R
 
     def _tracks(self, seen_RTU: Tensor) -> Tensor:
@@ -294,39 +320,42 @@ class Critic(nn.Module):
         x = functional.silu(self.chroma_beats(functional.silu(self.chroma(around))))
         return functional.silu(self.chroma_summary(x.transpose(2, 3).flatten(1, 2)))
 
-    def _onsets(self, counts_RTX: Tensor) -> Tensor:
-        """How many notes begin and sound in each track; (R, W / 2, beats)."""
-        return functional.silu(self.onset_beats(functional.silu(self.onsets(counts_RTX.transpose(1, 2)))))
+    def _motion(self, motion_RTX: Tensor) -> Tensor:
+        """How many notes begin and sound in each track, and how high; (R, W / 2, beats)."""
+        return functional.silu(self.motion_beats(functional.silu(self.motion(motion_RTX.transpose(1, 2)))))
 
 
 def _sums(configuration: RollConfiguration) -> Tensor:
-    """What adds up the cells of a step: to the pitch classes of each track, and to what sounds and begins in each."""
+    """What adds up the cells of a step: to each track's pitch classes, to what sounds and begins, and to its height."""
     pitches, tracks = configuration.pitches, configuration.tracks
     track_KK = torch.eye(tracks)
     class_CP = torch.eye(OCTAVE).repeat(1, pitches // OCTAVE)
     mark_MM = torch.eye(2)
+    height_P = (torch.arange(pitches) - (pitches - 1) / 2) / OCTAVE
+    amount_AP = torch.stack((torch.ones(pitches), height_P))
     chroma = torch.einsum("m,cp,kj->ckmpj", mark_MM[0], class_CP, track_KK)
-    counts = torch.einsum("nm,p,kj->nkmpj", mark_MM, torch.ones(pitches), track_KK)
-    return torch.cat((chroma.flatten(0, 1), counts.flatten(0, 1))).flatten(1)
+    motion = torch.einsum("nm,ap,kj->ankmpj", mark_MM, amount_AP, track_KK)
+    return torch.cat((chroma.flatten(0, 1), motion.flatten(0, 2))).flatten(1)
 
 
-def _shares(logits_RKVLT: Tensor) -> tuple[Tensor, Tensor]:
-    """How sure a voice is of each pitch, and of striking it anew."""
-    return torch.softmax(logits_RKVLT[:, :, :, :-1], dim=3)[:, :, :, :-1], torch.sigmoid(logits_RKVLT[:, :, :, -1:])
+def held(of_TRKVL: Tensor, strikes_TRKV1: Tensor) -> Tensor:
+    """What sounds where voices hold what they struck last, (T, R, K, V, L); the first step is struck in any case.
+
+    Args:
+        of_TRKVL: what they would strike.
+        strikes_TRKV1: whether they do, 0 or 1.
+    """
+    sounding = [of_TRKVL[0]]
+    for of_RKVL, strikes_RKV1 in zip(of_TRKVL[1:], strikes_TRKV1[1:], strict=True):
+        sounding.append(torch.lerp(sounding[-1], of_RKVL, strikes_RKV1))
+    return torch.stack(sounding)
 
 
-def _choices(logits_RKVLT: Tensor) -> tuple[Tensor, Tensor]:
-    """The surest of all, as 0 or 1."""
-    of_RKVLT = logits_RKVLT[:, :, :, :-1]
-    chosen_RKVLT = torch.zeros_like(of_RKVLT).scatter_(3, of_RKVLT.argmax(dim=3, keepdim=True), 1.0)
-    return chosen_RKVLT[:, :, :, :-1], (logits_RKVLT[:, :, :, -1:] > 0).to(of_RKVLT)
-
-
-def _any(marks_RKVPT: Tensor) -> Tensor:
+def _any(marks_TRKVP: Tensor) -> Tensor:
     """1 where one of the voices is 1."""
-    if marks_RKVPT.shape[2] == 1:
-        return marks_RKVPT[:, :, 0]
-    none, *others = (1 - marks_RKVPT).unbind(2)
+    if marks_TRKVP.shape[3] == 1:
+        return marks_TRKVP[:, :, :, 0]
+    none, *others = (1 - marks_TRKVP).unbind(3)
     for other in others:
         none = none * other
     return 1 - none

@@ -45,7 +45,7 @@ class RollLearning:
     """
 
     configuration: RollConfiguration
-    betas: tuple[float, float] = (0.5, 0.999)
+    betas: tuple[float, float] = (0.5, 0.9)
     weights: Weights = Weights()
 
     @property
