@@ -336,9 +336,10 @@ def test_a_model_of_one_key_plays_in_any_and_in_the_one_that_is_asked() -> None:
 
 def test_programs_are_the_usual_where_they_may_play() -> None:
     usual, known = (DRUM_PROGRAM, 33, 0, 48, 73), frozenset({0, 33, 48, 73, 19})
-    assert programs((), usual=usual, known=known) == list(usual)
+    assert programs((), usual=usual, known=known | {DRUM_PROGRAM}) == list(usual)
+    assert programs((), usual=usual, known=known) == [None, *usual[1:]]
     assert programs(("piano", "organ"), usual=usual, known=known) == [None, 19, 0, 19, 19]
-    assert programs(("drums",), usual=usual, known=known) == [DRUM_PROGRAM, None, None, None, None]
+    assert programs(("drums",), usual=usual, known=known | {DRUM_PROGRAM}) == [DRUM_PROGRAM, None, None, None, None]
 
 
 def test_a_configuration_that_cannot_be_is_refused() -> None:

@@ -178,22 +178,24 @@ def programs(instruments: Sequence[str], *, usual: Sequence[int], known: frozens
     """General MIDI program of each track; None where it may not play.
 
     A track keeps its usual program where that may play. The others get the families that were asked, in turn: of each
-    a program that the model's data has where there is one.
+    a program that the model's data has where there is one. Drums that the data never had stay silent: nobody taught
+    them.
 
     Args:
         instruments: families that may play; empty: any.
         usual: program of each track in the data.
         known: programs of the data.
     """
+    has_drums = DRUM_PROGRAM in known
     if not instruments:
-        return list(usual)
+        return [None if track == roll.DRUMS and not has_drums else program for track, program in enumerate(usual)]
     pitched = [name for name in instruments if name != _DRUMS]
     idle = [name for name in pitched if not any(instrument_of(program) == name for program in usual)]
     turns = iter(range(len(usual)))
     playing = list[int | None]()
     for track, program in enumerate(usual):
         if track == roll.DRUMS:
-            playing.append(program if _DRUMS in instruments else None)
+            playing.append(program if _DRUMS in instruments and has_drums else None)
         elif instrument_of(program) in pitched and not (idle and _seen(usual, track)):
             playing.append(program)
         elif not pitched:
