@@ -30,12 +30,12 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/tutti demo
 
-# Two processes share what needs one core a test; what starts clusters and servers takes the machine to itself. Both run,
-# whatever the first finds.
+# Two processes share the tests. Those that start clusters and servers, and often wait for them, come after those that
+# only compute, and in the order that tests/integration/conftest.py gives them. Both run, whatever the first finds.
 test: lint
 	@failed=0; \
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --ignore tests/integration || failed=1; \
-	$(BIN)/python -m pytest tests/integration || failed=1; \
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder tests/integration || failed=1; \
 	exit $$failed
 
 lint: $(INSTALLED)

@@ -141,6 +141,14 @@ def rollback(name: str, root: str, tracking_uri: str | None, dry_run: bool) -> N
 @click.option("--out", required=True, metavar="FOLDER", help="New or empty folder, also on S3.")
 @click.option("--checkpoint", "run", metavar="RUN_FOLDER", help="Take a checkpoint of this run, not a version.")
 @click.option("--step", type=click.IntRange(min=0), help="Which checkpoint; the newest by default.")
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(("tutti", "llama")),
+    default="tutti",
+    show_default=True,
+    help="llama: weights and config.json as Hugging Face's Llama, for other engines; decoders alone.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be written.")
 @click.argument("reference", metavar="[NAME[@ALIAS|/VERSION]]", required=False)
 def export(
@@ -148,6 +156,7 @@ def export(
     out: str,
     run: str | None,
     step: int | None,
+    layout: str,
     root: str,
     tracking_uri: str | None,
     dry_run: bool,
@@ -161,28 +170,41 @@ def export(
     Example:
         tutti models export bach@production --out bach
         tutti models export --checkpoint results/runs/bach/0f3a --step 200 --out bach-200
+        tutti models export bach@production --format llama --out bach-llama
     """
     if (reference is None) == (run is None):
         raise click.UsageError("name a version, or a run by --checkpoint")
     if run is None and step is not None:
         raise click.UsageError("--step is of a checkpoint: name its run by --checkpoint")
     if run is not None:
-        _export_checkpoint(Folder(run), step=step, out=Folder(out), dry_run=dry_run)
+        _export_checkpoint(Folder(run), step=step, layout=layout, out=Folder(out), dry_run=dry_run)
         return
     registry = _registry(root, tracking_uri)
     version = registry.resolve(reference or "")
     names = sorted(version.checksums)
     if dry_run:
-        click.echo(f"would write {', '.join(names)} of {version} to {Folder(out).uri}")
+        written = ", ".join(names) if layout == "tutti" else f"the {layout} layout"
+        click.echo(f"would write {written} of {version} to {Folder(out).uri}")
         return
     from tutti.registry import files
 
     fetched = registry.fetch(version)
-    files.export({name: (fetched / name).read_bytes() for name in names}, into=Folder(out))
-    click.echo(f"{_named(version)}: {len(names)} files in {Folder(out).uri}")
+    written_files = {name: (fetched / name).read_bytes() for name in names} if layout == "tutti" else _llama(fetched)
+    files.export(written_files, into=Folder(out))
+    click.echo(f"{_named(version)}: {len(written_files)} files in {Folder(out).uri}")
 
 
-def _export_checkpoint(run: Folder, *, step: int | None, out: Folder, dry_run: bool) -> None:
+def _llama(folder: Path) -> dict[str, bytes]:
+    """Files of a bundle in the layout of Hugging Face's Llama."""
+    from tutti.features.vocabulary import END, EVENTS, PAD, START
+    from tutti.models import bundle
+    from tutti.models.decoder.llama import llama_files
+
+    start, end, pad = (EVENTS.names[token] for token in (START, END, PAD))
+    return llama_files(bundle.load(folder), start=start, end=end, pad=pad)
+
+
+def _export_checkpoint(run: Folder, *, step: int | None, layout: str, out: Folder, dry_run: bool) -> None:
     from tutti.registry import files  # as MLflow, torch takes a while to import
     from tutti.training import exporting
 
@@ -192,9 +214,9 @@ def _export_checkpoint(run: Folder, *, step: int | None, out: Folder, dry_run: b
         return
     with tempfile.TemporaryDirectory(prefix="tutti-bundle-") as folder:
         exporting.bundle_of(saved).save(Path(folder))
-        staged = files.stage(Path(folder))
-    files.export(staged.files, into=out)
-    click.echo(f"checkpoint of step {saved.step}: {len(staged.files)} files in {out.uri}")
+        written = files.stage(Path(folder)).files if layout == "tutti" else _llama(Path(folder))
+    files.export(written, into=out)
+    click.echo(f"checkpoint of step {saved.step}: {len(written)} files in {out.uri}")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -67,7 +67,7 @@ def application(settings: ServeSettings, *, first: str) -> Any:
 
 
 def _composer(settings: ServeSettings) -> Any:
-    # One batch steps while the next one gathers.
+    # As many wait at hand as step, so that one joins as soon as another leaves.
     ongoing = 2 * settings.max_batch
     if settings.max_composer_replicas is None:
         scale: dict[str, Any] = {"num_replicas": settings.composer_replicas}

@@ -1,22 +1,18 @@
-"""Model replica: the engines that it has loaded, and requests that step together.
+"""Model replica: the models that it has loaded, each with its requests under way.
 
-Requests that arrive within a moment of each other become one batch of the engine. Batches follow each other: a request
-that comes while a batch runs waits for its end, and a batch's answers leave together. A request that was given up
-leaves its batch at the next step, and one that was given up before it began never enters a batch.
+A request joins those that step already and leaves when its own piece is over. One that was given up leaves at the next
+step, and one that was given up before it began never steps.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ray import serve as ray_serve
-
 from serve.composition import Composition, Job
+from serve.desk import Desk
 from serve.settings import ServeSettings
 from tutti.storage import Folder
 
@@ -24,54 +20,6 @@ if TYPE_CHECKING:
     from tutti.generation.composers import Composer as Model
 
 STUCK_MARGIN_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Ticket:
-    """A job in the queue of its model."""
-
-    job: Job
-    engine: Model
-    given_up: threading.Event = field(default_factory=threading.Event)
-    arrived_s: float = field(default_factory=time.monotonic)
-
-
-def compose_together(
-    engine: Model, jobs: Sequence[Job], *, waited_s: Sequence[float], cancelled: Callable[[int], bool]
-) -> list[Composition | Exception]:
-    """Jobs of one model as one batch; the error of a job that cannot be composed stands in its place.
-
-    Args:
-        engine: of the model.
-        jobs: what to compose.
-        waited_s: seconds that each job has waited until now.
-        cancelled: asked between steps with a job's number; True gives that job up.
-    """
-    started_s = time.monotonic()
-    try:
-        pieces = engine.generate(
-            [job.request for job in jobs], materials=[job.material for job in jobs], cancelled=cancelled
-        )
-    except Exception as error:
-        if len(jobs) == 1:
-            return [error]
-        # One job must not cost the others theirs, so each is tried alone.
-        return [
-            made
-            for number, job in enumerate(jobs)
-            for made in compose_together(
-                engine, [job], waited_s=waited_s[number : number + 1], cancelled=_of(number, cancelled)
-            )
-        ]
-    stepped_s = time.monotonic() - started_s
-    return [
-        Composition(piece.score, piece.refused_tokens, batch=len(jobs), waited_s=waited, stepped_s=stepped_s)
-        for piece, waited in zip(pieces, waited_s, strict=True)
-    ]
-
-
-def _of(number: int, cancelled: Callable[[int], bool]) -> Callable[[int], bool]:
-    return lambda _: cancelled(number)
 
 
 class Composer:
@@ -87,13 +35,10 @@ class Composer:
 
         self._settings = settings
         self._registry = Registry.embedded(Folder(settings.root), tracking_uri=settings.tracking_uri)
-        self._engines: dict[str, Model] = {}
+        self._desks: dict[str, Desk] = {}
         # Two locks: who has their model must not wait for somebody else's to load.
         self._loading, self._counting = threading.Lock(), threading.Lock()
-        self._running_since_s: dict[int, float] = {}
-        self._together.set_max_batch_size(settings.max_batch)
-        self._together.set_batch_wait_timeout_s(settings.batch_wait_s)
-        self.engine(model)
+        self.desk(model)
 
     async def compose(self, job: Job) -> Composition:
         """One piece.
@@ -101,17 +46,19 @@ class Composer:
         Raises:
             TuttiError: a request or material that this model cannot take.
         """
-        engine = await asyncio.to_thread(self.engine, job.model)
-        engine.check(job.request)
-        ticket = _Ticket(job, engine)
+        desk = await asyncio.to_thread(self.desk, job.model)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Composition] = loop.create_future()
+
+        def deliver(made: Composition | Exception) -> None:
+            loop.call_soon_threadsafe(partial(_settle, answer, made))
+
+        number = desk.submit(job, deliver)
         try:
-            made: Composition | Exception = await self._together(ticket)
+            return await answer
         except asyncio.CancelledError:
-            ticket.given_up.set()
+            desk.cancel(number)
             raise
-        if isinstance(made, Exception):
-            raise made
-        return made
 
     async def ping(self) -> None:
         """Answer, which is all."""
@@ -120,67 +67,57 @@ class Composer:
         """Called by Ray Serve, which replaces the replica if this raises.
 
         Raises:
-            RuntimeError: a batch runs on although all its requests must have been given up.
+            RuntimeError: a step runs on although every request in it must have been given up.
         """
         limit_s = self._settings.timeout_s + STUCK_MARGIN_S
-        started_s = min(self._running_since_s.values(), default=None)
-        if started_s is not None and time.monotonic() - started_s > limit_s:
-            raise RuntimeError(f"a batch has run for more than {limit_s:g} s")
+        with self._counting:
+            desks = list(self._desks.values())
+        if any(desk.stepping_s > limit_s for desk in desks):
+            raise RuntimeError(f"a step has run for more than {limit_s:g} s")
 
     @property
     def loaded(self) -> tuple[str, ...]:
-        """Versions whose engines are loaded, the least recently used first."""
-        return tuple(self._engines)
+        """Versions that are loaded, the least recently used first."""
+        return tuple(self._desks)
 
-    @ray_serve.batch  # type: ignore[untyped-decorator]
-    async def _together(self, tickets: list[_Ticket]) -> list[Composition | Exception]:
-        by_engine: dict[int, list[int]] = {}
-        for number, ticket in enumerate(tickets):
-            by_engine.setdefault(id(ticket.engine), []).append(number)
-        made: dict[int, Composition | Exception] = {}
-        for numbers in by_engine.values():
-            mine = [tickets[number] for number in numbers]
-            made |= zip(numbers, await asyncio.to_thread(self._run, mine), strict=True)
-        return [made[number] for number in range(len(tickets))]
+    def desk(self, model: str) -> Desk:
+        """Where requests of a version go; the least recently used model gives way where too many are loaded."""
+        desk = self._kept(model)
+        if desk is not None:
+            return desk
+        with self._loading:
+            desk = self._kept(model)
+            if desk is None:
+                desk = Desk(self._load(model))
+                self._keep(model, desk)
+            return desk
 
-    def _run(self, tickets: list[_Ticket]) -> list[Composition | Exception]:
-        started_s = time.monotonic()
-        self._running_since_s[id(tickets)] = started_s
-        try:
-            return compose_together(
-                tickets[0].engine,
-                [ticket.job for ticket in tickets],
-                waited_s=[started_s - ticket.arrived_s for ticket in tickets],
-                cancelled=lambda number: tickets[number].given_up.is_set(),
-            )
-        finally:
-            del self._running_since_s[id(tickets)]
-
-    def engine(self, model: str) -> Model:
-        """The engine of a version; the least recently used one gives way where too many are loaded."""
+    def _load(self, model: str) -> Model:
         from tutti.generation import composers
 
-        engine = self._kept(model)
-        if engine is not None:
-            return engine
-        with self._loading:
-            engine = self._kept(model)
-            if engine is None:
-                folder = self._registry.fetch(self._registry.resolve(model))
-                device = "cuda" if self._settings.composer_gpus else "cpu"
-                engine = composers.load(folder, device=device, max_batch=self._settings.max_batch)
-                self._keep(model, engine)
-            return engine
+        folder = self._registry.fetch(self._registry.resolve(model))
+        device = "cuda" if self._settings.composer_gpus else "cpu"
+        settings = self._settings
+        return composers.load(folder, device=device, max_batch=settings.max_batch, cache_bytes=settings.cache_bytes)
 
-    def _kept(self, model: str) -> Model | None:
+    def _kept(self, model: str) -> Desk | None:
         with self._counting:
-            engine = self._engines.pop(model, None)
-            if engine is not None:
-                self._engines[model] = engine
-            return engine
+            desk = self._desks.pop(model, None)
+            if desk is not None:
+                self._desks[model] = desk
+            return desk
 
-    def _keep(self, model: str, engine: Model) -> None:
+    def _keep(self, model: str, desk: Desk) -> None:
         with self._counting:
-            self._engines[model] = engine
-            while len(self._engines) > self._settings.models_per_replica:
-                del self._engines[next(iter(self._engines))]
+            self._desks[model] = desk
+            while len(self._desks) > self._settings.models_per_replica:
+                del self._desks[next(iter(self._desks))]
+
+
+def _settle(answer: asyncio.Future[Composition], made: Composition | Exception) -> None:
+    if answer.done():
+        return
+    if isinstance(made, Exception):
+        answer.set_exception(made)
+    else:
+        answer.set_result(made)

@@ -37,8 +37,11 @@ class ServeSettings(Settings):
     )
 
     max_batch: int = Field(default=8, ge=1, le=256, description="most requests that step together in a model replica")
-    batch_wait_s: float = Field(
-        default=0.02, ge=0, le=1, description="how long a request waits for others to step with, seconds"
+    cache_bytes: int = Field(
+        default=1 << 30,
+        ge=1 << 20,
+        description="memory of each loaded model for what requests have read so far, bytes; how many of them step "
+        "together follows from it",
     )
     models_per_replica: int = Field(
         default=2, ge=1, le=64, description="most models that a replica keeps loaded; the least used gives way"

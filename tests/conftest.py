@@ -14,6 +14,7 @@ from hypothesis import settings
 from cluster import processes, services
 from cluster.embedded import start_embedded_ray
 from jobs.cli import ENVIRONMENT
+from tests import ports
 from tutti.storage import Folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -22,7 +23,7 @@ RAY_CORES = 2
 RAY_ENDS_WITHIN_S = 20.0
 S3_STARTS_WITHIN_S = 30.0
 BUCKET = "tests"
-PORTS = services.Ports(s3=processes.free_port())
+PORTS = services.Ports(s3=ports.free_port())
 
 # Timings of a shared machine are no property of the code. The same cases every time, so that who changed nothing sees
 # nothing fail; new ones are looked for with `pytest --hypothesis-profile explore`.
@@ -116,7 +117,7 @@ def s3_folder(s3_server: str) -> Folder:
 @pytest.fixture
 def free_port() -> int:
     """A port of the loopback address that nothing listens on."""
-    return processes.free_port()
+    return ports.free_port()
 
 
 @pytest.fixture(scope="session")

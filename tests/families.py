@@ -24,6 +24,7 @@ from tutti.features.vocabulary import EVENTS
 from tutti.models.families import FAMILIES
 from tutti.models.family import Family, Flavour, Footprint
 from tutti.models.likelihood import NextToken
+from tutti.models.reader import PlainSteps
 from tutti.training.examples import KINDS, Kind
 
 CLASSES, NOISE, BETAS = 12, 4, (0.0, 0.9)
@@ -60,8 +61,13 @@ class Remembered:
     def __init__(self, rows: int) -> None:
         self.lengths_B = torch.zeros(rows, dtype=torch.long)
 
+    size_bytes = 0
+
     def keep(self, rows: Tensor) -> None:
         self.lengths_B = self.lengths_B[rows]
+
+    def join(self, fresh: Remembered) -> None:
+        self.lengths_B = torch.cat((self.lengths_B, fresh.lengths_B))
 
     def put_row(self, index: int, fresh: Remembered) -> None:
         self.lengths_B[index] = fresh.lengths_B[0]
@@ -85,6 +91,9 @@ class Pairs(nn.Module):
 
     def new_cache(self, *, rows: int, capacity_tokens: int, seeds: object = None) -> Remembered:
         return Remembered(rows)
+
+    def steps(self) -> PlainSteps:
+        return PlainSteps(self)
 
 
 PAIRS = Family(

@@ -8,11 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from cluster import processes
 from tests.mlflow_server import serving
+from tests.ports import free_port
 from tutti.registry.backend import Backend
 from tutti.registry.versions import Registry
 from tutti.storage import Folder
+
+HERE = Path(__file__).parent
+# Files that take longest, the longest first: the process that is done sooner is then soon followed by the other. The
+# rest comes after them by name.
+LONGEST = (
+    "test_training_on_ray", "test_registry", "test_demo", "test_training_on_ranks", "test_river", "test_ingest_faults",
+    "test_catalogue", "test_serve", "test_submit",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests of this folder for processes that each take one file after the other."""
+    order = {name: number for number, name in enumerate(LONGEST)}
+    ours = [item for item in items if item.path.parent == HERE]
+    others = [item for item in items if item.path.parent != HERE]
+    items[:] = others + sorted(ours, key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +44,7 @@ def server(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     """URL of a tracking server, and the folder that holds ``mlflow.db`` and the files that clients send, ``sent``."""
     home = tmp_path_factory.mktemp("server")
     shutil.copy(tables, home / "mlflow.db")
-    with serving(home, port=processes.free_port()) as address:
+    with serving(home, port=free_port()) as address:
         yield address, home
 
 

@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from cluster import local
-from cluster.processes import free_port, is_running, ports_in_use, stop
+from cluster.processes import is_running, ports_in_use, stop
 from cluster.services import Ports
+from tests.ports import free_port
 
 
 @pytest.fixture

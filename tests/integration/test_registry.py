@@ -21,8 +21,8 @@ import torch
 from click.testing import CliRunner
 from mlflow.tracking.client import MlflowClient
 
-from cluster import processes
 from jobs.models import command as models
+from tests.ports import free_port
 from tutti.errors import IntegrityError, MissingError, PlaceError
 from tutti.models.bundle import CARD, WEIGHTS, Bundle
 from tutti.registry.backend import Backend
@@ -235,7 +235,7 @@ def test_a_server_over_embedded_records_gives_their_models(server: tuple[str, Pa
 
 def test_a_server_that_goes_away_is_told_in_one_line(server: tuple[str, Path], tmp_path: Path) -> None:
     url, _ = server
-    port = processes.free_port()
+    port = free_port()
     registry = Registry(f"http://127.0.0.1:{port}", cache=tmp_path)
     with _forwarding(port, to=int(url.rpartition(":")[2])):
         registry.versions()
@@ -248,7 +248,7 @@ def test_a_server_that_goes_away_is_told_in_one_line(server: tuple[str, Path], t
 
 def test_a_late_server_gets_everything(server: tuple[str, Path], tmp_path: Path) -> None:
     url, _ = server
-    port = processes.free_port()
+    port = free_port()
     tracking = MlflowTracking(f"http://127.0.0.1:{port}", "late", "key1", start_limit_s=0.1)
     tracker = tracking.open()
     assert tracker.start(parameters={"steps": 3}, tags={}) == UNTRACKED

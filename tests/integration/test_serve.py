@@ -22,10 +22,10 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from cluster import processes
 from serve.app import build
 from serve.cli import command
 from serve.problems import MEDIA_TYPE
+from tests import ports
 from tests.music import walk
 from tests.serving import save_untrained
 from tutti.corpus.midi import read_midi, write_midi
@@ -70,7 +70,7 @@ class Service:
 def service(root: Path, ray_cluster: None) -> Iterator[Service]:
     from ray import serve as ray_serve
 
-    port = processes.free_port()
+    port = ports.free_port()
     settings = {
         "model": "sketch",
         "root": str(root),

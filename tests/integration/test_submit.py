@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from cluster import local
-from cluster.processes import free_port, stop
+from cluster.processes import stop
 from cluster.services import Ports
 from cluster.stack import Stack
+from tests.ports import free_port
 
 ROOT = "s3://tutti/results"
 RECIPE = """

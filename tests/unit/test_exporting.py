@@ -81,6 +81,16 @@ def test_a_checkpoint_of_a_run_that_goes_on_is_a_model(
     assert len(Engine.load(out).generate([Request(bars=1, seed=0)])) == 1
 
 
+def test_a_checkpoint_is_a_llama_for_other_engines(
+    paused: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert _export("--checkpoint", paused.uri, "--format", "llama", "--out", str(out)) == 0
+    assert capsys.readouterr().out == f"checkpoint of step 6: 3 files in {out}\n"
+    assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors", "vocabulary.json"}
+    assert json.loads((out / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+
+
 def test_what_cannot_be_is_said_in_one_line(paused: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--out", str(tmp_path / "out"))
     for words, line in (

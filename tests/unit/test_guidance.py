@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tutti.errors import RecipeError
@@ -18,7 +17,7 @@ from tutti.generation.reading import GuidedReading, Reading, unled
 from tutti.generation.request import Request
 from tutti.models.cache import KeyValueCache
 from tutti.models.decoder import DECODER, Decoder
-from tutti.models.reader import Reader
+from tutti.models.reader import PlainSteps, Reader
 
 SHAPE = {"vocabulary_size": len(EVENTS), "max_tokens": 512}
 
@@ -26,12 +25,16 @@ SHAPE = {"vocabulary_size": len(EVENTS), "max_tokens": 512}
 class PulledCache(KeyValueCache):
     """A cache that also knows how strongly each row is drawn to the bar line."""
 
-    pull_B: Tensor | None = None
+    pull_B: Tensor
 
     def keep(self, rows: Tensor) -> None:
         super().keep(rows)
-        if self.pull_B is not None:
-            self.pull_B = self.pull_B[rows]
+        self.pull_B = self.pull_B[rows]
+
+    def join(self, fresh: KeyValueCache) -> None:
+        super().join(fresh)
+        assert isinstance(fresh, PulledCache)
+        self.pull_B = torch.cat((self.pull_B, fresh.pull_B))
 
 
 class DensityReader(Decoder):
@@ -39,17 +42,20 @@ class DensityReader(Decoder):
 
     def read(self, tokens_BT: Tensor, cache: KeyValueCache, *, counts_B: Tensor | None = None) -> Tensor:
         assert isinstance(cache, PulledCache)
-        if cache.pull_B is None:
-            said = torch.tensor([EVENTS[f"Density_{name}"] for name in DENSITIES])
-            steps = torch.tensor([0.9 * (2 - number) for number in range(len(said))])
-            cache.pull_B = ((tokens_BT[:, :, None] == said).float() * steps).sum(dim=(1, 2))
+        said = torch.tensor([EVENTS[f"Density_{name}"] for name in DENSITIES])
+        steps = torch.tensor([0.9 * (2 - number) for number in range(len(said))])
+        cache.pull_B = cache.pull_B + ((tokens_BT[:, :, None] == said).float() * steps).sum(dim=(1, 2))
         logits = super().read(tokens_BT, cache, counts_B=counts_B)
         logits[:, :, [BAR, END]] += cache.pull_B[:, None, None]
         return logits
 
-    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: NDArray[np.uint64] | None = None) -> KeyValueCache:
-        cache = super().new_cache(rows=rows, capacity_tokens=capacity_tokens, seeds=seeds)
+    def steps(self) -> PlainSteps:  # type: ignore[override]
+        return PlainSteps(self)
+
+    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: object = None) -> KeyValueCache:  # noqa: ARG002
+        cache = super().new_cache(rows=rows, capacity_tokens=capacity_tokens)
         cache.__class__ = PulledCache
+        cache.pull_B = torch.zeros(rows)  # type: ignore[attr-defined]
         return cache
 
 
@@ -70,21 +76,22 @@ def _same(left: Sequence[Piece], right: Sequence[Piece]) -> None:
 
 def test_guidance_extrapolates_between_the_model_with_and_without_its_conditions(model: Reader) -> None:
     head = [EVENTS[name] for name in ("Start", "Collection_any", "Key_any", "TempoClass_any", "Density_dense")]
-    rows, bar = [head, head, head, head], np.full(4, BAR)
-    seeds = np.arange(4, dtype=np.uint64)
-    without = Reading(model, [unled(head, head=len(head))], heads=[5], seeds_B=seeds[:1], context_tokens=64)
-    led = Reading(model, [head], heads=[5], seeds_B=seeds[:1], context_tokens=64)
-    guided = GuidedReading(
-        model, rows, heads=[5] * 4, guidance_B=[0.0, 1.0, 2.0, 3.5], seeds_B=seeds, context_tokens=64
-    )
+    strengths, bar = (0.0, 1.0, 2.0, 3.5), np.full(4, BAR)
     with torch.inference_mode():
-        for step in range(3):
-            made, one, other = (
-                reading.first() if step == 0 else reading.following(bar[:count])
-                for reading, count in ((guided, 4), (led, 1), (without, 1))
-            )
+        steps = model.steps()
+        without, led = (Reading(model, steps, room_rows=1, context_tokens=64) for _ in range(2))
+        guided = GuidedReading(model, steps, room_rows=7, context_tokens=64)
+        said = [
+            np.array([guided.join(head, head=5, guidance=guidance, seed=1) for guidance in strengths]),
+            led.join(head, head=5, seed=1)[None],
+            without.join(unled(head, head=5), head=5, seed=1)[None],
+        ]
+        assert guided.held == 7
+        for _ in range(3):
+            made, one, other = said
+            said = [guided.following(bar), led.following(bar[:1]), without.following(bar[:1])]
             one, other, made = (torch.from_numpy(logits).log_softmax(-1).numpy() for logits in (one, other, made))
-            for row, guidance in enumerate((0.0, 1.0, 2.0, 3.5)):
+            for row, guidance in enumerate(strengths):
                 wanted = torch.from_numpy(other + guidance * (one - other)).log_softmax(-1).numpy()
                 assert_allclose(made[row], wanted[0], atol=1e-4)
             assert abs(one - other).max() > 0.01

@@ -55,7 +55,14 @@ def model(request: pytest.FixtureRequest) -> Model:
 
 def decoder(**settings: Any) -> Decoder:
     configuration = DecoderConfiguration(
-        vocabulary_size=50, layers=3, width=32, heads=4, feed_forward=48, max_tokens=64, events=EVENT_TOKENS, **settings
+        vocabulary_size=50,
+        layers=3,
+        width=32,
+        heads=4,
+        feed_forward=48,
+        max_tokens=256,
+        events=EVENT_TOKENS,
+        **settings,
     )
     model = Decoder(configuration).eval()
     if model.listener is not None:
@@ -68,7 +75,7 @@ def decoder(**settings: Any) -> Decoder:
 def bar_vae(**settings: float) -> BarVae:
     configuration = BarVaeConfiguration(
         vocabulary_size=50, bar_token=BAR, encoder_layers=1, layers=2, width=32, heads=4, feed_forward=48,
-        conductor=24, latent=8, max_tokens=64, **settings,  # type: ignore[arg-type]
+        conductor=24, latent=8, max_tokens=256, **settings,  # type: ignore[arg-type]
     )  # fmt: skip
     model = BarVae(configuration).eval()
     with torch.no_grad():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from serve.composer import Composer, compose_together
+from serve.composer import Composer
 from serve.composition import Composition, Job
+from serve.desk import Desk
 from serve.settings import ServeSettings
 from tests.music import walk
 from tests.serving import save_untrained
@@ -19,74 +23,115 @@ from tutti.storage import Folder
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    folder = tmp_path_factory.mktemp("bundle")
-    save_untrained(folder)
-    return Engine.load(folder)
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("service")
+    registry = Registry.embedded(Folder(str(folder / "results")))
+    for seed in (1, 2, 3):
+        save_untrained(folder / str(seed), seed=seed)
+        registry.register(folder / str(seed), name="sketch")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def composer(root: Path) -> Iterator[Composer]:
+    settings = ServeSettings(model="sketch", root=str(root / "results"), models_per_replica=2, max_batch=4)
+    composer = Composer(settings, "sketch/1")
+    yield composer
+    composer.check_health()
+
+
+@pytest.fixture(scope="module")
+def engine(root: Path) -> Engine:
+    return Engine.load(root / "1")
 
 
 def job(seed: int, **controls: object) -> Job:
-    return Job(Request.model_validate({"bars": 1, "tempo": 120, "meter": "4/4", "seed": seed, **controls}), None, "m/1")
+    request = Request.model_validate({"bars": 1, "tempo": 120, "meter": "4/4", "seed": seed, **controls})
+    return Job(request, None, "sketch/1")
 
 
-def together(engine: Engine, *jobs: Job) -> list[Composition | Exception]:
-    return compose_together(engine, jobs, waited_s=[0.1] * len(jobs), cancelled=lambda _: False)
+def composed(composer: Composer, *jobs: Job) -> list[Composition | BaseException]:
+    async def all_of_them() -> list[Composition | BaseException]:
+        return await asyncio.gather(*(composer.compose(job) for job in jobs), return_exceptions=True)
+
+    return asyncio.run(all_of_them())
 
 
-def pieces(made: list[Composition | Exception]) -> list[Composition]:
-    assert all(isinstance(one, Composition) for one in made), made
-    return [one for one in made if isinstance(one, Composition)]
+def test_requests_that_step_together_get_what_each_would_get_alone(composer: Composer, engine: Engine) -> None:
+    jobs = [job(seed, bars=2) for seed in range(6)]
+    together = composed(composer, *jobs)
+    for one, asked in zip(together, jobs, strict=True):
+        assert isinstance(one, Composition)
+        assert one.score.same_music(engine.generate([asked.request])[0].score)
+        assert one.waited_s >= 0
+        assert one.stepped_s > 0
+    assert max(one.batch for one in together if isinstance(one, Composition)) == 4
 
 
-def test_a_batch_makes_the_pieces_that_each_would_be_alone(engine: Engine) -> None:
-    jobs = [job(seed) for seed in range(4)]
-    batched = pieces(together(engine, *jobs))
-    alone = pieces([one for single in jobs for one in together(engine, single)])
-    assert [one.batch for one in batched] == [4] * 4
-    assert [one.batch for one in alone] == [1] * 4
-    assert all(one.score.same_music(other.score) for one, other in zip(batched, alone, strict=True))
-
-
-def test_one_that_cannot_be_composed_does_not_cost_the_others(engine: Engine) -> None:
-    first, refused, last = together(engine, job(1), job(2, collection="folk"), job(3))
+def test_one_that_cannot_be_composed_does_not_cost_the_others(composer: Composer) -> None:
+    first, refused, last = composed(composer, job(1), job(2, collection="folk"), job(3))
     assert isinstance(refused, RecipeError)
-    assert [one.batch for one in pieces([first, last])] == [1, 1]
+    assert isinstance(first, Composition)
+    assert isinstance(last, Composition)
 
 
-def test_giving_one_up_ends_it_alone(engine: Engine) -> None:
-    # The second job of a failed batch is tried alone as number 0: it must still be asked about as number 1.
-    asked: set[int] = set()
+def test_one_that_comes_later_joins_those_that_step(composer: Composer) -> None:
+    async def ask() -> tuple[bool, Composition]:
+        long = asyncio.create_task(composer.compose(job(1, bars=12)))
+        await asyncio.sleep(0.05)
+        short = await composer.compose(job(2))
+        still = not long.done()
+        await long
+        return still, short
 
-    def cancelled(number: int) -> bool:
-        asked.add(number)
-        return number == 1
-
-    jobs = [job(1, collection="folk"), job(2, length="5m", bars=None), job(3)]
-    _, given_up, whole = compose_together(engine, jobs, waited_s=[0.0] * 3, cancelled=cancelled)
-    assert asked == {1, 2}
-    short, full = pieces([given_up, whole])
-    assert short.score.length_s < 10
-    assert full.score.same_music(pieces(together(engine, jobs[2]))[0].score)
+    still, short = asyncio.run(ask())
+    assert still, "the short one waited for the long one"
+    assert short.batch == 2
 
 
-def test_material_is_continued(engine: Engine) -> None:
+def test_giving_one_up_ends_it_alone(composer: Composer, engine: Engine) -> None:
+    async def ask() -> Composition:
+        given_up = asyncio.create_task(composer.compose(job(1, bars=200)))
+        other = asyncio.create_task(composer.compose(job(3, bars=3)))
+        await asyncio.sleep(0.05)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        return await other
+
+    whole = asyncio.run(ask())
+    assert whole.score.same_music(engine.generate([job(3, bars=3).request])[0].score)
+    after = composed(composer, job(4))[0]
+    assert isinstance(after, Composition)
+    assert after.batch == 1, "what was given up still steps"
+
+
+def test_material_is_continued(composer: Composer) -> None:
     given = walk(5, bars=2)
-    (made,) = pieces(together(engine, Job(job(1).request, given, "m/1")))
+    (made,) = composed(composer, Job(job(1).request, given, "sketch/1"))
+    assert isinstance(made, Composition)
     assert len(made.score.notes) > len(given.notes)
-    assert dict(made.timings_s())["wait"] == 0.1
 
 
-def test_the_least_used_engine_gives_way(tmp_path: Path) -> None:
-    root = tmp_path / "results"
-    registry = Registry.embedded(Folder(str(root)))
-    for seed in (1, 2, 3):
-        save_untrained(tmp_path / str(seed), seed=seed)
-        registry.register(tmp_path / str(seed), name="sketch")
-    composer = Composer(ServeSettings(model="sketch", root=str(root), models_per_replica=2), "sketch/1")
+def test_a_bug_in_a_step_is_told_to_all_and_the_desk_goes_on(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(engine)
+
+    def ask(seed: int) -> Composition | Exception:
+        told: queue.Queue[Composition | Exception] = queue.Queue()
+        desk.submit(job(seed), told.put)
+        return told.get(timeout=60)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tutti.generation.session.choose", lambda *_, **__: 1 / 0)
+        assert isinstance(ask(1), ZeroDivisionError)
+    assert isinstance(ask(2), Composition)
+
+
+def test_the_least_used_model_gives_way(composer: Composer, root: Path) -> None:
     assert list(composer.loaded) == ["sketch/1"]
     for model in ("sketch/2", "sketch/1", "sketch/3"):
-        composer.engine(model)
+        composer.desk(model)
     assert list(composer.loaded) == ["sketch/1", "sketch/3"]
-    assert composer.engine("sketch/1") is composer.engine("sketch/1")
-    assert composer.engine("sketch/3").digest == registry.resolve("sketch/3").digest
-    composer.check_health()
+    assert composer.desk("sketch/1") is composer.desk("sketch/1")
+    digest = Registry.embedded(Folder(str(root / "results"))).resolve("sketch/3").digest
+    assert composer.desk("sketch/3").model.digest == digest

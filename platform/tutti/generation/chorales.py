@@ -25,8 +25,9 @@ from tutti.errors import IntegrityError, RecipeError
 from tutti.features.events import encode
 from tutti.features.vocabulary import instrument_of
 from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, STEPS_PER_QUARTER, VOCABULARY_SIZE, score_of
+from tutti.generation.composing import Gathered
 from tutti.generation.controls import Limits, bars_of_length, controls_of, limits_of
-from tutti.generation.engine import Piece
+from tutti.generation.piece import Piece
 from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
@@ -71,7 +72,14 @@ class ChoraleComposer:
         self.digest, self.facts = digest, facts
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu", max_batch: int = 32) -> ChoraleComposer:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        max_batch: int = 32,
+        cache_bytes: int = 0,  # noqa: ARG003
+    ) -> ChoraleComposer:
         """A composer from a bundle folder.
 
         Raises:
@@ -96,6 +104,10 @@ class ChoraleComposer:
         refuse_meters(request, model=_MODEL)
         if request.instruments and not _programs(request, usual=self._programs):
             raise RecipeError("a drum kit cannot sing the voices of a chorale", remedy="ask for other instruments")
+
+    def open(self) -> Gathered:
+        """Requests under way, none yet."""
+        return Gathered(self.generate, check=self.check, model=_MODEL, max_batch=self._max_batch)
 
     def generate(
         self,

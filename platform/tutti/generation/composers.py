@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from tutti.corpus.score import Score
 from tutti.errors import RecipeError
 from tutti.generation.chorales import ChoraleComposer
-from tutti.generation.engine import Engine, Piece
+from tutti.generation.composing import Composing
+from tutti.generation.engine import CACHE_BYTES, Engine, Piece
 from tutti.generation.request import Request
 from tutti.generation.rolls import RollComposer
 from tutti.models import bundle as bundles
@@ -42,6 +43,9 @@ class Composer(Protocol):
             RecipeError: it cannot.
         """
 
+    def open(self) -> Composing:
+        """Requests under way, none yet: they join and leave one by one."""
+
     def generate(
         self,
         requests: Sequence[Request],
@@ -57,14 +61,15 @@ COMPOSERS: dict[str, Callable[..., Composer]] = {
     "voices": ChoraleComposer.load,
     "rolls": RollComposer.load,
 }
-"""By the kind of examples that a family reads; each takes ``(folder, *, device, max_batch)``."""
+"""By the kind of examples that a family reads; each takes ``(folder, *, device, max_batch, cache_bytes)``."""
 
 
-def load(folder: Path, *, device: str = "cpu", max_batch: int = 32) -> Composer:
+def load(folder: Path, *, device: str = "cpu", max_batch: int = 32, cache_bytes: int = CACHE_BYTES) -> Composer:
     """Whoever composes with the model of a bundle folder.
 
     Args:
         max_batch: most pieces that are made at once.
+        cache_bytes: memory for what a model has read, where it remembers what it read.
 
     Raises:
         MissingError: a file of the bundle is not there.
@@ -75,7 +80,7 @@ def load(folder: Path, *, device: str = "cpu", max_batch: int = 32) -> Composer:
     reads = family_of(family).reads
     if reads not in COMPOSERS:
         raise RecipeError(f"a {family} composes no pieces: it reads {reads}", remedy="use a model of another family")
-    return COMPOSERS[reads](folder, device=device, max_batch=max_batch)
+    return COMPOSERS[reads](folder, device=device, max_batch=max_batch, cache_bytes=cache_bytes)
 
 
 def _family(folder: Path) -> str:

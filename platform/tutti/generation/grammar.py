@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tutti.features.vocabulary import BAR, END, EVENTS, METERS, TICKS_PER_QUARTER
+from tutti.corpus.score import DRUM_PROGRAM
+from tutti.features.vocabulary import BAR, DURATIONS_TICKS, END, EVENTS, METERS, TICKS_PER_QUARTER, VELOCITIES
 from tutti.generation.controls import Limits
 
 MOST_NOTES_AT_ONE_POSITION = 24
@@ -37,6 +38,7 @@ _FOLLOWERS: dict[str, tuple[str, ...]] = {
     "Drum": ("Position", "Bar", "End", *_NOTE_START),
 }
 _NONE = -1
+_STARTS_NOTES = np.isin(np.arange(len(_KINDS)), [_KIND[kind] for kind in ("Position", "Tempo", "Pitch", "Drum")])
 
 
 def _follower_table() -> NDArray[np.bool_]:
@@ -63,12 +65,15 @@ class Grammar:
     def __init__(self, limits: Sequence[Limits]) -> None:
         rows = len(limits)
         self._limits = list(limits)
-        self._pitches = np.array([limit.pitches for limit in limits]).reshape(rows, 128)
-        self._home = np.array([limit.home for limit in limits]).reshape(rows, 128)
-        self._programs = np.array([limit.programs for limit in limits]).reshape(rows, 128)
-        self._drums = np.array([limit.drums for limit in limits]).reshape(rows, 128)
+        self._pitches = np.array([limit.pitches for limit in limits], dtype=bool).reshape(rows, 128)
+        self._home = np.array([limit.home for limit in limits], dtype=bool).reshape(rows, 128)
+        self._programs = np.array([limit.programs for limit in limits], dtype=bool).reshape(rows, 128)
+        self._drums = np.array([limit.drums for limit in limits], dtype=bool).reshape(rows, 128)
+        self._tempo_asked = np.array([limit.tempo for limit in limits], dtype=np.int64)
+        self._meter_asked = np.array([limit.meter for limit in limits], dtype=np.int64)
+        self._melodic, self._drumming = self._programs.any(axis=1), self._drums.any(axis=1)
         self._most_notes = np.minimum(
-            np.where(self._programs.any(axis=1), self._pitches.sum(axis=1), self._drums.sum(axis=1)),
+            np.where(self._melodic, self._pitches.sum(axis=1), self._drums.sum(axis=1)),
             MOST_NOTES_AT_ONE_POSITION,
         )
         self.last_kind = np.full(rows, _KIND["Start"])
@@ -77,11 +82,13 @@ class Grammar:
         self._bars_asked = np.full(rows, np.iinfo(np.int32).max, dtype=np.int64)
         self._tempo = np.full(rows, _NONE)
         self._meter = np.full(rows, _NONE)
+        self._bar_ticks = np.zeros(rows, dtype=np.int64)
+        self._bar_start_ticks = np.zeros(rows, dtype=np.int64)
         self._position = np.full(rows, _NONE)
         self._program = np.full(rows, _NONE)
         self._program_here = np.full(rows, _NONE)
-        self._has_duration = np.zeros(rows, dtype=bool)
-        self._has_velocity = np.zeros(rows, dtype=bool)
+        self._duration = np.full(rows, _NONE)
+        self._velocity = np.full(rows, _NONE)
         self._bound_to_pitch = np.zeros(rows, dtype=bool)
         self._drum_here = np.zeros(rows, dtype=bool)
         self._notes_here = np.zeros(rows, dtype=np.int64)
@@ -106,6 +113,13 @@ class Grammar:
         rows = np.flatnonzero(~self.ended)
         self._follow(rows, np.asarray(tokens_B)[rows])
 
+    def join(self, other: Grammar) -> None:
+        """Take the rows of another one behind these."""
+        self._limits += other._limits
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                setattr(self, name, np.concatenate((value, getattr(other, name))))
+
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Forget all rows but these."""
         self._limits = [self._limits[row] for row in rows.tolist()]
@@ -116,19 +130,30 @@ class Grammar:
     def allowed(self) -> NDArray[np.bool_]:
         """Tokens that may come next; shape (B, V). Every row that has not ended allows at least one."""
         mask: NDArray[np.bool_] = _FOLLOWS[self.last_kind]
-        first_bar, in_bar = self.bars <= 1, self.last_kind == _KIND["Bar"]
-        says_meter = first_bar & in_bar
-        says_tempo = first_bar & (self._tempo == _NONE)
+        first_bar = self.bars <= 1
+        says_meter = first_bar & (self.last_kind == _KIND["Bar"])
         self._forbid(mask, ~says_meter, "Meter")
-        self._only(mask, says_meter, "Meter", [limit.meter for limit in self._limits])
-        at_position = self.last_kind == _KIND["Position"]
-        self._forbid(mask, ~(says_tempo & at_position), "Tempo")
-        self._only(mask, says_tempo & at_position, "Tempo", [limit.tempo for limit in self._limits])
+        self._only(mask, says_meter, "Meter", self._meter_asked)
+        says_tempo = first_bar & (self._tempo == _NONE) & (self.last_kind == _KIND["Position"])
+        self._forbid(mask, ~says_tempo, "Tempo")
+        self._only(mask, says_tempo, "Tempo", self._tempo_asked)
         self._positions(mask, opening=first_bar & (self.last_kind == _KIND["Meter"]))
         self._notes(mask)
         self._forbid(mask, self.in_last_bar, "Bar")
         self._forbid(mask, ~self.in_last_bar | (self._notes_in_bar == 0), "End")
         return mask
+
+    def note(self, row: int) -> tuple[int, int, int, int]:
+        """Of the note that a row has just said: onset and duration in ticks, velocity, program.
+
+        A note is released by the piece's last bar line.
+        """
+        onset_ticks = int(self._bar_start_ticks[row] + self._position[row])
+        bars_left = int(self._bars_asked[row] - self.bars[row]) + 1
+        end_ticks = int(self._bar_start_ticks[row]) + bars_left * int(self._bar_ticks[row])
+        duration_ticks = min(DURATIONS_TICKS[int(self._duration[row])], end_ticks - onset_ticks)
+        program = DRUM_PROGRAM if self.last_kind[row] == _KIND["Drum"] else int(self._program[row])
+        return onset_ticks, duration_ticks, VELOCITIES[int(self._velocity[row])], program
 
     @property
     def in_last_bar(self) -> NDArray[np.bool_]:
@@ -155,32 +180,31 @@ class Grammar:
     @property
     def _at_home(self) -> NDArray[np.bool_]:
         """Rows at the first position of their piece, or in the second half of its last bar."""
-        half = np.where(self._meter == _NONE, 0, _BAR_TICKS[self._meter]) / 2
         at_home: NDArray[np.bool_] = (self.bars == 1) & (self._position == 0)
-        return at_home | (self.in_last_bar & (self._position >= half))
+        return at_home | (self.in_last_bar & (2 * self._position >= self._bar_ticks))
 
     def _positions(self, mask: NDArray[np.bool_], *, opening: NDArray[np.bool_]) -> None:
         span = _SPAN["Position"]
-        length = np.where(self._meter == _NONE, 0, _BAR_TICKS[self._meter])
-        later = (self._position[:, None] < _POSITIONS) & (length[:, None] > _POSITIONS)
+        later = (self._position[:, None] < _POSITIONS) & (self._bar_ticks[:, None] > _POSITIONS)
         mask[:, span] &= np.where(opening[:, None], _POSITIONS == 0, later)
         for kind in ("Bar", "End"):
             self._forbid(mask, opening, kind)
 
     def _notes(self, mask: NDArray[np.bool_]) -> None:
         full = self._notes_here >= self._most_notes
-        melodic, drums = self._programs.any(axis=1), self._drums.any(axis=1)
-        has_program = self._program != _NONE
-        set_up = self._has_duration & self._has_velocity
-        starting = np.isin(self.last_kind, [_KIND[kind] for kind in ("Position", "Tempo", "Pitch", "Drum")])
-        for kind in _NOTE_START:
-            self._forbid(mask, full & starting, kind)
+        melodic, drums = self._melodic, self._drumming
+        has_program, has_duration = self._program != _NONE, self._duration != _NONE
+        set_up = has_duration & (self._velocity != _NONE)
+        starting = full & _STARTS_NOTES[self.last_kind]
+        if starting.any():
+            for kind in _NOTE_START:
+                self._forbid(mask, starting, kind)
         higher = self._programs & (self._program_here[:, None] < _PROGRAMS)
         mask[:, _SPAN["Program"]] &= higher & (melodic & ~self._drum_here)[:, None]
         to_melody = has_program & ~self._drum_here
         can_play = to_melody | (drums & ~self._bound_to_pitch)
         self._forbid(mask, ~can_play, "Duration")
-        self._forbid(mask, ~can_play | ~self._has_duration, "Velocity")
+        self._forbid(mask, ~can_play | ~has_duration, "Velocity")
         pitches = np.where(self._at_home[:, None], self._home, self._pitches)
         mask[:, _SPAN["Pitch"]] &= (pitches & ~self._sounding) & (to_melody & set_up)[:, None]
         mask[:, _SPAN["Drum"]] &= (self._drums & ~self._sounding_drums) & (set_up & ~self._bound_to_pitch)[:, None]
@@ -195,19 +219,21 @@ class Grammar:
             here = kinds == _KIND[kind]
             if here.any():
                 follow(rows[here], tokens[here].astype(np.int64) - _FIRST[kind])
-        self._has_duration[rows[kinds == _KIND["Duration"]]] = True
-        self._has_velocity[rows[kinds == _KIND["Velocity"]]] = True
+        for kind, held in (("Duration", self._duration), ("Velocity", self._velocity)):
+            here = kinds == _KIND[kind]
+            held[rows[here]] = tokens[here].astype(np.int64) - _FIRST[kind]
         self.ended[rows[tokens == END]] = True
         self.last_kind[rows] = kinds
 
     def _new_bar(self, rows: NDArray[np.int64], _: NDArray[np.int64]) -> None:
+        self._bar_start_ticks[rows] += np.where(self.bars[rows] > 0, self._bar_ticks[rows], 0)
         self.bars[rows] += 1
-        self._position[rows] = self._program[rows] = _NONE
-        self._has_duration[rows] = self._has_velocity[rows] = False
+        self._position[rows] = self._program[rows] = self._duration[rows] = self._velocity[rows] = _NONE
         self._leave_position(rows)
 
     def _new_meter(self, rows: NDArray[np.int64], meters: NDArray[np.int64]) -> None:
         self._meter[rows] = meters
+        self._bar_ticks[rows] = _BAR_TICKS[meters]
 
     def _new_position(self, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
         self._position[rows] = positions
@@ -246,9 +272,9 @@ class Grammar:
         mask[:, _SPAN[kind]] &= ~rows[:, None]
 
     @staticmethod
-    def _only(mask: NDArray[np.bool_], rows: NDArray[np.bool_], kind: str, forced: Sequence[int]) -> None:
-        """In ``rows`` nothing but ``kind`` may come, and of it only what the request forces."""
+    def _only(mask: NDArray[np.bool_], rows: NDArray[np.bool_], kind: str, asked_B: NDArray[np.int64]) -> None:
+        """In ``rows`` nothing but ``kind`` may come, and of it only what the request asks."""
         span = _SPAN[kind]
         for row in np.flatnonzero(rows).tolist():
             mask[row, : span.start] = mask[row, span.stop :] = False
-            mask[row, span] = True if forced[row] == _NONE else np.arange(span.stop - span.start) == forced[row]
+            mask[row, span] = asked_B[row] == _NONE or np.arange(span.stop - span.start) == asked_B[row]

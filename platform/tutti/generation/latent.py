@@ -10,7 +10,7 @@ Legend: N bars, Z latent dimensions, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast
 
@@ -30,6 +30,7 @@ from tutti.generation.request import MAX_BARS, Request
 from tutti.models.bar_vae import BarVae
 from tutti.models.bar_vae.units import Units
 from tutti.models.family import NOT_LEARNT
+from tutti.models.reader import PlainSteps
 
 Latents = NDArray[np.float32]
 Attribute = Literal["density", "pitch", "calmness"]
@@ -47,17 +48,26 @@ class _Planned:
 
     def __init__(self, network: BarVae, latents: Sequence[Latents]) -> None:
         self._network, self._latents = network, [torch.from_numpy(points) for points in latents]
+        self._begun: Iterator[Tensor] | None = None
 
     def read(self, tokens_BT: Tensor, cache: Any, *, counts_B: Tensor | None = None) -> Tensor:
         """As the network reads."""
         return self._network.read(tokens_BT, cache, counts_B=counts_B)
 
+    def steps(self) -> PlainSteps:
+        """As the network steps."""
+        return PlainSteps(self)
+
     def new_cache(self, *, rows: int, capacity_tokens: int, seeds: NDArray[np.uint64] | None = None) -> Any:
-        """A memory with a plan for each row of the engine's one batch."""
+        """A memory; each row that is begun takes the next plan, in the order of the requests."""
         cache = self._network.new_cache(rows=rows, capacity_tokens=capacity_tokens, seeds=seeds)
-        if rows == len(self._latents):
-            cache.plan(self._latents)
+        if rows and self._begun is not None:
+            cache.plan([next(self._begun)])
         return cache
+
+    def begin(self) -> None:
+        """From now on every new row is a request's."""
+        self._begun = iter(self._latents)
 
 
 def network_of(engine: Engine) -> BarVae:
@@ -99,8 +109,9 @@ def decode_bars(engine: Engine, latents: Sequence[Latents], *, requests: Sequenc
         if not 1 <= len(points) <= MAX_BARS:
             raise InputError(f"{len(points)} bars cannot be decoded", remedy=f"give 1 to {MAX_BARS}")
     network = network_of(engine)
+    planned = _Planned(network, latents)
     own = Engine(
-        cast(Any, _Planned(network, latents)),
+        planned,
         digest=engine.digest,
         collections=engine.collections,
         facts=engine.facts,
@@ -110,6 +121,7 @@ def decode_bars(engine: Engine, latents: Sequence[Latents], *, requests: Sequenc
     asked = [
         request.model_copy(update={"bars": len(points)}) for request, points in zip(requests, latents, strict=True)
     ]
+    planned.begin()
     return own.generate(asked)
 
 

@@ -8,11 +8,12 @@ in the logarithms of the probabilities is multiplied:
 Sources: Ho and Salimans 2022 (classifier-free guidance, arXiv 2207.12598); Sanchez et al. 2023 (for language models,
 arXiv 2306.17806), whose convention this is: 1 leaves the model as it is.
 
-Legend: B rows, G rows read twice, T tokens, V vocabulary.
+Legend: B rows, N readings of them, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,10 +22,13 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from tutti.features.vocabulary import ANY, BAR, EVENTS
-from tutti.models.reader import Memory, Reader
+from tutti.models.reader import Memory, Reader, Steps
 
 SOFT_KINDS = ("Collection", "Density", "Mood")
 """Controls that lead and do not bind; what binds is the grammar's, and stands in both readings."""
+
+_MOST_SHARED, _MOST_SHARED_TOKENS = 16, 32
+"""Beginnings that are kept, the latest used ones, and how long they may be."""
 
 _UNSAID = {token: EVENTS[f"{kind}_{ANY}"] for kind in SOFT_KINDS for token in EVENTS.span(kind)}
 
@@ -35,67 +39,111 @@ def unled(tokens: Sequence[int], *, head: int) -> list[int]:
 
 
 class Reading:
-    """A model's memory of B rows, each at its own length.
+    """A model's memory of rows, each at its own length, that come and go.
+
+    What a row hears is a function of its own tokens: it is read in by itself, and steps whose sums do not depend on the
+    rows beside it.
 
     Args:
         model: that reads.
-        sequences: what there is of each row.
-        heads: how many tokens of each are controls, which are never forgotten.
-        seeds_B: of each row, for models that draw.
+        steps: the same, made ready to step.
+        room_rows: most rows at a time.
         context_tokens: how far back the model looks.
     """
 
-    def __init__(
-        self,
-        model: Reader,
-        sequences: Sequence[Sequence[int]],
-        *,
-        heads: Sequence[int],
-        seeds_B: NDArray[np.uint64],
-        context_tokens: int,
-    ) -> None:
-        self._model, self._seeds_B, self._context_tokens = model, seeds_B, context_tokens
-        self._tokens, self._heads = [list(sequence) for sequence in sequences], list(heads)
-        self._cache: Memory = model.new_cache(rows=len(sequences), capacity_tokens=context_tokens, seeds=seeds_B)
+    def __init__(self, model: Reader, steps: Steps, *, room_rows: int, context_tokens: int) -> None:
+        self._model, self._steps, self._context_tokens = model, steps, context_tokens
+        self._tokens: list[list[int]] = []
+        self._heads: list[int] = []
+        self._seeds: list[int] = []
+        # Where the memory keeps each row: it may like another order.
+        self._places_B = np.zeros(0, dtype=np.int64)
+        self._heard: OrderedDict[tuple[int, ...], tuple[Memory, NDArray[np.float32]]] = OrderedDict()
+        self._memory: Memory = steps.new_memory(room_rows=room_rows, capacity_tokens=context_tokens)
 
-    def first(self) -> NDArray[np.float32]:
-        """Logits of the token after each sequence; shape (B, V)."""
-        prompts = [self._recent(tokens, head) for tokens, head in zip(self._tokens, self._heads, strict=True)]
-        longest = max(len(prompt) for prompt in prompts)
-        device = self._cache.lengths_B.device
-        padded_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
-        for index, prompt in enumerate(prompts):
-            padded_BT[index, : len(prompt)] = torch.tensor(prompt)
-        counts_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        logits_BTV = self._model.read(padded_BT.to(device), self._cache, counts_B=counts_B)
-        last = logits_BTV[torch.arange(len(prompts), device=device), counts_B - 1]
-        return last.float().cpu().numpy()
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of all rows that there is room for."""
+        return self._memory.size_bytes
+
+    def join(self, tokens: Sequence[int], *, head: int, seed: int) -> NDArray[np.float32]:
+        """One more row; logits of the token after it, of shape (V,).
+
+        Args:
+            tokens: what there is of it.
+            head: how many of them are controls, which are never forgotten.
+            seed: of the row, for models that draw.
+        """
+        self._tokens.append(list(tokens))
+        self._heads.append(head)
+        self._seeds.append(seed)
+        fresh, logits_V = self._read_in(len(self._tokens) - 1)
+        self._places_B = np.append(self._places_B, len(self._places_B))
+        self._memory.join(fresh)
+        return logits_V
 
     def following(self, tokens_B: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits after one more token of each row; shape (B, V)."""
-        for index in torch.nonzero(self._cache.lengths_B >= self._cache.capacity_tokens).flatten().tolist():
-            self._look_back(index)
+        for row in np.flatnonzero(self._full()).tolist():
+            fresh, _ = self._read_in(row)
+            self._memory.put_row(int(self._places_B[row]), fresh)
         for sequence, token in zip(self._tokens, tokens_B.tolist(), strict=True):
             sequence.append(token)
-        device = self._cache.lengths_B.device
-        logits = self._model.read(torch.from_numpy(tokens_B)[:, None].to(device), self._cache)[:, -1]
-        return logits.float().cpu().numpy()
+        order = self._steps.order(self._memory)
+        if order is not None:
+            self._place(order)
+        held_B = np.empty_like(tokens_B)
+        held_B[self._places_B] = tokens_B
+        logits_BV = self._steps(torch.from_numpy(held_B).to(self._memory.lengths_B.device), self._memory)
+        said: NDArray[np.float32] = logits_BV.float().cpu().numpy()
+        return said[self._places_B]
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Forget all rows but these."""
         self._tokens = [self._tokens[row] for row in rows.tolist()]
         self._heads = [self._heads[row] for row in rows.tolist()]
-        self._seeds_B = self._seeds_B[rows]
-        self._cache.keep(torch.from_numpy(rows))
+        self._seeds = [self._seeds[row] for row in rows.tolist()]
+        self._places_B = self._places_B[rows]
+        # Who stays keeps its place, but that the last ones fill the gaps.
+        order = np.arange(len(rows))
+        gaps = np.setdiff1d(order, self._places_B)
+        order[gaps] = self._places_B[self._places_B >= len(rows)]
+        self._place(order)
 
-    def _look_back(self, index: int) -> None:
-        """A row whose cache is full reads its latest bars anew, leaving room for as many tokens again."""
-        recent = self._recent(self._tokens[index], self._heads[index])
-        fresh = self._model.new_cache(
-            rows=1, capacity_tokens=self._cache.capacity_tokens, seeds=self._seeds_B[index : index + 1]
+    def _place(self, order: NDArray[np.int64]) -> None:
+        self._memory.keep(torch.from_numpy(order))
+        now = np.zeros(int(order.max(initial=-1)) + 1, dtype=np.int64)
+        now[order] = np.arange(len(order))
+        self._places_B = now[self._places_B]
+
+    def _full(self) -> NDArray[np.bool_]:
+        lengths_B: NDArray[np.int64] = self._memory.lengths_B.cpu().numpy()
+        return (lengths_B >= self._memory.capacity_tokens)[self._places_B]
+
+    def _read_in(self, row: int) -> tuple[Memory, NDArray[np.float32]]:
+        """A row by itself: its memory, and logits of what follows.
+
+        A row whose memory is full reads its latest bars anew, which leaves room for as many tokens again.
+        """
+        recent = self._recent(self._tokens[row], self._heads[row])
+        key = tuple(recent)
+        if key in self._heard:
+            self._heard.move_to_end(key)
+            return self._heard[key]
+        fresh: Memory = self._model.new_cache(
+            rows=1, capacity_tokens=len(recent), seeds=np.array([self._seeds[row]], dtype=np.uint64)
         )
-        self._model.read(torch.tensor([recent], device=self._cache.lengths_B.device), fresh)
-        self._cache.put_row(index, fresh)
+        tokens_1T = torch.tensor([recent], device=fresh.lengths_B.device)
+        logits_V: NDArray[np.float32] = self._model.read(tokens_1T, fresh)[0, -1].float().cpu().numpy()
+        if not self._steps.draws and len(recent) <= _MOST_SHARED_TOKENS:
+            # Requests of one order share their controls, and with them the whole beginning.
+            self._heard[key] = fresh, logits_V
+            if len(self._heard) > _MOST_SHARED:
+                self._heard.popitem(last=False)
+        return fresh, logits_V
 
     def _recent(self, tokens: list[int], head: int) -> list[int]:
         """The head and the latest whole bars that fit half of the context; all of it where it fits."""
@@ -116,67 +164,77 @@ class GuidedReading:
     """A reading of B rows, of which those are read a second time that ask to be led otherwise than the model would.
 
     Args:
-        model, sequences, heads, seeds_B, context_tokens: as for :class:`Reading`.
-        guidance_B: of each row; 1 costs nothing, nor does a row without a soft condition.
+        model, steps, room_rows, context_tokens: as for :class:`Reading`; a row that is read twice takes two.
     """
 
-    def __init__(
-        self,
-        model: Reader,
-        sequences: Sequence[Sequence[int]],
-        *,
-        heads: Sequence[int],
-        guidance_B: Sequence[float],
-        seeds_B: NDArray[np.uint64],
-        context_tokens: int,
-    ) -> None:
-        self._led = Reading(model, sequences, heads=heads, seeds_B=seeds_B, context_tokens=context_tokens)
-        plain = [unled(tokens, head=head) for tokens, head in zip(sequences, heads, strict=True)]
-        twice = [
-            guidance != 1 and list(tokens) != other
-            for guidance, tokens, other in zip(guidance_B, sequences, plain, strict=True)
-        ]
-        self._guided_G = np.flatnonzero(twice)
-        self._guidance_G = np.array(guidance_B, dtype=np.float64)[self._guided_G]
-        self._unled: Reading | None = None
-        if len(self._guided_G):
-            rows = self._guided_G.tolist()
-            self._unled = Reading(
-                model,
-                [plain[row] for row in rows],
-                heads=[heads[row] for row in rows],
-                seeds_B=seeds_B[self._guided_G],
-                context_tokens=context_tokens,
-            )
+    def __init__(self, model: Reader, steps: Steps, *, room_rows: int, context_tokens: int) -> None:
+        self._reading = Reading(model, steps, room_rows=room_rows, context_tokens=context_tokens)
+        self._guidance_B = np.zeros(0)
+        # Which reading is a row's, and which its second, led by no soft condition; -1: it has none.
+        self._led_B = np.zeros(0, dtype=np.int64)
+        self._unled_B = np.zeros(0, dtype=np.int64)
 
-    def first(self) -> NDArray[np.float32]:
-        """Logits of the token after each sequence; shape (B, V)."""
-        led_BV = self._led.first()
-        return led_BV if self._unled is None else self._extrapolated(led_BV, self._unled.first())
+    @property
+    def memory_bytes(self) -> int:
+        """Of all rows that there is room for."""
+        return self._reading.memory_bytes
+
+    @property
+    def held(self) -> int:
+        """Readings under way."""
+        return len(self._reading)
+
+    @staticmethod
+    def needs(tokens: Sequence[int], *, head: int, guidance: float) -> int:
+        """Readings of a row: one where it asks for no guidance, or has no condition to be led by."""
+        return 1 if guidance == 1 or unled(tokens, head=head) == list(tokens) else 2
+
+    def join(self, tokens: Sequence[int], *, head: int, guidance: float, seed: int) -> NDArray[np.float32]:
+        """One more row; logits of the token after it, of shape (V,).
+
+        Args:
+            tokens, head, seed: as for :meth:`Reading.join`.
+            guidance: how strongly its soft conditions lead it.
+        """
+        twice = self.needs(tokens, head=head, guidance=guidance) == 2
+        held = len(self._reading)
+        self._guidance_B = np.append(self._guidance_B, guidance)
+        self._led_B = np.append(self._led_B, held)
+        self._unled_B = np.append(self._unled_B, held + 1 if twice else -1)
+        logits_V = self._reading.join(tokens, head=head, seed=seed)
+        if not twice:
+            return logits_V
+        plain_V = self._reading.join(unled(tokens, head=head), head=head, seed=seed)
+        guided_V: NDArray[np.float32] = _extrapolated(logits_V[None], plain_V[None], np.array([guidance]))[0]
+        return guided_V
 
     def following(self, tokens_B: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits after one more token of each row; shape (B, V)."""
-        led_BV = self._led.following(tokens_B)
-        if self._unled is None:
-            return led_BV
-        return self._extrapolated(led_BV, self._unled.following(tokens_B[self._guided_G]))
+        guided = np.flatnonzero(self._unled_B >= 0)
+        tokens_N = np.zeros(len(self._reading), dtype=np.int64)
+        tokens_N[self._led_B] = tokens_B
+        tokens_N[self._unled_B[guided]] = tokens_B[guided]
+        logits_NV = self._reading.following(tokens_N)
+        if not len(guided):
+            return logits_NV
+        led_BV = logits_NV[self._led_B]
+        led_BV[guided] = _extrapolated(led_BV[guided], logits_NV[self._unled_B[guided]], self._guidance_B[guided])
+        return led_BV
 
     def keep(self, rows: NDArray[np.int64]) -> None:
-        """Forget all rows but these, which are in their order."""
-        self._led.keep(rows)
-        if self._unled is None:
-            return
-        stays = np.flatnonzero(np.isin(self._guided_G, rows))
-        if len(stays) < len(self._guided_G):
-            self._unled.keep(stays)
-        self._guided_G = np.searchsorted(rows, self._guided_G[stays])
-        self._guidance_G = self._guidance_G[stays]
-        if not len(stays):
-            self._unled = None
+        """Forget all rows but these."""
+        self._guidance_B, led_B, unled_B = self._guidance_B[rows], self._led_B[rows], self._unled_B[rows]
+        stays = np.sort(np.concatenate((led_B, unled_B[unled_B >= 0])))
+        if len(stays) < len(self._reading):
+            self._reading.keep(stays)
+        self._led_B = np.searchsorted(stays, led_B)
+        self._unled_B = np.where(unled_B >= 0, np.searchsorted(stays, unled_B), -1)
 
-    def _extrapolated(self, led_BV: NDArray[np.float32], unled_GV: NDArray[np.float32]) -> NDArray[np.float32]:
-        with_GV = log_softmax(led_BV[self._guided_G].astype(np.float64), axis=1)
-        without_GV = log_softmax(unled_GV.astype(np.float64), axis=1)
-        out_BV = led_BV.copy()
-        out_BV[self._guided_G] = without_GV + self._guidance_G[:, None] * (with_GV - without_GV)
-        return out_BV
+
+def _extrapolated(
+    led_BV: NDArray[np.float32], unled_BV: NDArray[np.float32], guidance_B: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    with_BV = log_softmax(led_BV.astype(np.float64), axis=1)
+    without_BV = log_softmax(unled_BV.astype(np.float64), axis=1)
+    out_BV: NDArray[np.float32] = (without_BV + guidance_B[:, None] * (with_BV - without_BV)).astype(np.float32)
+    return out_BV

@@ -31,8 +31,9 @@ from tutti.features import roll, tonality
 from tutti.features.controls import tempo_class
 from tutti.features.events import encode
 from tutti.features.vocabulary import ANY, INSTRUMENTS, instrument_of
+from tutti.generation.composing import Gathered
 from tutti.generation.controls import bars_of_length, controls_of
-from tutti.generation.engine import Piece
+from tutti.generation.piece import Piece
 from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters
 from tutti.generation.request import Request
 from tutti.models import bundle as bundles
@@ -43,6 +44,7 @@ from tutti.units import Key
 USUAL_QPM = 96.0
 """Where no tempo is asked; then the class of the tempo is not stated either."""
 _MODEL = "a model of piano-rolls"
+_TOGETHER = 32
 _PROGRAMS_OF_FAMILY = 8
 _DRUMS = INSTRUMENTS[-1]
 _PITCHED = np.arange(len(roll.TRACKS)) != roll.DRUMS
@@ -74,7 +76,14 @@ class RollComposer:
         self.digest, self.facts = digest, facts
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu", max_batch: int = 32) -> RollComposer:  # noqa: ARG003
+    def load(
+        cls,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        max_batch: int = 32,  # noqa: ARG003
+        cache_bytes: int = 0,  # noqa: ARG003
+    ) -> RollComposer:
         """A composer from a bundle folder.
 
         Raises:
@@ -98,6 +107,10 @@ class RollComposer:
         refuse_meters(request, model=_MODEL)
         if request.instruments == (_DRUMS,) and DRUM_PROGRAM not in self._known:
             raise RecipeError("this model has never heard drums", remedy="ask for other instruments, or for none")
+
+    def open(self) -> Gathered:
+        """Requests under way, none yet."""
+        return Gathered(self.generate, check=self.check, model=_MODEL, max_batch=_TOGETHER)
 
     def generate(
         self,

@@ -55,9 +55,20 @@ class KeyValueCache:
         return keys[:, :, :used], values[:, :, :used]
 
     def put_row(self, index: int, fresh: KeyValueCache) -> None:
-        """Take the one row of another cache in place of a row."""
-        self.keys_LBHSD[:, index], self.values_LBHSD[:, index] = fresh.keys_LBHSD[:, 0], fresh.values_LBHSD[:, 0]
+        """Take the one row of another cache in place of a row; it has read no more than this one can hold."""
+        held = min(fresh.capacity_tokens, self.capacity_tokens)
+        self.keys_LBHSD[:, index, :, :held] = fresh.keys_LBHSD[:, 0, :, :held]
+        self.values_LBHSD[:, index, :, :held] = fresh.values_LBHSD[:, 0, :, :held]
         self.lengths_B[index] = fresh.lengths_B[0]
+
+    def join(self, fresh: KeyValueCache) -> None:
+        """Take the one row of another cache as one more row; it has read no more than this one can hold."""
+        self.keys_LBHSD, self.values_LBHSD = (
+            torch.cat((held, held.new_zeros(held.shape[0], 1, *held.shape[2:])), dim=1)
+            for held in (self.keys_LBHSD, self.values_LBHSD)
+        )
+        self.lengths_B = torch.cat((self.lengths_B, fresh.lengths_B))
+        self.put_row(len(self.lengths_B) - 1, fresh)
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these; their order becomes the order of ``rows``."""

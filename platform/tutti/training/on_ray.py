@@ -100,6 +100,7 @@ class _Driver:
         self._past = Past()
         self._start_is = Activity.START
         self._stop = threading.Event()
+        self._ended_s = time.monotonic()
 
     @contextmanager
     def stopping_on_sigterm(self) -> Iterator[None]:
@@ -122,6 +123,7 @@ class _Driver:
                 faults=self._faults,
             )  # fmt: skip
             error, watch = self._attempt(attempt, workers)
+            self._ended_s = time.monotonic()
             self._account(attempt, watch.heard.progress, workers, failed=error is not None)
             if error is not None:
                 self._mend(error, watch, workers)
@@ -187,7 +189,7 @@ class _Driver:
         if heard.progress and heard.progress.published_step >= 0:
             self._past = Past()
         # Word of a lost node comes seconds after its workers fell silent.
-        self._settled_room(workers)
+        self._settled_room(workers, since_s=self._ended_s)
         failure = recognised(_symptoms(error, heard), hung=bool(watch.killed), notice=heard.pause == NOTICE)
         decision = self._decision(failure, workers)
         if decision.action == Action.RAISE:
@@ -201,23 +203,24 @@ class _Driver:
 
     def _decision(self, failure: Failure, workers: int) -> Decision:
         """The table's word, asked again while it says to wait for room."""
-        recipe, began_s = self._plan.training, time.monotonic()
+        recipe, began_s, since_s = self._plan.training, time.monotonic(), self._ended_s
         limits = Limits(recipe.max_failures, recipe.max_rollbacks, recipe.storage_patience_s)
         while True:
             # For storage the ranks themselves waited before they gave up.
             away = failure == Failure.STORAGE_AWAY
             waited_s = recipe.storage_patience_s if away else time.monotonic() - began_s
-            room = Room(workers, self._settled_room(workers), recipe.micro_batch)
+            room = Room(workers, self._settled_room(workers, since_s=since_s), recipe.micro_batch)
             decision = decide(failure, past=replace(self._past, waited_s=waited_s), limits=limits, room=room)
             if decision.action != Action.RETRY:
                 return decision
             self._say(f"{failure}: {decision.reason}")
+            since_s = time.monotonic()
 
     def _await_room(self) -> int:
         """As many workers as can be had; waits while not even the fewest can."""
         recipe = self._plan.training
-        began_s, told = time.monotonic(), False
-        while not (workers := self._settled_room(max(recipe.possible_workers))):
+        began_s, since_s, told = time.monotonic(), self._ended_s, False
+        while not (workers := self._settled_room(max(recipe.possible_workers), since_s=since_s)):
             if time.monotonic() - began_s > recipe.storage_patience_s:
                 raise PlaceError(
                     f"the cluster has no room for {min(recipe.possible_workers)} workers of {_resources(self._plan)}",
@@ -226,12 +229,15 @@ class _Driver:
             if not told:
                 self._say(f"waiting for room for {min(recipe.possible_workers)} workers")
                 told = True
+            since_s = time.monotonic()
         return workers
 
-    def _settled_room(self, wanted: int) -> int:
-        """Most workers that fit now; what a dead attempt held comes back within moments, and so does word of a node."""
-        began_s = time.monotonic()
-        while (found := _possible(self._plan, free=0)) < wanted and time.monotonic() - began_s < _SETTLE_S:
+    def _settled_room(self, wanted: int, *, since_s: float) -> int:
+        """Most workers that fit now, or within moments of ``since_s``.
+
+        What an attempt held comes back within moments of its end, and so does word of a node that is lost.
+        """
+        while (found := _possible(self._plan, free=0)) < wanted and time.monotonic() - since_s < _SETTLE_S:
             time.sleep(0.2)
         return found
 
@@ -246,17 +252,19 @@ _GROW, _STOP = "there is room for more workers", "it was asked to end"
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """Ray's, which where Ray has no dashboard waits 10 s for it at the end of every attempt.
+    """Ray's, without what costs each attempt seconds and gives it nothing.
 
-    Its cleaner asks the dashboard whether the controller lives, for a driver that dies and leaves a cluster behind. A
-    Ray without a dashboard is the driver's own and dies with it.
+    Where Ray has no dashboard, a cleaner waits 10 s for it at the end: it asks the dashboard whether the controller
+    lives, for a driver that dies and leaves a cluster behind. A Ray without a dashboard is the driver's own and dies
+    with it. A manager of datasets, of which there are none, is a process that first imports torch.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()
-        if ray._private.worker.get_dashboard_url():
-            return callbacks
-        return [each for each in callbacks if type(each).__name__ != "PlacementGroupCleanerCallback"]
+        idle = {"DatasetsCallback"}
+        if not ray._private.worker.get_dashboard_url():
+            idle.add("PlacementGroupCleanerCallback")
+        return [each for each in callbacks if type(each).__name__ not in idle]
 
 
 class _Watch:

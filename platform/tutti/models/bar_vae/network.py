@@ -30,6 +30,7 @@ from tutti.models.bar_vae.state import BarState
 from tutti.models.bar_vae.units import Units, normal_at, seeds_of_content
 from tutti.models.decoder.network import Block
 from tutti.models.positions import angles
+from tutti.models.reader import PlainSteps
 
 MOST_LOG_VARIANCE = 10.0
 _LOG_VARIANCE_AT_FIRST = -2.5
@@ -148,7 +149,17 @@ class BarVae(nn.Module):
         assert logits_BTV is not None, "no row reads anything"
         return logits_BTV
 
-    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: NDArray[np.uint64] | None = None) -> BarState:  # noqa: ARG002
+    def steps(self) -> PlainSteps:
+        """The network as it is now, made ready to step."""
+        return PlainSteps(self)
+
+    def new_cache(
+        self,
+        *,
+        rows: int,
+        capacity_tokens: int,  # noqa: ARG002
+        seeds: NDArray[np.uint64] | None = None,
+    ) -> BarState:
         """A memory of nothing; it never fills up.
 
         Args:
@@ -156,6 +167,8 @@ class BarVae(nn.Module):
         """
         own = np.zeros(rows, dtype=np.uint64) if seeds is None else np.array(seeds, dtype=np.uint64)
         state = BarState(self.configuration, rows=rows, seeds=own, like=self.embedding.weight.detach())
+        if not rows:
+            return state
         with torch.no_grad():
             nothing = state.conductor_BH.new_zeros(rows, 1, self.configuration.conductor)
             state.conductor_BH = self.conductor(nothing)[0][:, 0]

@@ -62,6 +62,11 @@ class BarState:
         """It never fills up: a bar that is over is one step of the conductor."""
         return ENDLESS_TOKENS
 
+    @property
+    def size_bytes(self) -> int:
+        """Memory of what grows: keys and values of the bar under way."""
+        return self.keys.size_bytes
+
     def plan(self, latents: Sequence[Tensor]) -> None:
         """Let each row's first bars take these latents, of shape (bars, Z) a row."""
         most = max(1, *(len(latent) for latent in latents))
@@ -87,6 +92,19 @@ class BarState:
             setattr(self, name, getattr(self, name)[rows])
         self.seeds = self.seeds[rows.cpu().numpy()]
         self.keys.keep(rows)
+
+    def join(self, fresh: BarState) -> None:
+        """Take the one row of another memory as one more row, its plan with it."""
+        self.make_room(fresh.tokens_BS.shape[1])
+        bars = max(self.plans_BNZ.shape[1], fresh.plans_BNZ.shape[1])
+        for state in (self, fresh):
+            state.plans_BNZ = functional.pad(state.plans_BNZ, (0, 0, 0, bars - state.plans_BNZ.shape[1]))
+        room = self.tokens_BS.shape[1] - fresh.tokens_BS.shape[1]
+        fresh.tokens_BS = functional.pad(fresh.tokens_BS, (0, room))
+        for name in _ROWS:
+            setattr(self, name, torch.cat((getattr(self, name), getattr(fresh, name))))
+        self.seeds = np.concatenate((self.seeds, fresh.seeds))
+        self.keys.join(fresh.keys)
 
     def put_row(self, index: int, fresh: BarState) -> None:
         """Take the one row of another memory in place of a row; it has no plan."""

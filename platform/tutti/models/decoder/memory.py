@@ -53,7 +53,9 @@ class RelativeCache(KeyValueCache):
         assert isinstance(fresh, RelativeCache)
         self.known_B5 = self.known_B5.clone()
         self.known_B5[index] = fresh.known_B5[0]
-        self.time_BS[index], self.pitch_BS[index] = fresh.time_BS[0], fresh.pitch_BS[0]
+        held = min(fresh.capacity_tokens, self.capacity_tokens)
+        for mine, other in ((self.time_BS, fresh.time_BS), (self.pitch_BS, fresh.pitch_BS)):
+            mine[index, :held] = other[0, :held]
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these; their order becomes the order of ``rows``."""

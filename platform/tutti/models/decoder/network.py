@@ -25,6 +25,7 @@ from tutti.models.cache import KeyValueCache
 from tutti.models.decoder import relative
 from tutti.models.decoder.memory import RelativeCache
 from tutti.models.decoder.relative import EventTokens, Heard, Listener, RelativeBias
+from tutti.models.decoder.steps import DecoderSteps
 from tutti.models.family import Footprint
 from tutti.models.positions import angles
 
@@ -211,7 +212,17 @@ class Decoder(nn.Module):
         cache.lengths_B = cache.lengths_B + (tokens if counts_B is None else counts_B)
         return logits
 
-    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: object = None) -> KeyValueCache:  # noqa: ARG002
+    def steps(self) -> DecoderSteps:
+        """The network as it is now, made ready to step."""
+        return DecoderSteps(self)
+
+    def new_cache(
+        self,
+        *,
+        rows: int,
+        capacity_tokens: int,
+        seeds: object = None,  # noqa: ARG002
+    ) -> KeyValueCache:
         """An empty cache for this model, on its device, in its precision."""
         configuration = self.configuration
         weight = self.embedding.weight

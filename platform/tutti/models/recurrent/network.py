@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tutti.models.family import Footprint
 from tutti.models.recurrent.state import RecurrentState
+from tutti.models.recurrent.steps import RecurrentSteps
 
 STRETCH_TOKENS = 128
 
@@ -120,11 +121,21 @@ class Recurrent(nn.Module):
             packed = pack_padded_sequence(x_BTW, counts_B.cpu(), batch_first=True, enforce_sorted=False)
             packed, state = self.memory(packed, state)
             y_BTH, _ = pad_packed_sequence(packed, batch_first=True, total_length=tokens_BT.shape[1])
-        cache.hidden_LBH, cache.cell_LBH = state
+        cache.take(*state)
         cache.lengths_B = cache.lengths_B + (tokens_BT.shape[1] if counts_B is None else counts_B)
         return functional.linear(self._mixed(y_BTH), self.embedding.weight)
 
-    def new_cache(self, *, rows: int, capacity_tokens: int, seeds: object = None) -> RecurrentState:  # noqa: ARG002
+    def steps(self) -> RecurrentSteps:
+        """The network as it is now, made ready to step."""
+        return RecurrentSteps(self)
+
+    def new_cache(
+        self,
+        *,
+        rows: int,
+        capacity_tokens: int,  # noqa: ARG002
+        seeds: object = None,  # noqa: ARG002
+    ) -> RecurrentState:
         """A memory of nothing; it never fills up."""
         weight = self.embedding.weight
         return RecurrentState(

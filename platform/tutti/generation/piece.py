@@ -1,0 +1,124 @@
+"""What comes of a request: the piece, and before it its notes and bars, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutti.corpus.score import Score
+from tutti.features.events import bars_of, decode
+from tutti.features.vocabulary import TICKS_PER_QUARTER
+from tutti.generation.request import Request
+
+Tokens = NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What came of one request.
+
+    Args:
+        request: as it was asked.
+        score: the music, 24 ticks a quarter, in normal form; the asked tempo to the figure.
+        tokens: the whole sequence, material included.
+        refused_tokens: tokens that could not be decoded; 0 unless something is broken.
+        cancelled: whether the request was given up before its end.
+    """
+
+    request: Request
+    score: Score
+    tokens: Tokens
+    refused_tokens: int
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NoteMade:
+    """A note of a request under way.
+
+    It stands as it is told, but that a later note of the same pitch and program ends it where it begins.
+
+    Args:
+        number: of the request.
+        onset_ticks, duration_ticks: 24 a quarter, from the piece's beginning.
+        pitch, velocity, program: as MIDI; program 128: drums.
+    """
+
+    number: int
+    onset_ticks: int
+    duration_ticks: int
+    pitch: int
+    velocity: int
+    program: int
+
+
+@dataclass(frozen=True, slots=True)
+class BarMade:
+    """A bar of a request is complete.
+
+    Args:
+        number: of the request.
+        bar: which one, from 0, bars of the material among them.
+    """
+
+    number: int
+    bar: int
+
+
+@dataclass(frozen=True, slots=True)
+class PieceMade:
+    """A request is over.
+
+    Args:
+        number: of the request.
+        piece: what came of it.
+        beside: most requests that stepped together with it, itself among them.
+        waited_s: seconds from when it came to when it joined.
+        stepped_s: seconds from then on.
+    """
+
+    number: int
+    piece: Piece
+    beside: int
+    waited_s: float
+    stepped_s: float
+
+
+Event = NoteMade | BarMade | PieceMade
+
+
+def piece_of(tokens: Sequence[int], *, request: Request, continued: bool, cancelled: bool) -> Piece:
+    """The piece that a sequence says.
+
+    Args:
+        continued: whether it begins with given music, whose tempo it keeps.
+        cancelled: whether it was given up.
+    """
+    decoded = decode(np.array(tokens))
+    score = _within_bars(decoded.score, bars=decoded.bars)
+    if request.tempo is not None and not continued:
+        score = replace(score, tempo_qpm=np.array([request.tempo]))
+    return Piece(
+        request=request,
+        score=score,
+        tokens=np.array(tokens, dtype=np.uint16),
+        refused_tokens=decoded.refused,
+        cancelled=cancelled,
+    )
+
+
+def _within_bars(score: Score, *, bars: int) -> Score:
+    """The score with every note released by the last bar line."""
+    if not len(score.notes):
+        return score
+    lines = bars_of(score)
+    last_above, last_below = int(score.meter_numerator[-1]), int(score.meter_denominator[-1])
+    bar_ticks = 4 * TICKS_PER_QUARTER * last_above // last_below
+    end_ticks = int(lines.start_ticks[-1]) + bar_ticks * (1 + bars - len(lines.start_ticks))
+    room = end_ticks - score.notes.onset_ticks
+    return replace(
+        score, notes=replace(score.notes, duration_ticks=np.minimum(score.notes.duration_ticks, room).astype(np.int32))
+    )

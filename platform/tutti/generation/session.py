@@ -1,0 +1,248 @@
+"""Requests under way through one model: they join and leave between steps, and each gets what it would get alone.
+
+A step draws one token of every row, tells what came of it, lets go of rows that ended, and reads the tokens in. Rows
+share nothing but the time: each has its own controls, limits, length and random stream, and what it hears does not
+depend on its company (:mod:`tutti.generation.reading`).
+
+``submit`` and ``cancel`` may be called from other threads than the one that steps.
+
+Legend: B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tutti import seeding
+from tutti.corpus.score import Score
+from tutti.errors import RecipeError
+from tutti.features.events import encode, on_grid
+from tutti.features.vocabulary import BAR, END, EVENTS, START
+from tutti.generation.controls import controls_of, limits_of
+from tutti.generation.grammar import Grammar
+from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, piece_of
+from tutti.generation.reading import GuidedReading
+from tutti.generation.request import Request
+from tutti.generation.sampling import choose
+from tutti.models.reader import Reader, Steps
+
+_PITCH0, _DRUM0 = EVENTS.first("Pitch"), EVENTS.first("Drum")
+_SAYS_NOTE = np.isin(EVENTS.kind_of, [EVENTS.kinds.index(kind) for kind in ("Pitch", "Drum")])
+
+
+@dataclass(eq=False)
+class _Row:
+    """One request, waiting or under way."""
+
+    number: int
+    request: Request
+    head: int
+    tokens: list[int]
+    given: int
+    told: bool
+    continued: bool
+    came_s: float
+    began_s: float = math.nan
+    beside: int = 0
+
+
+class Session:
+    """Requests under way through a model that says one event after another.
+
+    Its doors are those of :class:`tutti.generation.composing.Composing`.
+
+    Args:
+        model: that reads.
+        steps: the same, made ready to step.
+        collections: source collections that it knows.
+        programs: that it was trained on.
+        context_tokens: how far back it looks.
+        max_batch: most requests that step together.
+        room_rows: rows that its memory holds; a request with guidance may need two.
+    """
+
+    def __init__(
+        self,
+        model: Reader,
+        steps: Steps,
+        *,
+        collections: Sequence[str],
+        programs: Sequence[int],
+        context_tokens: int,
+        max_batch: int,
+        room_rows: int,
+    ) -> None:
+        self._collections, self._programs = collections, programs
+        self._max_batch, self._room_rows = max_batch, room_rows
+        self._reading = GuidedReading(model, steps, room_rows=room_rows, context_tokens=context_tokens)
+        self._numbers = itertools.count()
+        # Held by who changes what other threads may change too.
+        self._door = threading.Lock()
+        self._waiting: deque[_Row] = deque()
+        self._given_up: set[int] = set()
+        self._rows: list[_Row] = []
+        self._grammar = Grammar([])
+        self._temperature_B, self._top_p_B = np.zeros(0), np.zeros(0)
+        self._seeds_B = np.zeros(0, dtype=np.uint64)
+        self._logits_BV = np.zeros((0, len(EVENTS)), dtype=np.float32)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return not self._waiting and not self._rows
+
+    @property
+    def under_way(self) -> int:
+        """Requests that step."""
+        return len(self._rows)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of what rows have read, for all that there is room for."""
+        return self._reading.memory_bytes
+
+    def submit(self, request: Request, *, material: Score | None = None, told: bool = False) -> int:
+        """As :meth:`tutti.generation.composing.Composing.submit`."""
+        controls = controls_of(request, collections=self._collections)
+        if material is None:
+            tokens = [START, *controls.tokens().tolist()]
+            head = len(tokens)
+        else:
+            tokens = encode(on_grid(material), controls)[:-1].tolist()
+            head = tokens.index(BAR)
+        needs = GuidedReading.needs(tokens, head=head, guidance=request.guidance)
+        if needs > self._room_rows:
+            raise RecipeError(
+                f"guidance {request.guidance:g} needs {needs} rows of memory, and there is room for {self._room_rows}",
+                remedy="give the engine more memory, or ask without guidance",
+            )
+        with self._door:
+            row = _Row(
+                next(self._numbers), request, head, tokens, given=len(tokens), told=told,
+                continued=material is not None, came_s=time.monotonic(),
+            )  # fmt: skip
+            self._waiting.append(row)
+        return row.number
+
+    def cancel(self, number: int) -> None:
+        """As :meth:`tutti.generation.composing.Composing.cancel`."""
+        with self._door:
+            self._given_up.add(number)
+
+    @torch.inference_mode()
+    def step(self) -> list[Event]:
+        """One token of each row, the first ones of those that join among them; what came of it, in order."""
+        events: list[Event] = [*self._let_go_of_cancelled()]
+        self._admit()
+        if not self._rows:
+            return events
+        for row in self._rows:
+            row.beside = max(row.beside, len(self._rows))
+        tokens_B = choose(
+            self._grammar.with_one_bar_line(self._logits_BV),
+            allowed_BV=self._grammar.allowed(),
+            temperature_B=self._temperature_B,
+            top_p_B=self._top_p_B,
+            seeds_B=self._seeds_B,
+            counters_B=np.array([len(row.tokens) - row.given for row in self._rows], dtype=np.uint64),
+        )
+        self._grammar.advance(tokens_B)
+        for row, token in zip(self._rows, tokens_B.tolist(), strict=True):
+            row.tokens.append(token)
+        events += self._told(tokens_B)
+        if self._grammar.ended.any():
+            ended = [self._rows[row] for row in np.flatnonzero(self._grammar.ended).tolist()]
+            stays = np.flatnonzero(~self._grammar.ended)
+            self._keep(stays)
+            tokens_B = tokens_B[stays]
+            events += [_made(row, cancelled=False) for row in ended]
+        if self._rows:
+            self._logits_BV = self._reading.following(tokens_B)
+        return events
+
+    def _told(self, tokens_B: NDArray[np.int64]) -> list[Event]:
+        """Notes and bars that these tokens complete, in rows that want them."""
+        events: list[Event] = []
+        for place in np.flatnonzero(_SAYS_NOTE[tokens_B] | (tokens_B == BAR) | (tokens_B == END)).tolist():
+            row, token = self._rows[place], int(tokens_B[place])
+            if not row.told:
+                continue
+            if _SAYS_NOTE[token]:
+                onset, duration, velocity, program = self._grammar.note(place)
+                pitch = token - (_DRUM0 if token >= _DRUM0 else _PITCH0)
+                events.append(NoteMade(row.number, onset, duration, pitch, velocity, program))
+                continue
+            bars = int(self._grammar.bars[place])
+            if token == END:
+                events.append(BarMade(row.number, bars - 1))
+            elif bars > 1:
+                events.append(BarMade(row.number, bars - 2))
+        return events
+
+    def _admit(self) -> None:
+        """Let requests join, first come first served, while there is room."""
+        while self._waiting and len(self._rows) < self._max_batch:
+            row = self._waiting[0]
+            needs = GuidedReading.needs(row.tokens, head=row.head, guidance=row.request.guidance)
+            if self._reading.held + needs > self._room_rows:
+                return
+            with self._door:
+                self._waiting.popleft()
+            self._join(row)
+
+    def _join(self, row: _Row) -> None:
+        row.began_s = time.monotonic()
+        grammar = Grammar([limits_of(row.request, known_programs=self._programs)])
+        if row.given > row.head:
+            grammar.read(0, np.array(row.tokens[row.head :]), more_length=True)
+        logits_V = self._reading.join(
+            row.tokens,
+            head=row.head,
+            guidance=row.request.guidance,
+            seed=seeding.derive(row.request.seed, "latents"),
+        )
+        self._grammar.join(grammar)
+        self._rows.append(row)
+        self._logits_BV = np.concatenate((self._logits_BV, logits_V[None]))
+        self._temperature_B = np.append(self._temperature_B, row.request.temperature)
+        self._top_p_B = np.append(self._top_p_B, row.request.top_p)
+        seed = np.uint64(seeding.derive(row.request.seed, "generation"))
+        self._seeds_B = np.append(self._seeds_B, seed)
+
+    def _keep(self, stays: NDArray[np.int64]) -> None:
+        self._rows = [self._rows[row] for row in stays.tolist()]
+        self._temperature_B, self._top_p_B = self._temperature_B[stays], self._top_p_B[stays]
+        self._seeds_B, self._logits_BV = self._seeds_B[stays], self._logits_BV[stays]
+        self._grammar.keep(stays)
+        self._reading.keep(stays)
+
+    def _let_go_of_cancelled(self) -> list[PieceMade]:
+        """Pieces of what there is of requests that were given up."""
+        with self._door:
+            given_up, self._given_up = self._given_up, set()
+            if not given_up:
+                return []
+            gone = [row for row in (*self._waiting, *self._rows) if row.number in given_up]
+            self._waiting = deque(row for row in self._waiting if row.number not in given_up)
+        stays = [place for place, row in enumerate(self._rows) if row.number not in given_up]
+        if len(stays) < len(self._rows):
+            self._keep(np.array(stays, dtype=np.int64))
+        return [_made(row, cancelled=True) for row in gone]
+
+
+def _made(row: _Row, *, cancelled: bool) -> PieceMade:
+    piece = piece_of(row.tokens, request=row.request, continued=row.continued, cancelled=cancelled)
+    now_s = time.monotonic()
+    began_s = now_s if math.isnan(row.began_s) else row.began_s
+    waited_s, stepped_s = began_s - row.came_s, now_s - began_s
+    return PieceMade(row.number, piece, beside=row.beside, waited_s=waited_s, stepped_s=stepped_s)
