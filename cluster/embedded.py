@@ -100,7 +100,8 @@ def _start_here(*, num_cpus: int | None, worker_output: bool) -> None:
                 logging_level=logging.ERROR,
                 log_to_driver=worker_output,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    # A node that is slow to start is an Exception and nothing narrower.
+    except Exception as error:
         raise PlaceError(
             f"Ray does not start on this machine ({_first_line(error)})",
             remedy="free some memory and disk, or join a cluster by its address",

@@ -8,10 +8,11 @@ import sys
 import time
 
 import pytest
+import ray
 
 from cluster.embedded import object_store_bytes, sized_store_bytes, start_embedded_ray
 from cluster.processes import free_port
-from tutti.errors import RecipeError
+from tutti.errors import PlaceError, RecipeError
 
 GIB, MIB = 1 << 30, 1 << 20
 
@@ -61,3 +62,13 @@ def test_a_cluster_that_does_not_answer_costs_seconds_and_one_line() -> None:
     assert done.stderr.startswith(f"error: no Ray cluster answers at {address} within 5 s")
     assert done.stderr.count("\n") == 1
     assert time.monotonic() - started_s < 60, "Ray itself would have tried for two minutes"
+
+
+def test_a_node_that_is_slow_to_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(**_: object) -> None:
+        # As ray._private.node raises it on a machine that has too much else to do.
+        raise Exception("The current node timed out during startup.\nSee the logs.")
+
+    monkeypatch.setattr(ray, "init", slow)
+    with pytest.raises(PlaceError, match=r"does not start on this machine \(The current node timed out during startup"):
+        start_embedded_ray()

@@ -67,7 +67,7 @@ def test_a_corpus_is_shown_by_name_and_by_address(tmp_path: Path) -> None:
         page.unlink(missing_ok=True)
         lines = typed(corpus.command, "show", dataset, "--root", str(tmp_path))
         assert lines[-1] == f"page: {page}"
-        assert page.read_text(encoding="utf-8").endswith("</html>")
+        assert page.read_text(encoding="utf-8").endswith("</html>\n")
     assert figure(lines, "corpus") == f"walks {made.address}"
     assert (
         figure(lines, "works") == f"20 · {made.facts['notes']:,} notes · {made.facts['length_s'] / 60:.0f}m20s of music"

@@ -137,7 +137,7 @@ def _picture(evaluation: NotesEvaluation, place: int) -> bytes:
     ):
         channel = (LEVEL, FREQUENCY)[column % 2]
         axes = add_axes(
-            figure, left_in=0.5 + 2.1 * column, right_in=8.5 - 1.9 - 2.1 * column, bottom_in=0.45, top_in=0.85
+            figure, left_in=0.6 + 2.1 * column, right_in=9.0 - 2.45 - 2.1 * column, bottom_in=0.45, top_in=0.85
         )
         looks = {"cmap": "magma"} if channel == LEVEL else {"cmap": "coolwarm"}
         axes.imshow(
@@ -145,7 +145,12 @@ def _picture(evaluation: NotesEvaluation, place: int) -> bytes:
             extent=(0, length_s, 0, scale.bins), **looks,
         )  # fmt: skip
         axes.set_title(f"{TITLES[of]}: {'level' if channel == LEVEL else 'frequency'}", fontsize=8, color=INK)
-        axes.set_xlabel("seconds", fontsize=8)
+        axes.set_xlabel("seconds", fontsize=8, color=INK)
+        axes.set_xticks([0, length_s / 2, length_s], ["0", f"{length_s / 2:.2g}", f"{length_s:.2g}"])
+        if column:
+            axes.set_yticks([])
+        else:
+            axes.set_ylabel("bin", fontsize=8, color=INK)
     return to_png(figure)
 
 
