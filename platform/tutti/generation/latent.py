@@ -150,9 +150,9 @@ def token_accuracy(engine: Engine, scores: Sequence[Score], *, blind: bool = Fal
         row = _tokens(network, score)
         units = Units.of(row, None, bar_token=BAR)
         with torch.inference_mode():
-            first, latents, _ = network.heard(row, units)
+            heard, latents, _ = network.heard(row, units)
             latents = torch.zeros_like(latents) if blind else latents
-            said = network.told(row, units, network.conducted(units, first, latents), latents).argmax(-1)
+            said = network.told(row, units, network.conducted(units, heard, latents), latents).argmax(-1)
         counts = units.is_bar_U[units.of_BT][:, :-1] & (row[:, 1:] != NOT_LEARNT)
         hits += int(((said[:, :-1] == row[:, 1:]) & counts).sum())
         tokens += int(counts.sum())

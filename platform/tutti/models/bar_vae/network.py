@@ -76,31 +76,31 @@ class BarVae(nn.Module):
             segments_BT: number of the piece that each token belongs to, -1 at padding; None: each row is one piece.
         """
         units = Units.of(tokens_BT, segments_BT, bar_token=self.configuration.bar_token)
-        first_UW, mean_UZ, log_variance_UZ = self.heard(tokens_BT, units)
+        said_UW, mean_UZ, log_variance_UZ = self.heard(tokens_BT, units)
         if self.training:
             noise_UZ = torch.randn_like(mean_UZ)
         else:
             seeds_U = seeds_of_content(tokens_BT, units.starts_U)
             noise_UZ = normal_at(seeds_U, np.zeros_like(seeds_U), size=mean_UZ.shape[1]).to(mean_UZ)
         latents_UZ = mean_UZ + (log_variance_UZ / 2).exp() * noise_UZ
-        states_UH = self.conducted(units, first_UW, latents_UZ)
+        states_UH = self.conducted(units, said_UW, latents_UZ)
         divergence_UZ = _divergence(mean_UZ, log_variance_UZ, *self._prior(states_UH))
         return self.told(tokens_BT, units, states_UH, latents_UZ), divergence_UZ[units.is_bar_U]
 
     def heard(self, tokens_BT: Tensor, units: Units) -> tuple[Tensor, Tensor, Tensor]:
-        """What the encoder says of each unit at its first token, and the posterior's mean and log-variance.
+        """What the encoder says of each unit, and the posterior's mean and log-variance.
 
         Returns:
             Shapes (U, W), (U, Z) and (U, Z); float32.
         """
         encoded_BTW = self._encoded(tokens_BT, self._sight(tokens_BT, units, causal=False))
-        return self._posterior(units.at_first_place(encoded_BTW))
+        return self._posterior(units.means(encoded_BTW))
 
-    def conducted(self, units: Units, first_UW: Tensor, latents_UZ: Tensor) -> Tensor:
+    def conducted(self, units: Units, said_UW: Tensor, latents_UZ: Tensor) -> Tensor:
         """What the conductor knows where each unit begins: head and latents before it; shape (U, H)."""
-        with torch.autocast(first_UW.device.type, enabled=False):
+        with torch.autocast(said_UW.device.type, enabled=False):
             of_bars = self.latent_to_conductor(latents_UZ) * units.is_bar_U[:, None]
-            of_heads = self.head_to_conductor(first_UW) * ~units.is_bar_U[:, None]
+            of_heads = self.head_to_conductor(said_UW) * ~units.is_bar_U[:, None]
             later_U1 = (units.place_U > 0)[:, None]
             steps_UH = (of_bars.roll(1, dims=0) + of_heads[units.first_U]) * later_U1
             pieces, most = (int(places.max()) + 1 for places in (units.piece_U, units.place_U))
@@ -201,11 +201,13 @@ class BarVae(nn.Module):
             mask=(places_S < lengths_R[:, None])[:, None, None],
         )
         tokens_RS = cache.tokens_BS[rows_R, : len(places_S)]
-        first_RW, mean_RZ, _ = self._posterior(self._encoded(tokens_RS, context)[:, 0])
+        real_RS = (places_S < lengths_R[:, None]).float()
+        sums_RW = (self._encoded(tokens_RS, context).float() * real_RS[:, :, None]).sum(1)
+        said_RW, mean_RZ, _ = self._posterior(sums_RW / lengths_R[:, None])
         was_bar_R1 = (bars_R > 0)[:, None]
         has_plan_R1 = (bars_R <= cache.planned_B[rows_R])[:, None]
         latents_RZ = torch.where(has_plan_R1, cache.latent_BZ[rows_R], mean_RZ)
-        head_RH = torch.where(was_bar_R1, cache.head_BH[rows_R], self.head_to_conductor(first_RW))
+        head_RH = torch.where(was_bar_R1, cache.head_BH[rows_R], self.head_to_conductor(said_RW))
         cache.head_BH[rows_R] = head_RH
         step_RH = head_RH + self.latent_to_conductor(latents_RZ) * was_bar_R1
         states_RH = self.conductor(step_RH[:, None], cache.conductor_BH[None, rows_R].contiguous())[1][0]
@@ -242,11 +244,10 @@ class BarVae(nn.Module):
         return sight(mask=None, pieces=units.sizes, causal=causal)
 
     def _encoded(self, tokens_BT: Tensor, context: Context) -> Tensor:
-        x_BTW = self.dropout(self.embedding(tokens_BT))
+        x_BTW: Tensor = self.dropout(self.embedding(tokens_BT))
         for layer, block in enumerate(self.encoder):
             x_BTW = block(x_BTW, context, layer=layer)
-        encoded: Tensor = self.encoder_norm(x_BTW)
-        return encoded
+        return x_BTW
 
     def _decoded(self, tokens_BT: Tensor, condition_BTW: Tensor, context: Context) -> Tensor:
         x_BTW = self.embedding(tokens_BT)
@@ -258,11 +259,12 @@ class BarVae(nn.Module):
             x_BTW = block(x_BTW, context, layer=layer)
         return functional.linear(self.norm(x_BTW), self.embedding.weight)
 
-    def _posterior(self, first_UW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.autocast(first_UW.device.type, enabled=False):
-            first_UW = first_UW.float()
-            mean_UZ, log_variance_UZ = self.posterior(first_UW).chunk(2, dim=1)
-            return first_UW, mean_UZ, log_variance_UZ.clamp(-MOST_LOG_VARIANCE, MOST_LOG_VARIANCE)
+    def _posterior(self, mean_UW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # Of a unit's mean, so that from the first step on bars of other notes are other points.
+        with torch.autocast(mean_UW.device.type, enabled=False):
+            said_UW: Tensor = self.encoder_norm(mean_UW)
+            mean_UZ, log_variance_UZ = self.posterior(said_UW).chunk(2, dim=1)
+            return said_UW, mean_UZ, log_variance_UZ.clamp(-MOST_LOG_VARIANCE, MOST_LOG_VARIANCE)
 
     def _prior(self, states_UH: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(states_UH.device.type, enabled=False):

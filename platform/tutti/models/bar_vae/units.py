@@ -70,9 +70,11 @@ class Units:
         """Whether two places of a row are of one unit; shape (B, 1, T, T)."""
         return self.of_BT[:, None, :, None] == self.of_BT[:, None, None, :]
 
-    def at_first_place(self, values_BTW: Tensor) -> Tensor:
-        """What stands at the first place of each unit; shape (U, W)."""
-        return values_BTW.flatten(0, 1)[self.starts_U]
+    def means(self, values_BTW: Tensor) -> Tensor:
+        """The mean of each unit's places; shape (U, W), float32."""
+        of_places, flat = self.of_BT.flatten(), values_BTW.flatten(0, 1).float()
+        sums_UW = flat.new_zeros(len(self.starts_U), flat.shape[1]).index_add(0, of_places, flat)
+        return sums_UW / torch.bincount(of_places, minlength=len(self.starts_U))[:, None]
 
     def set_at_first_place(self, values_UW: Tensor) -> Tensor:
         """Each unit's value at its first place, 0 elsewhere; shape (B, T, W)."""
