@@ -27,15 +27,27 @@ class StoppedError(Exception):
 
 
 class Watch(NoSignals):
-    """Remembers what it is told; stops or pauses the training at a step."""
+    """Remembers what it is told; stops or pauses the training at a step.
 
-    def __init__(self, *, stop_at: int | None = None, pause_at: int | None = None) -> None:
+    Args:
+        unhurried: a run whose checkpoints are given the time to arrive, as steps of some milliseconds outrun them.
+    """
+
+    def __init__(
+        self, *, stop_at: int | None = None, pause_at: int | None = None, unhurried: Folder | None = None
+    ) -> None:
         self.seen: list[Progress] = []
         self.lines: list[str] = []
-        self._stop_at, self._pause_at = stop_at, pause_at
+        self._stop_at, self._pause_at, self._unhurried = stop_at, pause_at, unhurried
 
     def report(self, progress: Progress) -> None:
         self.seen.append(progress)
+        if self._unhurried is not None:
+            time.sleep(0.01)
+            checkpoints = self._unhurried.local_path / "checkpoints"
+            while any(not (folder / "manifest.json").exists() for folder in checkpoints.glob("step-*")):
+                time.sleep(0.01)
+            time.sleep(0.03)
         if progress.step == self._stop_at:
             raise StoppedError
 

@@ -111,9 +111,9 @@ def test_the_policy_decides_which_checkpoints_stay(sequences: Folder, tmp_path: 
         sequences, tmp_path, steps=13, checkpoint_every_steps=2, keep_checkpoints=1, keep_checkpoints_every_steps=4
     )
     with pytest.raises(StoppedError):
-        train(plan, watch=Watch(stop_at=12))
+        train(plan, watch=Watch(stop_at=12, unhurried=plan.run))
     assert checkpoint.steps(plan.run) == [4, 8, 10]
-    train(plan)
+    train(plan, watch=Watch(unhurried=plan.run))
     assert checkpoint.steps(plan.run) == [4, 8, 12]
 
 
