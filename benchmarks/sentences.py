@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.harness import Bench, run
 from tutti.features.vocabulary import INSTRUMENTS
 from tutti.generation.sentences import scenes
-from tutti.generation.sentences.reading import Reading, Scenes, read
+from tutti.generation.sentences.reading import Hear, Reading, read
 from tutti.generation.sentences.text import is_chinese
 
 LABELLED = Path(__file__).parent / "labelled" / "sentences.txt"
@@ -90,9 +90,9 @@ def right(control: str, value: Any, label: str) -> bool:
     ranges = {"tempo": TEMPOS, "length": LENGTHS_S}.get(control, {})
     if label in ranges:
         low, high = ranges[label]
-        return low <= value <= high
+        return low <= float(value) <= high
     if control == "density":
-        return value in DENSITIES[label]
+        return str(value) in DENSITIES[label]
     return float(value) == float(label) if control in ("tempo", "length", "bars", "polyphony") else str(value) == label
 
 
@@ -129,7 +129,7 @@ def measure(bench: Bench) -> None:
     """Read everything both ways and count."""
     cases = labelled()
     hearing = scenes.load()
-    ways: dict[str, Scenes | None] = {"rules": None}
+    ways: dict[str, Hear | None] = {"rules": None}
     if hearing is None:
         bench.note(f"embeddings were not measured: {scenes.REMEDY}")
     else:
@@ -138,7 +138,7 @@ def measure(bench: Bench) -> None:
         for half, held_out, found in PARTS:
             chosen = [case for case in cases if case.held_out == held_out and (case.kind == FOUND) == found]
             started_s = time.perf_counter()
-            readings = [read(case.sentence, scenes=hear) for case in chosen]
+            readings = [read(case.sentence, hear=hear) for case in chosen]
             took_s = time.perf_counter() - started_s
             if bench.arguments.failures and half == "learnt from":
                 _print_failures(chosen, readings, way)
@@ -178,7 +178,9 @@ def _print_failures(cases: Sequence[Labelled], readings: Sequence[Reading], way:
 
 
 def _extend(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--failures", action="store_true", help="print what went wrong in the half that may be learnt from")
+    parser.add_argument(
+        "--failures", action="store_true", help="print what went wrong in the half that may be learnt from"
+    )
 
 
 if __name__ == "__main__":

@@ -130,6 +130,7 @@ def _voices(match: re.Match[str]) -> int | None:
 
 
 def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
+    accidental = "(?P<accidental>sharp|flat|#|♯|b|♭)?"
     minute, second = r"(?:minu?te?s?|mins?|m)", r"(?:seconds?|secs?|s)"
     rows: tuple[tuple[str, str, Read], ...] = (
         ("meter", r"(?<![\d/])(\d{1,2})\s?/\s?(\d{1,2})(?:\s*[拍柏]|\s+time|\s+meter)?(?![\d/])", _meter),
@@ -139,6 +140,7 @@ def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
         ("tempo", rf"{_N}\s*-?\s*(?:bpm|bmp|b\.p\.m\.?|qpm|beats? (?:per|a|each) min(?:ute)?)(?![a-z])", _first),
         ("tempo", rf"(?:quarter(?:[- ]notes?)?|crotchet|♩)\s*(?:=|at|is)\s*{_N}", _first),
         ("tempo", rf"\b(?:bpm|tempo|speed)\s*(?:of|=|:|is|at)?\s*{_N}(?!\s?/)", _first),
+        ("tempo", rf"\bat\s+{_N}(?=\s*(?:$|[,.;]))", _plain_tempo),
         ("tempo", rf"四分音符(?:等于|=|为)?\s*{_Z}", _first),
         ("tempo", rf"每分钟\s*{_Z}\s*[拍下]", _first),
         ("tempo", rf"{_Z}\s*拍(?:每|/|一)分钟?", _first),
@@ -150,7 +152,6 @@ def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
         ("length", rf"\b{_N}\s*-?\s*(?:hours?|hrs?)\b", lambda match: 3600 * _first(match)),
         ("length", rf"{_Z}\s*个?(?:小时|钟头)", lambda match: 3600 * _first(match)),
         ("length", r"\ban hour\b|一个小时", lambda _: 3600.0),
-        ("length", rf"\bhalf(?: a|-)?[- ]?{minute}\b|半分[钟种]?", lambda _: 30.0),
         ("length", rf"\ba {minute} and a half\b", lambda _: 90.0),
         (
             "length",
@@ -159,6 +160,7 @@ def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
             _minutes,
         ),
         ("length", rf"\b(\d+)m(?P<half_before>)(?P<half>)(?P<seconds>\d+){second}?\b", _minutes),
+        ("length", rf"\bhalf(?: a|-)?[- ]?{minute}\b|半分[钟种]?", lambda _: 30.0),
         ("length", r"\b(?:a|one) minute\b", lambda _: 60.0),
         ("length", rf"\b{_N}\s*-?\s*{second}\b", _first),
         (
@@ -171,12 +173,12 @@ def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
         ("length", rf"{_Z}\s*秒[钟种]?", _first),
         (
             "key",
-            r"(?<![A-Za-z])(?P<letter>[A-Ga-g])[ -]?(?P<accidental>sharp|flat|#|♯|b|♭)?[ -]?(?P<mode>major|minor|maj|min)\b",
+            rf"(?<![A-Za-z])(?P<letter>[A-Ga-g])[ -]?{accidental}[ -]?(?P<mode>major|minor|maj|min)\b",
             _key,
         ),
         (
             "key",
-            r"(?:\bkey of|\b[Ii]n)\s+(?P<letter>[A-G])(?:[ -]?(?P<accidental>sharp|flat|#|♯|b|♭))?(?P<mode>)(?![A-Za-z\d#♯♭'])",
+            rf"(?:\bkey of|\b[Ii]n)\s+(?P<letter>[A-G])(?:[ -]?{accidental})(?P<mode>)(?![A-Za-z\d#♯♭'])",
             _key,
         ),
         (
@@ -184,7 +186,11 @@ def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
             r"(?P<before>升|降|#|♯|b|♭)?(?P<letter>[A-Ga-g])(?P<after>#|♯|b|♭)?\s?(?P<mode>[大小])[调調]",
             _chinese_key,
         ),
-        ("polyphony", rf"(?:at most|up to|no more than|max(?:imum)?(?: of)?)\s+{_N}\s+(?:voices?|notes?|parts?)", _voices),
+        (
+            "polyphony",
+            rf"(?:at most|up to|no more than|max(?:imum)?(?: of)?)\s+{_N}\s+(?:voices?|notes?|parts?)",
+            _voices,
+        ),
         ("polyphony", rf"\b{_N}[- ](?:voices?|parts?)(?:\s+at (?:most|once))?\b", _voices),
         ("polyphony", rf"(?:最多|不超过|至多)\s*{_Z}\s*(?:个?声部|个?音)", _voices),
         ("polyphony", rf"{_Z}\s*个?声部", _voices),

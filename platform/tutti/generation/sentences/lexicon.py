@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib import resources
 from typing import Any
 
 import yaml
 
-from tutti.generation.sentences.text import is_chinese, near, near_chinese
+from tutti.generation.sentences.text import distance, is_chinese, near, near_chinese
 
 _TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)?|&|\d+(?:\.\d+)?")
 _BREAKS = frozenset(",.;!?:()，。；！？：、")
@@ -66,8 +66,15 @@ class Lexicon:
         return max(len(word) for word in self.roles if is_chinese(word[0]))
 
     @cached_property
-    def _single_terms(self) -> tuple[str, ...]:
-        return tuple(word for word in self.meanings if " " not in word and not is_chinese(word[0]))
+    def _words(self) -> frozenset[str]:
+        """Every English word that stands in a known one, alone or among others."""
+        return frozenset(part for word in self.roles if not is_chinese(word[0]) for part in word.split())
+
+    @cached_property
+    def _words_of_terms(self) -> tuple[str, ...]:
+        """Those that a misspelt word may be, single ones first."""
+        terms = sorted((word for word in self.meanings if not is_chinese(word[0])), key=lambda word: word.count(" "))
+        return tuple(dict.fromkeys(part for word in terms for part in word.split() if len(part) >= 3))
 
     @cached_property
     def _chinese_terms(self) -> tuple[str, ...]:
@@ -109,7 +116,7 @@ class Lexicon:
         ends: list[int] = []
         place = at
         while len(words) < self._longest and (match := _TOKEN.match(text, place)):
-            words.append(match[0])
+            words.append(self._spelt(match[0]))
             ends.append(match.end())
             place = match.end() + (text[match.end() : match.end() + 1] in (" ", "-"))
         for count in range(len(words), 0, -1):
@@ -117,10 +124,16 @@ class Lexicon:
             for known in (word, word.removesuffix("s"), word.removesuffix("es")):
                 if known in self.roles:
                     return self._item(known, at, ends[count - 1])
-        if len(words[0]) == 1 or words[0][0].isdigit():
-            return Item("ordinary" if words[0].isalpha() else "unknown", at, ends[0])
-        near_ones = [term for term in self._single_terms if near(words[0], term)]
-        return self._item(near_ones[0], at, ends[0]) if near_ones else Item("unknown", at, ends[0])
+        return Item("ordinary" if len(words[0]) == 1 and words[0].isalpha() else "unknown", at, ends[0])
+
+    def _spelt(self, word: str) -> str:
+        """A word without its genitive, as the term that it is nearest to where nothing knows it as it stands."""
+        word = word.removesuffix("'s") if word not in self._words else word
+        if {word, word.removesuffix("s"), word.removesuffix("es")} & self._words or not word.isalpha():
+            return word
+        return min(
+            (term for term in self._words_of_terms if near(word, term)), key=partial(distance, word), default=word
+        )
 
     def _item(self, word: str, start: int, end: int) -> Item:
         return Item(self.roles[word], start, end, self.meanings.get(word, ()), word)

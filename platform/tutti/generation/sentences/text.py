@@ -8,10 +8,10 @@ import unicodedata
 MAX_CHARACTERS = 1000
 
 _UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _ENGLISH = {word: value for value, word in enumerate(_UNITS)} | {word: 20 + 10 * i for i, word in enumerate(_TENS)}
 _CHINESE = {sign: value for value, sign in enumerate("零一二三四五六七八九")} | {"两": 2, "〇": 0}
 
@@ -62,15 +62,18 @@ def is_chinese(sign: str) -> bool:
 def near(word: str, other: str) -> bool:
     """Whether ``word`` may be ``other`` misspelt.
 
-    Both begin alike. Short words may lack a letter, have one too many or two swapped; from six letters on one, and from
-    nine on two of any kind may be wrong, since a short word with another letter is often another word.
+    Both begin alike. Words of three letters may have one twice; short ones may lack a letter, have one too many, two
+    swapped or, from five letters on, another vowel; from six on one letter, and from eight on two of any kind may be
+    wrong: a short word with another letter is often another word.
     """
     if word[0] != other[0] or abs(len(word) - len(other)) > 2 or min(len(word), len(other)) < 3:
         return False
     shorter = min(len(word), len(other))
+    if len(other) == 3:
+        return re.sub(r"(.)\1", r"\1", word) == other
     if shorter < 6:
-        return _swapped(word, other) or _one_less(word, other) or _one_less(other, word)
-    return _distance(word, other) <= (2 if shorter >= 8 else 1)
+        return _swapped(word, other) or _one_less(word, other) or _one_less(other, word) or _another_vowel(word, other)
+    return distance(word, other) <= (2 if shorter >= 8 else 1)
 
 
 def near_chinese(text: str, other: str) -> bool:
@@ -80,6 +83,11 @@ def near_chinese(text: str, other: str) -> bool:
 
 def _one_less(word: str, other: str) -> bool:
     return len(word) + 1 == len(other) and any(word == other[:i] + other[i + 1 :] for i in range(1, len(other)))
+
+
+def _another_vowel(word: str, other: str) -> bool:
+    differing = [(a, b) for a, b in zip(word, other, strict=False) if a != b]
+    return len(word) == len(other) >= 5 and len(differing) == 1 and set(differing[0]) <= set("aeiou")
 
 
 def _swapped(word: str, other: str) -> bool:
@@ -93,7 +101,7 @@ def _swapped(word: str, other: str) -> bool:
     )
 
 
-def _distance(word: str, other: str) -> int:
+def distance(word: str, other: str) -> int:
     """Damerau's distance: letters added, lost, changed, or swapped with their neighbour."""
     before: list[int] = []
     row = list(range(len(other) + 1))
