@@ -84,8 +84,8 @@ class Desk:
 
         Args:
             deliver: called from the stepping thread, in order, with what comes of them: notes and bars where ``told``,
-                each piece last, or in place of anything more of a request an error. Of several to choose from, the best one
-                alone is told of, when all are there.
+                each piece last, or in place of anything more of a request an error. Of several to choose from, the best
+                one alone is told of, when all are there.
             materials: music to continue, where a request has any.
             told: whether notes and bars are wanted as they are made.
 
@@ -110,6 +110,15 @@ class Desk:
         """Give a request up: it leaves at the next step, and nothing more is delivered. One that is over stays so."""
         with self._lock:
             self._give_up(number)
+
+    def close(self) -> None:
+        """Give everything up, and wait for the step under way."""
+        with self._lock:
+            for number in list(self._awaited):
+                self._give_up(number)
+            thread = self._thread
+        if thread is not None:
+            thread.join()
 
     def _taken_in(self, request: Request, material: Score | None, awaited: _Awaited) -> int:
         """A request's candidates, under the number of the first."""
@@ -151,11 +160,13 @@ class Desk:
         self._step_began_s = time.monotonic()
         try:
             events = self._composing.step()
+            self._deliver(events)
         except Exception as error:
             self._begin_anew(error)
-            return
         finally:
             self._step_began_s = None
+
+    def _deliver(self, events: Sequence[Event]) -> None:
         for event in events:
             with self._lock:
                 awaited = self._awaited.get(self._of_candidate.get(event.number, -1))
