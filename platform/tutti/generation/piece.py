@@ -12,6 +12,7 @@ from tutti.corpus.score import Score
 from tutti.features.events import bars_of, decode
 from tutti.features.vocabulary import TICKS_PER_QUARTER
 from tutti.generation.request import Request
+from tutti.generation.restoring import Kept, restored
 
 Tokens = NDArray[np.uint16]
 
@@ -22,7 +23,8 @@ class Piece:
 
     Args:
         request: as it was asked.
-        score: the music, 24 ticks a quarter, in normal form; the asked tempo to the figure.
+        score: the music, 24 ticks a quarter, in normal form; the asked tempo to the figure. Where it starts from a
+            file, the notes of the file that stay are exact, in a resolution that holds both.
         tokens: the whole sequence, material included.
         refused_tokens: tokens that could not be decoded; 0 unless something is broken.
         cancelled: whether the request was given up before its end.
@@ -90,16 +92,18 @@ class PieceMade:
 Event = NoteMade | BarMade | PieceMade
 
 
-def piece_of(tokens: Sequence[int], *, request: Request, continued: bool, cancelled: bool) -> Piece:
+def piece_of(tokens: Sequence[int], *, request: Request, kept: Kept | None, cancelled: bool) -> Piece:
     """The piece that a sequence says.
 
     Args:
-        continued: whether it begins with given music, whose tempo it keeps.
+        kept: what is put back of the file that it starts from.
         cancelled: whether it was given up.
     """
     decoded = decode(np.array(tokens))
     score = _within_bars(decoded.score, bars=decoded.bars)
-    if request.tempo is not None and not continued:
+    if kept is not None:
+        score = restored(score, kept)
+    elif request.tempo is not None:
         score = replace(score, tempo_qpm=np.array([request.tempo]))
     return Piece(
         request=request,
