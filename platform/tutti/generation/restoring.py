@@ -49,6 +49,11 @@ class Kept:
     new_meter: tuple[int, int, int] | None = None
     marks_until: int | None = None
 
+    @property
+    def changed_tempo(self) -> tuple[int, float] | None:
+        """Tick of the grid and tempo that hold in place of the file's; None: the file's hold throughout."""
+        return self.new_tempo if self.tempo_qpm is None else (0, self.tempo_qpm)
+
 
 def grid_onsets(score: Score) -> NDArray[np.int64]:
     """Onset of each note in ticks of the grid, rounded as the grid rounds; shape (N,)."""

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from tutti import seeding
 from tutti.corpus.score import Score
 from tutti.errors import RecipeError
-from tutti.features.vocabulary import BAR, END, EVENTS, START
+from tutti.features.vocabulary import BAR, END, EVENTS, START, TEMPOS_QPM
 from tutti.generation.controls import Limits, controls_of, limits_of
 from tutti.generation.drafts import Drafts
 from tutti.generation.grammar import Grammar
 from tutti.generation.material import Prepared, closing, prepared
-from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, piece_of
+from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, TempoMade, piece_of, told_of
 from tutti.generation.planted import Planted
 from tutti.generation.reading import GuidedReading
 from tutti.generation.request import Request
@@ -39,7 +39,9 @@ from tutti.generation.sampling import choose
 from tutti.models.reader import Reader, Steps
 
 _PITCH0, _DRUM0 = EVENTS.first("Pitch"), EVENTS.first("Drum")
+_TEMPO0 = EVENTS.first("Tempo")
 _SAYS_NOTE = np.isin(EVENTS.kind_of, [EVENTS.kinds.index(kind) for kind in ("Pitch", "Drum")])
+_SAYS_TEMPO = EVENTS.kind_of == EVENTS.kinds.index("Tempo")
 
 
 @dataclass(eq=False)
@@ -103,6 +105,13 @@ class Session:
         self._seeds_B = np.zeros(0, dtype=np.uint64)
         self._logits_BV = np.zeros((0, len(EVENTS)), dtype=np.float32)
 
+    whole = False
+
+    @property
+    def exact(self) -> bool:
+        """As :attr:`tutti.generation.composing.Composing.exact`."""
+        return self._reading.exact
+
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is under way."""
@@ -137,7 +146,7 @@ class Session:
             drafts = Drafts(1 if start is None else start.drafts)
             self._waiting += [
                 _Row(
-                    number, request, limits, head, list(tokens), given=len(tokens), told=told and drafts.size == 1,
+                    number, request, limits, head, list(tokens), given=len(tokens), told=told,
                     seed=drafts.seed(request.seed, draft), came_s=came_s, start=start, drafts=drafts, draft=draft,
                 )
                 for draft in range(drafts.size)
@@ -160,7 +169,7 @@ class Session:
     def step(self) -> list[Event]:
         """One token of each row, the first ones of those that join among them; what came of it, in order."""
         events: list[Event] = [*self._let_go_of_cancelled()]
-        self._admit()
+        events += self._admit()
         if not self._rows:
             return events
         for row in self._rows:
@@ -193,11 +202,16 @@ class Session:
         return events
 
     def _told(self, tokens_B: NDArray[np.int64]) -> list[Event]:
-        """Notes and bars that these tokens complete, in rows that want them."""
+        """Tempos, notes and bars that these tokens complete, in rows that want them."""
         events: list[Event] = []
-        for place in np.flatnonzero(_SAYS_NOTE[tokens_B] | (tokens_B == BAR) | (tokens_B == END)).tolist():
+        says_B = _SAYS_NOTE[tokens_B] | _SAYS_TEMPO[tokens_B] | (tokens_B == BAR) | (tokens_B == END)
+        for place in np.flatnonzero(says_B).tolist():
             row, token = self._rows[place], int(tokens_B[place])
-            if not row.told:
+            if not row.told or row.drafts.size > 1:
+                continue
+            if _SAYS_TEMPO[token]:
+                # Said once, at the first position of all.
+                events.append(TempoMade(row.number, 0, row.request.tempo or float(TEMPOS_QPM[token - _TEMPO0])))
                 continue
             if _SAYS_NOTE[token]:
                 onset, duration, velocity, program = self._grammar.note(place)
@@ -211,16 +225,20 @@ class Session:
                 events.append(BarMade(row.number, bars - 2))
         return events
 
-    def _admit(self) -> None:
-        """Let requests join, first come first served, while there is room."""
+    def _admit(self) -> list[TempoMade]:
+        """Let requests join, first come first served, while there is room; tempos that they begin with."""
+        events: list[TempoMade] = []
         while self._waiting and len(self._rows) < self._max_batch:
             row = self._waiting[0]
             needs = GuidedReading.needs(row.tokens, head=row.head, guidance=row.request.guidance)
             if self._reading.held + needs > self._room_rows:
-                return
+                break
             with self._door:
                 self._waiting.popleft()
             self._join(row)
+            if row.told and row.drafts.size == 1 and row.start and row.start.kept.changed_tempo:
+                events.append(TempoMade(row.number, *row.start.kept.changed_tempo))
+        return events
 
     def _join(self, row: _Row) -> None:
         row.began_s = time.monotonic()
@@ -269,7 +287,10 @@ class Session:
         if row.start is not None and row.start.after and row.drafts.size > 1 and not cancelled:
             fit = -self._reading.nats(row.tokens[:-1], row.start.after, head=row.head)
         made = row.drafts.take(_made(row, cancelled=cancelled), draft=row.draft, fit=fit)
-        return [] if made is None else [made]
+        if made is None:
+            return []
+        # Which draft it is to be is known only now.
+        return [*(told_of(row.number, made.piece) if row.told and row.drafts.size > 1 else ()), made]
 
 
 def _made(row: _Row, *, cancelled: bool) -> PieceMade:
