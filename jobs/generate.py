@@ -76,6 +76,10 @@ def said(sentence: str, *, given: Collection[str]) -> dict[str, Any]:
 @click.option("--guidance", default=1.0, show_default=True, help="How strongly density, mood and collection lead.")
 @click.option("--temperature", default=1.0, show_default=True, help="Sampling temperature.")
 @click.option("--top-p", default=0.95, show_default=True, help="Probability mass that sampling keeps.")
+@click.option("--best-of", default=1, show_default=True, help="Pieces made, of which the best by measures is kept.")
+@click.option(
+    "--takes", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many, with seeds of their own."
+)
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same piece.")
 @click.option("--continue", "material", metavar="FILE", help="MIDI file to continue; length counts from its end.")
 @click.option("--between", nargs=2, metavar="FILE FILE", help="Two MIDI files: pieces from one to the other (bar_vae).")
@@ -98,6 +102,7 @@ def said(sentence: str, *, given: Collection[str]) -> dict[str, Any]:
 def command(
     model: str | None,
     say: str | None,
+    takes: int,
     material: str | None,
     between: tuple[str, str] | None,
     steps: int,
@@ -112,24 +117,27 @@ def command(
 ) -> None:
     """Make one piece and write it as MIDI, FLAC, WAV, MP3 or a piano-roll picture, by the suffix of --out.
 
+    Several --takes are drafted together and each is written as soon as it is there; Ctrl-C keeps those.
+
     \b
     Example:
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
+        tutti generate --takes 8 --best-of 4 --mood calm --out calm.mid
         tutti generate --say "gentle piano for falling asleep, slow, no drums" --out take.mid
         tutti generate --between a.mid b.mid --steps 5 --out way.mid --out way.png
         tutti generate --vary a.mid --more density=1.5 --out busier.mid
         tutti generate --model bach --timbre notes@production:program-073 --out take.flac
     """
     from jobs import latents
+    from jobs import takes as several
     from tutti.generation import composers
     from tutti.models import bundle as bundles
     from tutti.registry.versions import Registry
-    from tutti.render.export import SUFFIXES, finish
     from tutti.render.timbres import known, players
 
     request = _asked(controls, say)
     files = formats_of(out)
-    _check_apart(between, more, vary, material)
+    _check_apart(between, more, vary, material, takes=takes * request.best_of)
     score, varied = (None if path is None else _read(Path(path)) for path in (material, vary))
     ends = None if between is None else (_read(Path(between[0])), _read(Path(between[1])))
     amounts = latents.amounts_of(more)
@@ -150,28 +158,26 @@ def command(
         written = latents.write(pieces, files, title=title, instruments=instruments)
         click.echo(f"{', '.join(map(str, written))}: {len(pieces)} pieces · {version}")
         return
+    by = " · ".join(map(str, (version, *(timbre for timbre, _ in drawn))))
     if amounts:
         piece = latents.moved(engine, request, varied, amounts, root=Folder(root))
+        several.write(piece, files, title=f"{version.name} · seed {request.seed}", instruments=instruments)
     else:
-        piece = engine.generate([request], materials=[score])[0]
-    finished = finish(
-        piece.score, formats=tuple(files), title=f"{version.name} · seed {request.seed}", instruments=instruments
-    )
-    for name, path in files.items():
-        place = Folder(str(path.absolute().parent))
-        place.write(path.name, finished.files[SUFFIXES[name]])
-    notes = f"{len(piece.score.notes)} notes · {piece.score.length_s:.1f} s · seed {request.seed} · {version}"
-    notes += "".join(f" · {timbre}" for timbre, _ in drawn)
-    click.echo(f"{', '.join(map(str, files.values()))}: {notes}")
+        asked = several.requests_of(request, takes=takes)
+        piece, *_ = several.write_all(engine, asked, score, files=files, title=version.name, instruments=instruments)
+    told = several.told_of(piece) if takes == 1 else f"{takes} takes from seed {request.seed} on"
+    click.echo(f"{', '.join(map(str, files.values()))}: {told} · {by}")
 
 
 def _check_apart(
-    between: tuple[str, str] | None, more: tuple[str, ...], vary: str | None, material: str | None
+    between: tuple[str, str] | None, more: tuple[str, ...], vary: str | None, material: str | None, *, takes: int
 ) -> None:
     """Refuse options that say different things of one piece."""
     given = [name for name, value in (("--between", between), ("--more", more), ("--continue", material)) if value]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} ask for different pieces", remedy="leave out one of them")
+    if (between or more) and takes > 1:
+        raise InputError("--between and --more make what they make once", remedy="leave out --takes and --best-of")
     if vary and not more:
         raise InputError("--vary says nothing of how", remedy="name what there should be more of by --more")
 

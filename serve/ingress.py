@@ -358,7 +358,12 @@ def _too_late(settings: ServeSettings) -> Problem:
 
 
 def _document(take: _Take, composition: Composition) -> dict[str, Any]:
-    return {**take.identity, "refused_tokens": composition.refused_tokens, **note_events(composition.score)}
+    return {
+        **take.identity,
+        "refused_tokens": composition.refused_tokens,
+        "candidates": [each.to_dict() for each in composition.candidates] or None,
+        **note_events(composition.score),
+    }
 
 
 def _check_limits(body: GenerateBody, settings: ServeSettings) -> None:
@@ -368,6 +373,9 @@ def _check_limits(body: GenerateBody, settings: ServeSettings) -> None:
         raise fault(
             f"{body.length_s:g} s is over this service's limit of {settings.max_length_s:g} s", pointer="/length"
         )
+    if body.best_of > settings.max_best_of:
+        most = settings.max_best_of
+        raise fault(f"the best of {body.best_of} is over this service's limit of {most}", pointer="/best_of")
 
 
 def _check_is_json(content_type: str | None) -> None:

@@ -160,6 +160,15 @@ class ModelReference(BaseModel):
     digest: str = Field(description="hash of weights, configuration and vocabulary")
 
 
+class CandidatePiece(BaseModel):
+    """One of several pieces of a request, as it was judged."""
+
+    seed: int = Field(description="the same request with this seed and best_of 1 gives this piece")
+    score: float = Field(description="all its points, those of what was asked twice; the fewest win")
+    points: dict[str, float] = Field(description="by measure, 0 where nothing is wanting")
+    chosen: bool = Field(description="whether this is the piece")
+
+
 class GeneratedPiece(BaseModel):
     """A piece as note events."""
 
@@ -171,6 +180,9 @@ class GeneratedPiece(BaseModel):
     tempos: list[TempoChange]
     meters: list[MeterChange]
     refused_tokens: int = Field(description="tokens that could not be decoded; 0 unless something is broken")
+    candidates: list[CandidatePiece] | None = Field(
+        description="where best_of is above 1, every piece that this one was chosen from; else null"
+    )
     notes: list[NoteEvent]
 
 
@@ -181,7 +193,7 @@ class StreamBegin(BaseModel):
     model: ModelReference
     seed: int = Field(description="as in the piece")
     key: str | None = Field(description="as in the piece")
-    whole: bool = Field(description="whether notes come only when all are there: the model makes pieces whole")
+    whole: bool = Field(description="whether notes come only when all are there: one of several, or made whole")
 
 
 class StreamBar(BaseModel):

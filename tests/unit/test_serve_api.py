@@ -89,7 +89,9 @@ class InProcess:
         (piece,) = self._engine.generate(
             [job.request], materials=[job.material], cancelled=lambda _: self.given_up.is_set()
         )
-        return Composition(piece.score, piece.refused_tokens, batch=1, waited_s=0.0, stepped_s=0.1)
+        return Composition(
+            piece.score, piece.refused_tokens, batch=1, waited_s=0.0, stepped_s=0.1, candidates=piece.candidates
+        )
 
     async def render(self, score: Score, *, kind: str, title: str) -> bytes:
         return export.finish(score, formats=(kind,), title=title).files[export.SUFFIXES[kind]]
@@ -188,6 +190,17 @@ def test_the_forms_are_of_one_piece(call: Call) -> None:
         assert len(sound) / rate_hz >= score.length_s - 0.01
         assert abs(sound).max() > 0.01
         assert answer.headers["tutti-take"] == as_json.json()["take_id"] == as_midi.headers["tutti-take"]
+
+
+def test_the_best_of_several_says_what_it_was_chosen_from(call: Call) -> None:
+    piece = call("POST", GENERATE, json=SMALL | {"best_of": 3}).json()
+    assert piece["candidates"][0]["seed"] == SMALL["seed"]
+    (chosen,) = [each for each in piece["candidates"] if each["chosen"]]
+    assert chosen["score"] == min(each["score"] for each in piece["candidates"])
+    alone = call("POST", GENERATE, json=SMALL | {"seed": chosen["seed"]}).json()
+    assert alone["notes"] == piece["notes"]
+    assert alone["candidates"] is None
+    assert alone["take_id"] != piece["take_id"]
 
 
 def test_the_same_seed_makes_the_same_bytes(call: Call) -> None:
@@ -314,9 +327,10 @@ def test_models_and_health(call: Call, engine: Engine) -> None:
         ({"tempo": 0}, ["/tempo"], "tempo 0 is outside 20 to 300"),
         ({"length": "10h"}, ["/length"], "length 10h is outside"),
         ({"length": "9m"}, ["/length"], "540 s is over this service's limit of 300 s"),
+        ({"best_of": 17}, ["/best_of"], "the best of 17 is over this service's limit of 16"),
         ({"bars": 500}, ["/bars"], "500 bars are over this service's limit of 256"),
         ({"tempoo": 90}, ["/tempoo"], "did you mean 'tempo'?"),
-        ({"zzz": 1}, ["/zzz"], "known are bars, collection, continue_midi"),
+        ({"zzz": 1}, ["/zzz"], "known are bars, best_of, "),
         ({"a/b~": 1}, ["/a~1b~0"], "unknown"),
         ({"instruments": ["piano", "kazoo"]}, ["/instruments/1"], "an instrument is one of piano"),
         ({"instruments": ["piano", "piano"]}, [""], "an instrument is named twice"),

@@ -12,6 +12,7 @@ from tutti.features.vocabulary import DENSITIES, INSTRUMENTS, METERS, MOODS
 from tutti.units import Key, check_tempo_qpm, parse_key, parse_length_s
 
 MAX_BARS = 512
+MOST_CANDIDATES = 64
 
 
 def _one_line(check: object, value: object) -> object:
@@ -80,6 +81,10 @@ class Request(Settings):
     )  # fmt: skip
     temperature: float = Field(default=1.0, gt=0, le=2, description="sampling temperature, no unit")
     top_p: float = Field(default=0.95, gt=0, le=1, description="probability mass that sampling keeps, no unit")
+    best_of: int = Field(
+        default=1, ge=1, le=MOST_CANDIDATES,
+        description="how many pieces are made, of which the best by measures is kept; each costs as much as one",
+    )  # fmt: skip
     seed: int = Field(default=0, ge=0, lt=2**63, description="root of the piece's random stream")
 
     @model_validator(mode="after")
@@ -94,6 +99,8 @@ class Request(Settings):
         values = self.model_dump(mode="json")
         if self.guidance == 1:
             del values["guidance"]
+        if self.best_of == 1:
+            del values["best_of"]
         return digest_of(values)
 
     @property
