@@ -25,6 +25,7 @@ from tutti.errors import IntegrityError, RecipeError
 from tutti.features.events import encode
 from tutti.features.vocabulary import instrument_of
 from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, STEPS_PER_QUARTER, VOCABULARY_SIZE, score_of
+from tutti.generation.choosing import chosen
 from tutti.generation.composing import Gathered
 from tutti.generation.controls import Limits, bars_of_length, controls_of, limits_of
 from tutti.generation.piece import Piece
@@ -108,7 +109,7 @@ class ChoraleComposer:
 
     def open(self) -> Gathered:
         """Requests under way, none yet."""
-        return Gathered(self.generate, check=self.check, model=_MODEL, max_batch=self._max_batch)
+        return Gathered(self._made, check=self.check, model=_MODEL, max_batch=self._max_batch)
 
     def generate(
         self,
@@ -129,6 +130,15 @@ class ChoraleComposer:
         refuse_material(materials, model=_MODEL)
         for request in requests:
             self.check(request)
+        return chosen(self._made, requests, materials=materials, cancelled=cancelled)
+
+    def _made(
+        self,
+        requests: Sequence[Request],
+        *,
+        materials: Sequence[Score | None] | None = None,  # noqa: ARG002
+        cancelled: Callable[[int], bool] | None = None,
+    ) -> list[Piece]:
         rows = [
             _Row(number, request, limits_of(request), steps=_bars(request) * _BAR_STEPS, grid=[])
             for number, request in enumerate(requests)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,27 @@ Tokens = NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of several pieces of a request, as it was judged.
+
+    Args:
+        seed: of the request that gives this piece alone.
+        score: all its points; the fewest win.
+        points: by measure (:data:`tutti.generation.judging.MEASURES`).
+        chosen: whether this one was kept.
+    """
+
+    seed: int
+    score: float
+    points: Mapping[str, float]
+    chosen: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"seed": self.seed, "score": self.score, "points": dict(self.points), "chosen": self.chosen}
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """What came of one request.
 
@@ -28,6 +50,8 @@ class Piece:
         tokens: the whole sequence, material included.
         refused_tokens: tokens that could not be decoded; 0 unless something is broken.
         cancelled: whether the request was given up before its end.
+        nats: how unlikely what was drawn is to the model, all tokens together; None where nobody chooses by it.
+        candidates: all pieces that it was chosen from, itself among them; none where there was no choice.
     """
 
     request: Request
@@ -35,6 +59,8 @@ class Piece:
     tokens: Tokens
     refused_tokens: int
     cancelled: bool = False
+    nats: float | None = None
+    candidates: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from tutti.generation.start import Start
 from tutti.units import Key, check_tempo_qpm, parse_key, parse_length_s
 
 MAX_BARS = 512
+MOST_CANDIDATES = 64
 
 
 def _one_line(check: object, value: object) -> object:
@@ -84,6 +85,10 @@ class Request(Settings):
     start: Start | None = Field(
         default=None, description="what the piece starts from, a file; the length counts from its end or is its own"
     )
+    best_of: int = Field(
+        default=1, ge=1, le=MOST_CANDIDATES,
+        description="how many pieces are made, of which the best by measures is kept; each costs as much as one",
+    )  # fmt: skip
     seed: int = Field(default=0, ge=0, lt=2**63, description="root of the piece's random stream")
 
     @model_validator(mode="after")
@@ -106,6 +111,8 @@ class Request(Settings):
         values = self.model_dump(mode="json")
         if self.guidance == 1:
             del values["guidance"]
+        if self.best_of == 1:
+            del values["best_of"]
         return digest_of(values)
 
     @property

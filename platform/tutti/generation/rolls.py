@@ -31,6 +31,7 @@ from tutti.features import roll, tonality
 from tutti.features.controls import tempo_class
 from tutti.features.events import encode
 from tutti.features.vocabulary import ANY, INSTRUMENTS, instrument_of
+from tutti.generation.choosing import chosen
 from tutti.generation.composing import Gathered
 from tutti.generation.controls import bars_of_length, controls_of
 from tutti.generation.piece import Piece
@@ -111,7 +112,7 @@ class RollComposer:
 
     def open(self) -> Gathered:
         """Requests under way, none yet."""
-        return Gathered(self.generate, check=self.check, model=_MODEL, max_batch=_TOGETHER)
+        return Gathered(self._made, check=self.check, model=_MODEL, max_batch=_TOGETHER)
 
     def generate(
         self,
@@ -132,6 +133,15 @@ class RollComposer:
         refuse_material(materials, model=_MODEL)
         for request in requests:
             self.check(request)
+        return chosen(self._made, requests, materials=materials, cancelled=cancelled)
+
+    def _made(
+        self,
+        requests: Sequence[Request],
+        *,
+        materials: Sequence[Score | None] | None = None,  # noqa: ARG002
+        cancelled: Callable[[int], bool] | None = None,
+    ) -> list[Piece]:
         gone = cancelled or (lambda _: False)
         return [self._piece(request, cancelled=gone(number)) for number, request in enumerate(requests)]
 

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, TempoMad
 from tutti.generation.planted import Planted
 from tutti.generation.reading import GuidedReading
 from tutti.generation.request import Request
-from tutti.generation.sampling import choose
+from tutti.generation.sampling import choose, nats_of
 from tutti.models.reader import Reader, Steps
 
 _PITCH0, _DRUM0 = EVENTS.first("Pitch"), EVENTS.first("Drum")
@@ -62,6 +62,7 @@ class _Row:
     draft: int = 0
     began_s: float = math.nan
     beside: int = 0
+    nats: float = 0.0
 
 
 class Session:
@@ -185,6 +186,7 @@ class Session:
             seeds_B=self._seeds_B,
             counters_B=np.array([len(row.tokens) - row.given for row in self._rows], dtype=np.uint64),
         )
+        self._weigh(tokens_B, logits_BV=logits_BV, allowed_BV=allowed_BV)
         self._grammar.advance(tokens_B)
         if len(self._planted):
             self._planted.advance(tokens_B)
@@ -200,6 +202,16 @@ class Session:
         if self._rows:
             self._logits_BV = self._reading.following(tokens_B)
         return events
+
+    def _weigh(
+        self, tokens_B: NDArray[np.int64], *, logits_BV: NDArray[np.float32], allowed_BV: NDArray[np.bool_]
+    ) -> None:
+        """Add up how unlikely what was drawn is to the model, in rows that are one of several to choose from."""
+        places = [place for place, row in enumerate(self._rows) if row.request.best_of > 1]
+        if places:
+            nats = nats_of(tokens_B[places], logits_BV=logits_BV[places], allowed_BV=allowed_BV[places])
+            for place, each in zip(places, nats.tolist(), strict=True):
+                self._rows[place].nats += each
 
     def _told(self, tokens_B: NDArray[np.int64]) -> list[Event]:
         """Tempos, notes and bars that these tokens complete, in rows that want them."""
@@ -296,6 +308,8 @@ class Session:
 def _made(row: _Row, *, cancelled: bool) -> PieceMade:
     after, kept = ((), None) if row.start is None else (row.start.after, row.start.kept)
     piece = piece_of(closing(row.tokens, after), request=row.request, kept=kept, cancelled=cancelled)
+    if row.request.best_of > 1:
+        piece = replace(piece, nats=row.nats)
     now_s = time.monotonic()
     began_s = now_s if math.isnan(row.began_s) else row.began_s
     waited_s, stepped_s = began_s - row.came_s, now_s - began_s
