@@ -349,6 +349,24 @@ def test_each_fault_is_named(call: Call, body: Any, pointers: list[str], detail:
     assert detail in problem["detail"]
 
 
+def test_a_sentence_is_shown_and_obeyed_and_fields_beside_it_win(call: Call, stages: InProcess) -> None:
+    shown = call("POST", "/v1/sentence", json={"sentence": "slow grobulous piano, 1 bar"}).json()
+    assert [(each["control"], each["value"]) for each in shown["controls"]] == [
+        ("tempo", 66.0), ("instruments", ["piano"]), ("bars", 1),
+    ]  # fmt: skip
+    assert shown["controls"][0]["reason"] == "66 quarter notes a minute, from 'slow'"
+    assert (shown["not_understood"], shown["contradictions"]) == (["grobulous"], [])
+    answer = call("POST", GENERATE, json={"sentence": "慢的钢琴，一小节", "tempo": 80, "seed": 7})
+    assert {note["program"] // 8 for note in answer.json()["notes"]} == {0}
+    asked = stages.composed[-1].request
+    assert (asked.tempo, asked.bars, asked.instruments) == (80.0, 1, ("piano",))
+    for path in ("/v1/sentence", GENERATE):
+        problem = check_problem(call("POST", path, json={"sentence": "  "}), "invalid-request")
+        assert "the sentence is empty" in problem["detail"]
+    problem = check_problem(call("POST", GENERATE, json={"sentence": "slow and fast"}), "invalid-request")
+    assert "tempo 66 by 'slow' and 144 by 'fast'" in problem["detail"]
+
+
 def test_a_material_of_too_many_notes(stages: InProcess) -> None:
     body = {"continue_midi": base64.b64encode(write_midi(walk(1, bars=2))).decode()}
     answer = send(stages, "POST", GENERATE, json=body, limits={"max_material_notes": 5})
