@@ -62,7 +62,13 @@ def measure(bench: Bench) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     takes, size, batch = (int(bench.settings[name]) for name in ("takes", "block", "batch"))
-    checks = {"min_notes": 1, "pitch_low": 0, "pitch_high": 127, "max_silence_s": 1000, "max_silence_share": 1}
+    checks: dict[str, float] = {
+        "min_notes": 1,
+        "pitch_low": 0,
+        "pitch_high": 127,
+        "max_silence_s": 1000,
+        "max_silence_share": 1,
+    }
     checks |= {"length_tolerance": 1, "max_stuck_share": 1, "max_note_s": 6.0}
     lines = [{"count": 1, "controls": {"bars": BARS[n % len(BARS)]}} for n in range(takes)]
     tree = {"name": "mixed", "model": "m", "seed": SEED, "retries": 2, "takes_per_block": size, "max_batch": batch}
@@ -127,7 +133,7 @@ if __name__ == "__main__":
         "catalogue",
         measure,
         settings={
-            "takes": (96, "slots of the order"),
+            "takes": (192, "slots of the order"),
             "block": (8, "takes of a block"),
             "batch": (32, "most takes that step together"),
         },

@@ -66,6 +66,11 @@ class GenerateBody(Request):
         description="Standard MIDI file to continue, in base64; the length counts from its end",
         json_schema_extra={"contentEncoding": "base64", "contentMediaType": "audio/midi"},
     )
+    start_midi: Annotated[str, AfterValidator(_is_base64)] | None = Field(
+        default=None,
+        description="Standard MIDI file that the piece starts from as `start` says, in base64",
+        json_schema_extra={"contentEncoding": "base64", "contentMediaType": "audio/midi"},
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -81,9 +86,23 @@ class GenerateBody(Request):
         """The controls alone, as the engine takes them."""
         return Request.model_validate(self.model_dump(include=set(Request.model_fields)))
 
+    @model_validator(mode="after")
+    def _one_file(self) -> GenerateBody:
+        if self.continue_midi is not None and (self.start_midi is not None or self.start is not None):
+            raise ValueError("continue_midi starts from a file by itself; leave out start and start_midi")
+        if (self.start_midi is None) != (self.start is None):
+            raise ValueError("start says how and start_midi from which file; give both, or none")
+        return self
+
+    @property
+    def material_field(self) -> str:
+        """The field that holds the file to start from, where there is one."""
+        return "start_midi" if self.start_midi is not None else "continue_midi"
+
     def material(self) -> bytes | None:
-        """Bytes of the MIDI file to continue."""
-        return None if self.continue_midi is None else base64.b64decode(self.continue_midi)
+        """Bytes of the MIDI file to start from."""
+        given: str | None = getattr(self, self.material_field)
+        return None if given is None else base64.b64decode(given)
 
 
 class SentenceBody(BaseModel):

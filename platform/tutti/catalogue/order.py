@@ -125,6 +125,8 @@ class Line(Settings):
     def _controls_fit(self) -> Line:
         if "seed" in self.controls.model_fields_set:
             raise ValueError("controls.seed is not a line's to give: the order's seed rules every take")
+        if self.controls.start is not None:
+            raise ValueError("controls.start needs a file, which an order has no place for: ask tutti generate")
         for field in _FIELD.findall(self.title):
             if field in Request.model_fields and getattr(self.controls, field) is None:
                 raise ValueError(f"the title uses {{{field}}}, which the controls leave open")
