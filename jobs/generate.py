@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from tutti.corpus.score import Score
-from tutti.errors import DataError, InputError, MissingError, PlaceError
+from jobs import starting
+from tutti.errors import InputError, PlaceError
 from tutti.generation.request import Request
 from tutti.storage import Folder
 
@@ -81,16 +81,15 @@ def said(sentence: str, *, given: Collection[str]) -> dict[str, Any]:
     "--takes", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many, with seeds of their own."
 )
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same piece.")
-@click.option("--continue", "material", metavar="FILE", help="MIDI file to continue; length counts from its end.")
+@starting.options
 @click.option("--between", nargs=2, metavar="FILE FILE", help="Two MIDI files: pieces from one to the other (bar_vae).")
 @click.option("--steps", type=click.IntRange(min=2), default=5, show_default=True, help="Pieces of --between.")
 @click.option(
     "--more",
     multiple=True,
     metavar="ATTRIBUTE=N",
-    help="density, pitch or calmness, as far as N times from little to much; below 0: less (bar_vae).",
+    help="density, pitch or calmness of --vary FILE, or of a piece that is made first; below 0: less (bar_vae).",
 )
-@click.option("--vary", metavar="FILE", help="MIDI file that --more changes; by default a piece is made first.")
 @click.option(
     "--timbre", "timbres", multiple=True, metavar="[FAMILY=]MODEL:INSTRUMENT[:SEED]",
     help="A registered model of notes that plays a family of instruments, or all but drums; repeatable.",
@@ -103,11 +102,9 @@ def command(
     model: str | None,
     say: str | None,
     takes: int,
-    material: str | None,
     between: tuple[str, str] | None,
     steps: int,
     more: tuple[str, ...],
-    vary: str | None,
     timbres: tuple[str, ...],
     out: tuple[str, ...],
     root: str,
@@ -122,6 +119,8 @@ def command(
     \b
     Example:
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
+        tutti generate --harmonise tune.mid --out hymn.mid --out hymn.png
+        tutti generate --fill song.mid --at 5-8 --out mended.mid
         tutti generate --takes 8 --best-of 4 --mood calm --out calm.mid
         tutti generate --say "gentle piano for falling asleep, slow, no drums" --out take.mid
         tutti generate --between a.mid b.mid --steps 5 --out way.mid --out way.png
@@ -135,11 +134,13 @@ def command(
     from tutti.registry.versions import Registry
     from tutti.render.timbres import known, players
 
+    given = starting.taken(controls)
     request = _asked(controls, say)
     files = formats_of(out)
-    _check_apart(between, more, vary, material, takes=takes * request.best_of)
-    score, varied = (None if path is None else _read(Path(path)) for path in (material, vary))
-    ends = None if between is None else (_read(Path(between[0])), _read(Path(between[1])))
+    _check_apart(between, more, given, takes=takes * request.best_of)
+    score = given.read()
+    request = request if more else given.stated(request, score)
+    ends = None if between is None else (starting.read(Path(between[0])), starting.read(Path(between[1])))
     amounts = latents.amounts_of(more)
     registry = Registry.embedded(Folder(root), tracking_uri=tracking_uri)
     version = registry.resolve(model or registry.only_model())
@@ -160,7 +161,7 @@ def command(
         return
     by = " · ".join(map(str, (version, *(timbre for timbre, _ in drawn))))
     if amounts:
-        piece = latents.moved(engine, request, varied, amounts, root=Folder(root))
+        piece = latents.moved(engine, request, score, amounts, root=Folder(root))
         several.write(piece, files, title=f"{version.name} · seed {request.seed}", instruments=instruments)
     else:
         asked = several.requests_of(request, takes=takes)
@@ -169,26 +170,12 @@ def command(
     click.echo(f"{', '.join(map(str, files.values()))}: {told} · {by}")
 
 
-def _check_apart(
-    between: tuple[str, str] | None, more: tuple[str, ...], vary: str | None, material: str | None, *, takes: int
-) -> None:
+def _check_apart(between: tuple[str, str] | None, more: tuple[str, ...], given: starting.Given, *, takes: int) -> None:
     """Refuse options that say different things of one piece."""
-    given = [name for name, value in (("--between", between), ("--more", more), ("--continue", material)) if value]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} ask for different pieces", remedy="leave out one of them")
+    flags = [name for name, value in (("--between", between), ("--more", more)) if value]
+    if given.flag is not None and not (more and given.kind == "vary"):
+        flags.append(given.flag)
+    if len(flags) > 1:
+        raise InputError(f"{' and '.join(flags)} ask for different pieces", remedy="leave out one of them")
     if (between or more) and takes > 1:
         raise InputError("--between and --more make what they make once", remedy="leave out --takes and --best-of")
-    if vary and not more:
-        raise InputError("--vary says nothing of how", remedy="name what there should be more of by --more")
-
-
-def _read(path: Path) -> Score:
-    from tutti.corpus.untrusted import read_untrusted
-
-    if not path.is_file():
-        raise MissingError(f"{path} is not a file", remedy="name a MIDI file")
-    data = Folder(str(path.absolute().parent)).read(path.name)
-    try:
-        return read_untrusted(data)
-    except DataError as error:
-        raise InputError(f"{path} cannot be read ({error.detail})", remedy="name a MIDI file with notes") from None

@@ -67,7 +67,8 @@ def test_a_file_with_more_of_something_is_another_piece(root: Folder) -> None:
         (("--more", "joy=1"), "--more joy=1 names no attribute"),
         (("--more", "pitch=high"), "--more pitch=high has no amount"),
         (("--more", "pitch=1", "--between", "a", "b"), "--between and --more ask for different pieces"),
-        (("--vary", "a.mid"), "--vary says nothing of how"),
+        (("--strength", "0.5"), "--strength says nothing without a file"),
+        (("--fill", "a.mid", "--vary", "b.mid"), "--fill and --vary ask for different pieces"),
     ],
 )
 def test_what_cannot_be_is_one_line(

@@ -29,7 +29,7 @@ from tutti.generation.choosing import chosen
 from tutti.generation.composing import Gathered
 from tutti.generation.controls import Limits, bars_of_length, controls_of, limits_of
 from tutti.generation.piece import Piece
-from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters
+from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters, refuse_start
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
 from tutti.models import bundle as bundles
@@ -103,6 +103,7 @@ class ChoraleComposer:
         """
         refuse_controls(request, names=("mood", "density", "collection", "guidance"), model=_MODEL)
         refuse_meters(request, model=_MODEL)
+        refuse_start(request, model=_MODEL)
         if request.instruments and not _programs(request, usual=self._programs):
             raise RecipeError("a drum kit cannot sing the voices of a chorale", remedy="ask for other instruments")
 

@@ -35,7 +35,7 @@ from tutti.generation.choosing import chosen
 from tutti.generation.composing import Gathered
 from tutti.generation.controls import bars_of_length, controls_of
 from tutti.generation.piece import Piece
-from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters
+from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters, refuse_start
 from tutti.generation.request import Request
 from tutti.models import bundle as bundles
 from tutti.models import families
@@ -106,6 +106,7 @@ class RollComposer:
         """
         refuse_controls(request, names=("density", "collection", "guidance", "top_p"), model=_MODEL)
         refuse_meters(request, model=_MODEL)
+        refuse_start(request, model=_MODEL)
         if request.instruments == (_DRUMS,) and DRUM_PROGRAM not in self._known:
             raise RecipeError("this model has never heard drums", remedy="ask for other instruments, or for none")
 
