@@ -1,12 +1,11 @@
-"""What mood and density ask of harder controls that a request leaves open.
+"""What a mood asks of harder controls that its request leaves open.
 
 A control token leads a model as far as it has learnt what works of that kind have in common, which after a short
 training is little. What is best known of moods, though, can be held by construction: major or minor says most about
 valence, speed most about arousal (Gabrielsson and Lindström 2010; Eerola, Friberg and Bresin 2013, as
 :mod:`tutti.features.mood` cites them). So a mood whose request names neither key, scale nor chords draws a key of its
-mode, and one that names no tempo draws a tempo of its speed; a density that leaves polyphony open bounds it from above.
-Drawn by the request's seed: many takes of one request differ in key and tempo. Whoever names these controls, continues
-a file, or asks for guidance 0, gets nothing of this.
+mode, and one that names no tempo draws a tempo of its speed, by the request's seed: many takes of one request differ in
+both. Whoever names these controls, starts from a file, or asks for guidance 0, gets nothing of this.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ TEMPOS_QPM: Mapping[str, tuple[float, ...]] = {
 
 
 def led(request: Request) -> Request:
-    """The request with what its mood and density ask of controls that it leaves open."""
+    """The request with what its mood asks of controls that it leaves open."""
     if request.guidance == 0:
         return request
     added: dict[str, Any] = {}
