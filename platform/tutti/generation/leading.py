@@ -34,7 +34,7 @@ def led(request: Request) -> Request:
     if request.guidance == 0:
         return request
     added: dict[str, Any] = {}
-    if request.mood in MODES:
+    if request.mood is not None and request.mood in MODES:
         if request.key is None:
             added["key"] = _drawn(request, "key", KEYS[MODES[request.mood]])
         if request.tempo is None:
