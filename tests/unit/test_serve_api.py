@@ -89,7 +89,9 @@ class InProcess:
         (piece,) = self._engine.generate(
             [job.request], materials=[job.material], cancelled=lambda _: self.given_up.is_set()
         )
-        return Composition(piece.score, piece.refused_tokens, batch=1, waited_s=0.0, stepped_s=0.1)
+        return Composition(
+            piece.score, piece.refused_tokens, batch=1, waited_s=0.0, stepped_s=0.1, candidates=piece.candidates
+        )
 
     async def render(self, score: Score, *, kind: str, title: str) -> bytes:
         return export.finish(score, formats=(kind,), title=title).files[export.SUFFIXES[kind]]
@@ -190,6 +192,17 @@ def test_the_forms_are_of_one_piece(call: Call) -> None:
         assert answer.headers["tutti-take"] == as_json.json()["take_id"] == as_midi.headers["tutti-take"]
 
 
+def test_the_best_of_several_says_what_it_was_chosen_from(call: Call) -> None:
+    piece = call("POST", GENERATE, json=SMALL | {"best_of": 3}).json()
+    assert piece["candidates"][0]["seed"] == SMALL["seed"]
+    (chosen,) = [each for each in piece["candidates"] if each["chosen"]]
+    assert chosen["score"] == min(each["score"] for each in piece["candidates"])
+    alone = call("POST", GENERATE, json=SMALL | {"seed": chosen["seed"]}).json()
+    assert alone["notes"] == piece["notes"]
+    assert alone["candidates"] is None
+    assert alone["take_id"] != piece["take_id"]
+
+
 def test_the_same_seed_makes_the_same_bytes(call: Call) -> None:
     first, again = (call("POST", GENERATE, json=SMALL, headers={"Accept": "audio/midi"}) for _ in range(2))
     other = call("POST", GENERATE, json=SMALL | {"seed": 8}, headers={"Accept": "audio/midi"})
@@ -234,6 +247,25 @@ def test_times_of_a_continued_piece_are_those_of_the_piece(call: Call) -> None:
     told = {(note["onset_s"], note["pitch"], note["program"]) for name, note in events if name == "note"}
     assert told
     assert told < kept
+
+
+def test_a_piece_starts_from_a_file_that_is_sent(call: Call) -> None:
+    data = base64.b64encode(write_midi(walk(3, bars=2))).decode()
+    body = {
+        "seed": 3,
+        "file": {"name": "tune.mid", "data": data},
+        "start": {"kind": "infill", "bars": "2", "drafts": 2},
+    }
+    answer = call("POST", GENERATE, json=body).json()
+    told = {(note["onset_s"], note["pitch"]) for note in answer["notes"]}
+    bar_s = 4 * 60 / 96
+    given = walk(3, bars=2)
+    kept = zip(given.seconds_at(given.notes.onset_ticks).tolist(), given.notes.pitch.tolist(), strict=True)
+    assert {(round(onset, 6), pitch) for onset, pitch in kept if onset < bar_s} <= told
+    again = call("POST", GENERATE, json=body | {"start": {"kind": "vary"}}).json()
+    assert again["take_id"] != answer["take_id"]
+    events = events_of(call("POST", GENERATE, json=body, headers={"Accept": "text/event-stream"}))
+    assert {(note["onset_s"], note["pitch"]) for name, note in events if name == "note"} == told
 
 
 def test_what_goes_wrong_on_the_way_is_an_event(engine: Engine) -> None:
@@ -314,9 +346,10 @@ def test_models_and_health(call: Call, engine: Engine) -> None:
         ({"tempo": 0}, ["/tempo"], "tempo 0 is outside 20 to 300"),
         ({"length": "10h"}, ["/length"], "length 10h is outside"),
         ({"length": "9m"}, ["/length"], "540 s is over this service's limit of 300 s"),
+        ({"best_of": 17}, ["/best_of"], "the best of 17 is over this service's limit of 16"),
         ({"bars": 500}, ["/bars"], "500 bars are over this service's limit of 256"),
         ({"tempoo": 90}, ["/tempoo"], "did you mean 'tempo'?"),
-        ({"zzz": 1}, ["/zzz"], "known are bars, collection, continue_midi"),
+        ({"zzz": 1}, ["/zzz"], "known are bars, best_of, "),
         ({"a/b~": 1}, ["/a~1b~0"], "unknown"),
         ({"instruments": ["piano", "kazoo"]}, ["/instruments/1"], "an instrument is one of piano"),
         ({"instruments": ["piano", "piano"]}, [""], "an instrument is named twice"),
@@ -324,6 +357,9 @@ def test_models_and_health(call: Call, engine: Engine) -> None:
         ({"seed": -1}, ["/seed"], "greater than or equal to 0"),
         ({"temperature": "hot"}, ["/temperature"], "valid number"),
         ({"continue_midi": "not base64!"}, ["/continue_midi"], "not base64"),
+        ({"file": {"name": "tune.txt", "data": "AAAA"}}, ["/file"], "no readable file"),
+        ({"start": {"kind": "vary"}}, [""], "start wants to vary a file; send it as file"),
+        ({"start": {"kind": "infill"}}, ["/start"], "infill needs bars"),
         ({"continue_midi": base64.b64encode(b"RIFF, not MIDI").decode()}, ["/continue_midi"], "no readable MIDI file"),
         ({"continue_midi": ""}, ["/continue_midi"], "no readable MIDI file"),
         (["a list"], [""], "not a JSON object"),
@@ -333,6 +369,24 @@ def test_each_fault_is_named(call: Call, body: Any, pointers: list[str], detail:
     problem = check_problem(call("POST", GENERATE, json=body), "invalid-request")
     assert sorted(fault["pointer"] for fault in problem["errors"]) == sorted(pointers)
     assert detail in problem["detail"]
+
+
+def test_a_sentence_is_shown_and_obeyed_and_fields_beside_it_win(call: Call, stages: InProcess) -> None:
+    shown = call("POST", "/v1/sentence", json={"sentence": "slow grobulous piano, 1 bar"}).json()
+    assert [(each["control"], each["value"]) for each in shown["controls"]] == [
+        ("tempo", 66.0), ("instruments", ["piano"]), ("bars", 1),
+    ]  # fmt: skip
+    assert shown["controls"][0]["reason"] == "66 quarter notes a minute, from 'slow'"
+    assert (shown["not_understood"], shown["contradictions"]) == (["grobulous"], [])
+    answer = call("POST", GENERATE, json={"sentence": "慢的钢琴，一小节", "tempo": 80, "seed": 7})
+    assert {note["program"] // 8 for note in answer.json()["notes"]} == {0}
+    asked = stages.composed[-1].request
+    assert (asked.tempo, asked.bars, asked.instruments) == (80.0, 1, ("piano",))
+    for path in ("/v1/sentence", GENERATE):
+        problem = check_problem(call("POST", path, json={"sentence": "  "}), "invalid-request")
+        assert "the sentence is empty" in problem["detail"]
+    problem = check_problem(call("POST", GENERATE, json={"sentence": "slow and fast"}), "invalid-request")
+    assert "tempo 66 by 'slow' and 144 by 'fast'" in problem["detail"]
 
 
 def test_a_material_of_too_many_notes(stages: InProcess) -> None:

@@ -215,7 +215,11 @@ def draft_block(block: Block, *, plan: Plan, desk: Desk) -> list[Draft]:
     under_way: dict[int, Take] = {}
 
     def begin(takes: Sequence[Take]) -> None:
-        numbers = desk.submit([take.request for take in takes], deliver=told.put)
+        numbers = desk.submit(
+            [take.request for take in takes],
+            materials=[plan.material(take.request) for take in takes],
+            deliver=told.put,
+        )
         under_way.update(zip(numbers, takes, strict=True))
 
     def ended() -> list[tuple[Take, Draft]]:
@@ -243,7 +247,7 @@ def _piece(told: Event | Exception) -> PieceMade:
 def _reviewed(take: Take, piece: Piece, *, plan: Plan) -> Draft:
     checks = plan.order.checks
     findings = review(piece.score, request=take.request, refused_tokens=piece.refused_tokens, checks=checks)
-    return Draft(take, piece.score, tuple(findings))
+    return Draft(take, piece.score, tuple(findings), piece.candidates)
 
 
 def _load(files: dict[str, bytes], *, plan: Plan) -> Composer:

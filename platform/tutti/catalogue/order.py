@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from tutti.config import Settings
-from tutti.errors import InputError
+from tutti.errors import InputError, RecipeError
 from tutti.generation.request import Request
+from tutti.generation.sentences.scenes import understood
 from tutti.render import timbres
 
 MAX_TAKES = 100_000
@@ -99,12 +100,40 @@ class Line(Settings):
         max_length=120,
         description="title of each take; knows {order}, {line}, {number} and stated {key}, {tempo}, {meter}, {mood}",
     )
+    sentence: str | None = Field(
+        default=None,
+        description="what each take is like, in English or Chinese; what controls say beside it wins",
+    )
+    file: str | None = Field(
+        default=None, min_length=1, max_length=1024,
+        description="file that each take starts from as controls.start says, MIDI or MusicXML, beside the order's own",
+    )  # fmt: skip
     controls: Request = Field(default_factory=Request, description="what each take must be; seeds come from the order")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_sentence(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict) or not isinstance(tree.get("sentence"), str):
+            return tree
+        given = tree.get("controls") or {}
+        if isinstance(given, Request):
+            given = given.model_dump(include=given.model_fields_set)
+        if not isinstance(given, dict):
+            return tree
+        try:
+            return {**tree, "controls": {**understood(tree["sentence"]).beside(given), **given}}
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _controls_fit(self) -> Line:
         if "seed" in self.controls.model_fields_set:
             raise ValueError("controls.seed is not a line's to give: the order's seed rules every take")
+        start = self.controls.start
+        if self.file is not None and start is None:
+            raise ValueError("a line with a file says in controls.start what becomes of it, such as {kind: continue}")
+        if start is not None and self.file is None and not start.works:
+            raise ValueError(f"controls.start wants to {start.kind} a file: name it as file")
         for field in _FIELD.findall(self.title):
             if field in Request.model_fields and getattr(self.controls, field) is None:
                 raise ValueError(f"the title uses {{{field}}}, which the controls leave open")
@@ -175,6 +204,11 @@ class Order(Settings):
     def document(self) -> dict[str, Any]:
         """The order as plain values that :func:`tutti.config.build` reads back to an equal order."""
         tree = self.model_dump(mode="json", exclude={"lines": {"__all__": {"controls": {"seed"}}}})
+        for line in tree["lines"]:
+            if line["sentence"] is None:
+                del line["sentence"]
+            # Its music is named by controls.start.works: the same under another name is the same.
+            del line["file"]
         # What came later enters where it is asked, so that catalogues keep their addresses.
         later = ("timbres", *HOW)
         return {name: tree[name] for name in tree if name not in later or getattr(self, name) != _default(name)}

@@ -14,8 +14,10 @@ from typing import Any, cast
 from tutti.corpus.score import Score
 from tutti.errors import IntegrityError, RecipeError
 from tutti.features.vocabulary import EVENTS
+from tutti.generation.choosing import chosen
 from tutti.generation.composing import drained
 from tutti.generation.controls import controls_of
+from tutti.generation.material import prepared
 from tutti.generation.piece import Piece
 from tutti.generation.request import Request
 from tutti.generation.session import Session
@@ -114,13 +116,16 @@ class Engine:
         """The network itself."""
         return self._model
 
-    def check(self, request: Request) -> None:
-        """Refuse a request that this model cannot take, before anything runs.
+    def check(self, request: Request, material: Score | None = None) -> None:
+        """Refuse a request that this model cannot take, or a file that it cannot start from, before anything runs.
 
         Raises:
-            RecipeError: an unknown collection.
+            RecipeError: an unknown collection; a file that the request contradicts.
+            InputError: a file without what the request needs of it.
         """
         controls_of(request, collections=self.collections)
+        if material is not None:
+            prepared(request, material, collections=self.collections, programs=self._programs)
 
     def open(self) -> Session:
         """Requests under way, none yet, with memory of their own."""
@@ -152,6 +157,15 @@ class Engine:
         """
         for request in requests:
             self.check(request)
+        return chosen(self._made, requests, materials=materials, cancelled=cancelled)
+
+    def _made(
+        self,
+        requests: Sequence[Request],
+        *,
+        materials: Sequence[Score | None] | None,
+        cancelled: Callable[[int], bool] | None,
+    ) -> list[Piece]:
         with self._sparing:
             session = self._spare.pop() if self._spare else self.open()
         numbers = [

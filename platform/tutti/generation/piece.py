@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,30 @@ from tutti.corpus.score import Score
 from tutti.features.events import bars_of, decode
 from tutti.features.vocabulary import TICKS_PER_QUARTER
 from tutti.generation.request import Request
+from tutti.generation.restoring import Kept, restored
 
 Tokens = NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of several pieces of a request, as it was judged.
+
+    Args:
+        seed: of the request that gives this piece alone.
+        score: all its points; the fewest win.
+        points: by measure (:data:`tutti.generation.judging.MEASURES`).
+        chosen: whether this one was kept.
+    """
+
+    seed: int
+    score: float
+    points: Mapping[str, float]
+    chosen: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"seed": self.seed, "score": self.score, "points": dict(self.points), "chosen": self.chosen}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +45,13 @@ class Piece:
 
     Args:
         request: as it was asked.
-        score: the music, 24 ticks a quarter, in normal form; the asked tempo to the figure.
+        score: the music, 24 ticks a quarter, in normal form; the asked tempo to the figure. Where it starts from a
+            file, the notes of the file that stay are exact, in a resolution that holds both.
         tokens: the whole sequence, material included.
         refused_tokens: tokens that could not be decoded; 0 unless something is broken.
         cancelled: whether the request was given up before its end.
+        nats: how unlikely what was drawn is to the model, all tokens together; None where nobody chooses by it.
+        candidates: all pieces that it was chosen from, itself among them; none where there was no choice.
     """
 
     request: Request
@@ -33,6 +59,8 @@ class Piece:
     tokens: Tokens
     refused_tokens: int
     cancelled: bool = False
+    nats: float | None = None
+    candidates: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +139,7 @@ def told_of(number: int, piece: Piece) -> list[Event]:
     Args:
         number: of its request.
     """
-    score = piece.score
+    score = piece.score.with_resolution(TICKS_PER_QUARTER)
     notes = score.notes
     columns = (notes.onset_ticks, notes.duration_ticks, notes.pitch, notes.velocity, notes.program)
     events: list[tuple[int, int, Event]] = [
@@ -126,16 +154,18 @@ def told_of(number: int, piece: Piece) -> list[Event]:
     return [event for _, _, event in sorted(events, key=lambda item: item[:2])]
 
 
-def piece_of(tokens: Sequence[int], *, request: Request, continued: bool, cancelled: bool) -> Piece:
+def piece_of(tokens: Sequence[int], *, request: Request, kept: Kept | None, cancelled: bool) -> Piece:
     """The piece that a sequence says.
 
     Args:
-        continued: whether it begins with given music, whose tempo it keeps.
+        kept: what is put back of the file that it starts from.
         cancelled: whether it was given up.
     """
     decoded = decode(np.array(tokens))
     score = _within_bars(decoded.score, bars=decoded.bars)
-    if request.tempo is not None and not continued:
+    if kept is not None:
+        score = restored(score, kept)
+    elif request.tempo is not None:
         score = replace(score, tempo_qpm=np.array([request.tempo]))
     return Piece(
         request=request,

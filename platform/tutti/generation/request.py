@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from tutti.config import Settings, digest_of
 from tutti.errors import RecipeError
 from tutti.features.vocabulary import DENSITIES, INSTRUMENTS, METERS, MOODS
+from tutti.generation.start import Start
 from tutti.units import Key, check_tempo_qpm, parse_key, parse_length_s
 
 MAX_BARS = 512
+MOST_CANDIDATES = 64
 
 
 def _one_line(check: object, value: object) -> object:
@@ -80,6 +82,13 @@ class Request(Settings):
     )  # fmt: skip
     temperature: float = Field(default=1.0, gt=0, le=2, description="sampling temperature, no unit")
     top_p: float = Field(default=0.95, gt=0, le=1, description="probability mass that sampling keeps, no unit")
+    start: Start | None = Field(
+        default=None, description="what the piece starts from, a file; the length counts from its end or is its own"
+    )
+    best_of: int = Field(
+        default=1, ge=1, le=MOST_CANDIDATES,
+        description="how many pieces are made, of which the best by measures is kept; each costs as much as one",
+    )  # fmt: skip
     seed: int = Field(default=0, ge=0, lt=2**63, description="root of the piece's random stream")
 
     @model_validator(mode="after")
@@ -88,12 +97,22 @@ class Request(Settings):
             raise ValueError("an instrument is named twice")
         return self
 
+    @model_serializer(mode="wrap")
+    def _stated(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What came later enters where it is asked, so that orders and takes keep their identities.
+        values: dict[str, Any] = dump(self)
+        if values.get("start") is None:
+            values.pop("start", None)
+        return values
+
     def digest(self) -> str:
         """Hash of every resolved value; a control that came later enters where it is asked, so that takes keep
         theirs."""
         values = self.model_dump(mode="json")
         if self.guidance == 1:
             del values["guidance"]
+        if self.best_of == 1:
+            del values["best_of"]
         return digest_of(values)
 
     @property

@@ -9,6 +9,7 @@ A loop that is kept is compiled anew when its own file changes, and not when thi
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -24,7 +25,11 @@ def compiled(loop: _Function) -> _Function:
 
     Sums may be taken in any order, the same one each time; other threads run meanwhile.
     """
-    return cast(_Function, njit(fastmath=True, nogil=True, cache=True, error_model="numpy")(loop))
+    make = partial(njit, fastmath=True, nogil=True, error_model="numpy")
+    try:
+        return cast(_Function, make(cache=True)(loop))
+    except RuntimeError:  # no folder can be written to: each process compiles for itself
+        return cast(_Function, make()(loop))
 
 
 def within(loop: _Function) -> _Function:
