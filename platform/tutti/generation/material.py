@@ -47,6 +47,7 @@ _UNCHANGED = {
     "infill": ("bars", "length", "tempo", "meter"),
     **dict.fromkeys(PLANTED, ("bars", "length", "meter")),
 }
+_NOTHING_ASKED = Request()
 _COMPASS = 128
 
 
@@ -96,7 +97,7 @@ def prepared(request: Request, score: Score, *, collections: Sequence[str], prog
     if not len(score.notes):
         raise InputError("the file has no notes", remedy="give a file with notes")
     for name in _UNCHANGED.get(start.kind, ()):
-        if getattr(request, name) != Request.model_fields[name].default:
+        if getattr(request, name) != getattr(_NOTHING_ASKED, name):
             raise RecipeError(f"{start.kind} keeps the file's {name}", remedy=f"leave {name} out")
     file = _File.of(score)
     if start.kind == "continue":
