@@ -26,7 +26,8 @@ from tutti.features.events import encode
 from tutti.features.vocabulary import instrument_of
 from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, STEPS_PER_QUARTER, VOCABULARY_SIZE, score_of
 from tutti.generation.composing import Gathered
-from tutti.generation.controls import Limits, bars_of_length, controls_of, limits_of
+from tutti.generation.controls import Limits, controls_of, limits_of
+from tutti.generation.length import bars_of_length
 from tutti.generation.piece import Piece
 from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters
 from tutti.generation.request import Request

@@ -32,7 +32,8 @@ from tutti.features.controls import tempo_class
 from tutti.features.events import encode
 from tutti.features.vocabulary import ANY, INSTRUMENTS, instrument_of
 from tutti.generation.composing import Gathered
-from tutti.generation.controls import bars_of_length, controls_of
+from tutti.generation.controls import controls_of
+from tutti.generation.length import bars_of_length
 from tutti.generation.piece import Piece
 from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters
 from tutti.generation.request import Request

@@ -178,8 +178,8 @@ class Session:
             if not row.told:
                 continue
             if _SAYS_NOTE[token]:
-                onset, duration, velocity, program = self._grammar.note(place)
                 pitch = token - (_DRUM0 if token >= _DRUM0 else _PITCH0)
+                onset, duration, velocity, program = self._grammar.note(place, pitch)
                 events.append(NoteMade(row.number, onset, duration, pitch, velocity, program))
                 continue
             bars = int(self._grammar.bars[place])
@@ -241,7 +241,7 @@ class Session:
 
 
 def _made(row: _Row, *, cancelled: bool) -> PieceMade:
-    piece = piece_of(row.tokens, request=row.request, continued=row.continued, cancelled=cancelled)
+    piece = piece_of(row.tokens, request=row.request, continued=row.continued, cancelled=cancelled, given=row.given)
     now_s = time.monotonic()
     began_s = now_s if math.isnan(row.began_s) else row.began_s
     waited_s, stepped_s = began_s - row.came_s, now_s - began_s
