@@ -70,8 +70,8 @@ def command(
 ) -> None:
     """Serve a registered model over HTTP until Ctrl-C.
 
-    POST /v1/generate answers with note events, MIDI, FLAC or WAV, as Accept asks; GET /v1/models, /healthz, /readyz and
-    /openapi.json tell about the service.
+    POST /v1/generate answers with note events, MIDI, FLAC or WAV, as Accept asks, or tells of notes as they are made;
+    GET /v1/models, /healthz, /readyz and /openapi.json tell about the service.
 
     \b
     Example:
@@ -245,6 +245,8 @@ def _welcome(settings: ServeSettings, *, version: ModelVersion, took: str, logs:
 
   curl -s {address}/v1/generate -H 'Content-Type: application/json' -H 'Accept: audio/midi' \\
        -d '{{"length": "20s", "key": "D minor", "tempo": 90}}' -o take.mid
+  curl -N {address}/v1/generate -H 'Content-Type: application/json' -H 'Accept: text/event-stream' \
+       -d '{{"length": "20s", "key": "D minor", "tempo": 90}}'
 
 ready in {took}; logs in {logs}; Ctrl-C stops it
 serving {version} at {address}"""

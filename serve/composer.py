@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from functools import partial
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from serve.composition import Composition, Job
-from serve.desk import Desk
+from serve.composition import Accepted, Composition, Job, Told
 from serve.settings import ServeSettings
+from tutti.generation.piece import Event, PieceMade
 from tutti.storage import Folder
 
 if TYPE_CHECKING:
     from tutti.generation.composers import Composer as Model
+    from tutti.generation.desk import Desk
 
 STUCK_MARGIN_S = 30.0
 
@@ -46,19 +48,50 @@ class Composer:
         Raises:
             TuttiError: a request or material that this model cannot take.
         """
+        async with aclosing(self._told(job, told=False)) as messages:
+            async for message in messages:
+                if isinstance(message[-1], Composition):
+                    return message[-1]
+        raise AssertionError("a job ends with its composition")
+
+    async def stream(self, job: Job) -> AsyncGenerator[list[Told]]:
+        """What is told of one piece, as it is made: that it is under way, tempos, notes and bars, the piece last.
+
+        What came since the last look comes in one list. The engine waits for nobody: what a slow reader has not taken
+        waits here, at most one piece. Who leaves gives the piece up.
+
+        Raises:
+            TuttiError: a request or material that this model cannot take; nothing was told.
+        """
+        async with aclosing(self._told(job, told=True)) as messages:
+            async for message in messages:
+                yield message
+
+    async def _told(self, job: Job, *, told: bool) -> AsyncGenerator[list[Told]]:
         desk = await asyncio.to_thread(self.desk, job.model)
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Composition] = loop.create_future()
+        events: asyncio.Queue[Event | Exception] = asyncio.Queue()
 
-        def deliver(made: Composition | Exception) -> None:
-            loop.call_soon_threadsafe(partial(_settle, answer, made))
+        def deliver(event: Event | Exception) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
 
-        number = desk.submit(job, deliver)
+        (number,) = desk.submit([job.request], materials=[job.material], deliver=deliver, told=told)
         try:
-            return await answer
-        except asyncio.CancelledError:
+            over = False
+            yield [Accepted(desk.whole)]
+            while not over:
+                came = [await events.get()]
+                while not events.empty():
+                    came.append(events.get_nowait())
+                message: list[Told] = []
+                for event in came:
+                    if isinstance(event, Exception):
+                        raise event
+                    over = isinstance(event, PieceMade)
+                    message.append(Composition.of(event) if isinstance(event, PieceMade) else event)
+                yield message
+        finally:
             desk.cancel(number)
-            raise
 
     async def ping(self) -> None:
         """Answer, which is all."""
@@ -88,6 +121,8 @@ class Composer:
         with self._loading:
             desk = self._kept(model)
             if desk is None:
+                from tutti.generation.desk import Desk
+
                 desk = Desk(self._load(model))
                 self._keep(model, desk)
             return desk
@@ -112,12 +147,3 @@ class Composer:
             self._desks[model] = desk
             while len(self._desks) > self._settings.models_per_replica:
                 del self._desks[next(iter(self._desks))]
-
-
-def _settle(answer: asyncio.Future[Composition], made: Composition | Exception) -> None:
-    if answer.done():
-        return
-    if isinstance(made, Exception):
-        answer.set_exception(made)
-    else:
-        answer.set_result(made)

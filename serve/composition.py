@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tutti.corpus.score import Score
+from tutti.generation.piece import BarMade, NoteMade, PieceMade, TempoMade
 from tutti.generation.request import Request
 
 
@@ -45,3 +46,29 @@ class Composition:
     def timings_s(self) -> Mapping[str, float]:
         """Seconds by stage."""
         return {"wait": self.waited_s, "compose": self.stepped_s}
+
+    @classmethod
+    def of(cls, made: PieceMade) -> Composition:
+        """What the engine says of a piece that is over."""
+        return cls(
+            made.piece.score,
+            made.piece.refused_tokens,
+            batch=made.beside,
+            waited_s=made.waited_s,
+            stepped_s=made.stepped_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job whose notes are wanted as they are made is under way; always the first that is told of it.
+
+    Args:
+        whole: whether its notes come only when all of them are there.
+    """
+
+    whole: bool
+
+
+Told = Accepted | TempoMade | NoteMade | BarMade | Composition
+"""What is told of a job under way, in order: the composition last."""

@@ -6,25 +6,37 @@ import asyncio
 import email.message
 import json
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from fastapi import FastAPI, Header, Request, Response
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 
-from serve.composition import Composition, Job
-from serve.negotiation import FORMS, Form, choose
-from serve.problems import MEDIA_TYPE, Problem, fault, install
-from serve.schemas import GenerateBody, GeneratedPiece, Health, ProblemBody, RegisteredModels, note_events
+from serve import stream
+from serve.composition import Accepted, Composition, Job, Told
+from serve.negotiation import FORMS, STREAMS, Form, choose
+from serve.problems import MEDIA_TYPE, Problem, fault, install, of_any
+from serve.schemas import (
+    GenerateBody,
+    GeneratedPiece,
+    Health,
+    ProblemBody,
+    RegisteredModels,
+    StreamBar,
+    StreamBegin,
+    note_events,
+)
 from serve.settings import ServeSettings
 from tutti.catalogue.takes import take_id_of
 from tutti.corpus.score import Score
 from tutti.corpus.score_batch import work_id
 from tutti.corpus.untrusted import read_untrusted
 from tutti.errors import DataError, InputError
+from tutti.generation.piece import BarMade, NoteMade, TempoMade
 from tutti.units import format_seconds
 
 if TYPE_CHECKING:
@@ -36,6 +48,9 @@ READY_TIMEOUT_S = 2.0
 
 # Files are read one after the other anyway; a slow one must not take the threads that look models up.
 _READER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="material")
+
+
+_CLOSING: set[asyncio.Task[None]] = set()
 
 
 class Stages(Protocol):
@@ -50,6 +65,9 @@ class Stages(Protocol):
     async def compose(self, job: Job) -> Composition:
         """One piece; raises :class:`~serve.problems.Problem` where every replica is busy."""
 
+    def stream(self, job: Job) -> AsyncGenerator[list[Told]]:
+        """What is told of one piece as it is made, the composition last; raises as :meth:`compose` at its first."""
+
     async def render(self, score: Score, *, kind: str, title: str) -> bytes:
         """A score as a file of format ``kind``."""
 
@@ -59,12 +77,33 @@ class Stages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Take:
-    """One answered request."""
+    """One request that can be answered."""
 
     body: GenerateBody
     take_id: str
     version: ModelVersion
-    composition: Composition
+    job: Job
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is known of its piece before it is there."""
+        return {
+            "take_id": self.take_id,
+            "model": {"name": self.version.name, "version": self.version.version, "digest": self.version.digest},
+            "seed": self.body.seed,
+            "key": self.body.key,
+        }
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of any answer."""
+        return {
+            "Tutti-Take": self.take_id,
+            "Tutti-Seed": str(self.body.seed),
+            "Tutti-Model": str(self.version),
+            "Tutti-Model-Digest": self.version.digest,
+            "Vary": "Accept",
+        }
 
     @property
     def stem(self) -> str:
@@ -117,7 +156,12 @@ def _add_generate(app: FastAPI, stages: Stages, settings: ServeSettings) -> None
     async def generate(
         body: GenerateBody, accept: Annotated[list[str] | None, Header(include_in_schema=False)] = None
     ) -> Response:
-        """Answers in the form that ``Accept`` asks for; note events as JSON where it asks for nothing."""
+        """Answers in the form that ``Accept`` asks for; note events as JSON where it asks for nothing.
+
+        `text/event-stream` and `application/x-ndjson` tell of notes as they are made: `begin`, then `note` and `bar`,
+        and `piece` at the end. What goes wrong after the beginning is an event `error` with a problem for its data. Who
+        closes the connection gives the piece up.
+        """
         accepted = ", ".join(accept or ())
         form = choose(accepted)
         if form is None:
@@ -128,13 +172,11 @@ def _add_generate(app: FastAPI, stages: Stages, settings: ServeSettings) -> None
         try:
             async with asyncio.timeout(settings.timeout_s):
                 take = await _take(body, stages=stages, settings=settings)
+                if form.name in STREAMS:
+                    return await _streamed(take, form=form, stages=stages, settings=settings)
                 return await _answer(take, form=form, stages=stages)
         except TimeoutError:
-            raise Problem(
-                "timeout",
-                f"the piece was not ready within {format_seconds(settings.timeout_s)}; ask for a shorter one or later",
-                headers={"Retry-After": str(settings.retry_after_s)},
-            ) from None
+            raise _too_late(settings) from None
 
 
 def _add_models(app: FastAPI, stages: Stages, settings: ServeSettings) -> None:
@@ -178,9 +220,8 @@ async def _take(body: GenerateBody, *, stages: Stages, settings: ServeSettings) 
     request = body.request()
     version = await stages.version(body.model or settings.model)
     material = await _material(body, settings)
-    composition = await stages.compose(Job(request, material, str(version)))
     identity = version.digest if material is None else f"{version.digest} {work_id(material)}"
-    return _Take(body, take_id_of(request, model_digest=identity), version, composition)
+    return _Take(body, take_id_of(request, model_digest=identity), version, Job(request, material, str(version)))
 
 
 async def _material(body: GenerateBody, settings: ServeSettings) -> Score | None:
@@ -202,38 +243,108 @@ async def _material(body: GenerateBody, settings: ServeSettings) -> Score | None
 
 
 async def _answer(take: _Take, *, form: Form, stages: Stages) -> Response:
+    composition = await stages.compose(take.job)
     started_s = time.monotonic()
     title = f"{take.version} seed {take.body.seed}"
     content = (
-        _as_json(take)
+        json.dumps(_document(take, composition), separators=(",", ":")).encode()
         if form.name == "json"
-        else await stages.render(take.composition.score, kind=form.name, title=title)
+        else await stages.render(composition.score, kind=form.name, title=title)
     )
-    timings_s = {**take.composition.timings_s(), "render": time.monotonic() - started_s}
-    headers = {
-        "Tutti-Take": take.take_id,
-        "Tutti-Seed": str(take.body.seed),
-        "Tutti-Model": str(take.version),
-        "Tutti-Model-Digest": take.version.digest,
-        "Server-Timing": ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in timings_s.items()),
-        "Vary": "Accept",
-    }
+    timings_s = {**composition.timings_s(), "render": time.monotonic() - started_s}
+    timing = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in timings_s.items())
+    headers = take.headers | {"Server-Timing": timing}
     if form.name != "json":
         ending = "mid" if form.name == "midi" else form.name
         headers["Content-Disposition"] = f'inline; filename="{take.stem}.{ending}"'
     return Response(content, media_type=form.media_type, headers=headers)
 
 
-def _as_json(take: _Take) -> bytes:
-    document = {
-        "take_id": take.take_id,
-        "model": {"name": take.version.name, "version": take.version.version, "digest": take.version.digest},
-        "seed": take.body.seed,
-        "key": take.body.key,
-        "refused_tokens": take.composition.refused_tokens,
-        **note_events(take.composition.score),
-    }
-    return json.dumps(document, separators=(",", ":")).encode()
+async def _streamed(take: _Take, *, form: Form, stages: Stages, settings: ServeSettings) -> Response:
+    """The answer that tells of a piece as it is made; what goes wrong before it begins is a problem as ever."""
+    told = stages.stream(take.job)
+    deadline_s = asyncio.get_running_loop().time() + settings.timeout_s
+    (accepted,) = await anext(told)
+    assert isinstance(accepted, Accepted)
+    events = _events(take, told, whole=accepted.whole, form=form.name, settings=settings, deadline_s=deadline_s)
+    headers = take.headers | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, media_type=form.media_type, headers=headers)
+
+
+async def _events(
+    take: _Take,
+    told: AsyncGenerator[list[Told]],
+    *,
+    whole: bool,
+    form: str,
+    settings: ServeSettings,
+    deadline_s: float,
+) -> AsyncIterator[bytes]:
+    """The events of :mod:`serve.stream`, as bytes."""
+    clock = stream.Clock(take.job.material)
+    loop = asyncio.get_running_loop()
+    coming: asyncio.Task[list[Told]] | None = None
+    try:
+        begin = StreamBegin.model_validate({**take.identity, "whole": whole})
+        yield stream.written("begin", begin.model_dump(), form=form)
+        while True:
+            coming = coming or asyncio.ensure_future(anext(told))
+            left_s = deadline_s - loop.time()
+            if left_s <= 0:
+                raise _too_late(settings)
+            done, _ = await asyncio.wait({coming}, timeout=min(left_s, stream.KEEP_ALIVE_S))
+            if not done:
+                if loop.time() < deadline_s:
+                    yield stream.silence(form=form)
+                continue
+            message, coming = coming.result(), None
+            yield b"".join(_written(each, take, clock, form=form) for each in message)
+            if isinstance(message[-1], Composition):
+                return
+    except Exception as error:
+        problem = of_any(error, at="POST /v1/generate, a stream")
+        yield stream.written("error", problem.document(), form=form)
+    finally:
+        # Who leaves gives the piece up; a task that is cancelled may not wait for it.
+        closing = asyncio.create_task(_given_up(told, coming))
+        _CLOSING.add(closing)
+        closing.add_done_callback(_CLOSING.discard)
+
+
+async def _given_up(told: AsyncGenerator[list[Told]], coming: asyncio.Task[list[Told]] | None) -> None:
+    if coming is not None:
+        coming.cancel()
+        await asyncio.wait({coming})
+    await told.aclose()
+
+
+def _written(told: Told, take: _Take, clock: stream.Clock, *, form: str) -> bytes:
+    match told:
+        case TempoMade():
+            clock.hear(told)
+            return b""
+        case NoteMade():
+            onset_s, duration_s = clock.seconds(told)
+            sounds = {"pitch": told.pitch, "velocity": told.velocity, "program": told.program}
+            return stream.written("note", {"onset_s": onset_s, "duration_s": duration_s, **sounds}, form=form)
+        case BarMade():
+            return stream.written("bar", StreamBar(bar=told.bar).model_dump(), form=form)
+        case Composition():
+            return stream.written("piece", _document(take, told), form=form)
+        case Accepted():
+            raise AssertionError("a job is accepted once")
+
+
+def _too_late(settings: ServeSettings) -> Problem:
+    return Problem(
+        "timeout",
+        f"the piece was not ready within {format_seconds(settings.timeout_s)}; ask for a shorter one or later",
+        headers={"Retry-After": str(settings.retry_after_s)},
+    )
+
+
+def _document(take: _Take, composition: Composition) -> dict[str, Any]:
+    return {**take.identity, "refused_tokens": composition.refused_tokens, **note_events(composition.score)}
 
 
 def _check_limits(body: GenerateBody, settings: ServeSettings) -> None:
@@ -273,10 +384,16 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ProblemBody, "description": sentences[status], "content": content} for status in statuses}
 
 
+def _schema_of(form: Form) -> dict[str, str]:
+    if form.name in STREAMS:
+        return {"type": "string", "description": "; ".join(f"{name}: {data}" for name, data in stream.EVENTS.items())}
+    return {"type": "string", "format": "binary"}
+
+
 _PIECE: dict[str, Any] = {
     "description": "The piece",
     "model": GeneratedPiece,
-    "content": {form.media_type: {"schema": {"type": "string", "format": "binary"}} for form in FORMS[1:]},
+    "content": {form.media_type: {"schema": _schema_of(form)} for form in FORMS[1:]},
     "headers": {
         name: {"description": sentence, "schema": {"type": "string"}}
         for name, sentence in {

@@ -15,7 +15,7 @@ class Form:
     """One form of a piece.
 
     Args:
-        name: format name of :mod:`tutti.render.export`, or ``json`` for note events.
+        name: format name of :mod:`tutti.render.export`, ``json`` for note events, or a name of :data:`STREAMS`.
         media_type: what the answer is labelled with.
         others: further labels in use for the same form.
     """
@@ -35,8 +35,12 @@ FORMS = (
     Form("midi", "audio/midi", ("audio/mid", "audio/x-midi", "audio/sp-midi")),
     Form("flac", "audio/flac", ("audio/x-flac",)),
     Form("wav", "audio/wav", ("audio/x-wav", "audio/wave", "audio/vnd.wave")),
+    Form("events", "text/event-stream"),
+    Form("lines", "application/x-ndjson", ("application/jsonl", "application/ndjson")),
 )
 """What the service can answer with; where a client has no preference, the first."""
+STREAMS = ("events", "lines")
+"""Forms in which notes come as they are made: server-sent events, and JSON line by line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,21 @@ def of_error(error: TuttiError) -> Problem:
     raise error
 
 
+def of_any(error: Exception, *, at: str) -> Problem:
+    """The problem that any error is to a client; a bug of ours is told to the log, under a number.
+
+    Args:
+        at: method and path, for the log.
+    """
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, TuttiError):
+        return of_error(error)
+    incident = uuid.uuid4().hex
+    _log.error("incident %s at %s", incident, at, exc_info=error)
+    return Problem("internal-error", f"this is our bug, not yours; the log has it under {incident}", incident=incident)
+
+
 def install(app: FastAPI, *, max_body_bytes: int, fields: Collection[str]) -> None:
     """Make every error of ``app`` a problem, also those of the framework, and bound the body.
 
@@ -175,13 +190,11 @@ class Border:
             return
         try:
             await self._app(scope, bounded, watched)
-        except Exception:
-            incident = uuid.uuid4().hex
-            _log.exception("incident %s at %s %s", incident, scope["method"], scope["path"])
+        except Exception as error:
+            problem = of_any(error, at=f"{scope['method']} {scope['path']}")
             if started:
                 raise
-            detail = f"this is our bug, not yours; the log has it under {incident}"
-            await Problem("internal-error", detail, incident=incident).response()(scope, receive, send)
+            await problem.response()(scope, receive, send)
 
 
 def _announced_bytes(scope: Scope) -> int:

@@ -112,6 +112,22 @@ class GeneratedPiece(BaseModel):
     notes: list[NoteEvent]
 
 
+class StreamBegin(BaseModel):
+    """The first event of a piece that is told as it is made."""
+
+    take_id: str = Field(description="as in the piece")
+    model: ModelReference
+    seed: int = Field(description="as in the piece")
+    key: str | None = Field(description="as in the piece")
+    whole: bool = Field(description="whether notes come only when all are there: the model makes pieces whole")
+
+
+class StreamBar(BaseModel):
+    """A bar is complete: no further note begins in it."""
+
+    bar: int = Field(description="which one, from 0; bars of a continued file count")
+
+
 class RegisteredModel(ModelReference):
     """One version in the registry."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
-from serve.composition import Composition, Job
+from serve.composition import Composition, Job, Told
 from serve.problems import Problem
 from serve.settings import ServeSettings
 from tutti.corpus.score import Score
@@ -35,6 +37,7 @@ class RayStages:
 
         self._settings = settings
         self._composer = composer
+        self._streaming = composer.options(stream=True)
         self._renderer = renderer
         self._registry = Registry.embedded(Folder(settings.root), tracking_uri=settings.tracking_uri)
         self._resolved: dict[str, tuple[float, ModelVersion]] = {}
@@ -69,6 +72,22 @@ class RayStages:
         composition: Composition = await self._ask(self._composer.compose.remote(job))
         return composition
 
+    async def stream(self, job: Job) -> AsyncGenerator[list[Told]]:
+        """What is told of one piece, as it is made.
+
+        Raises:
+            Problem: every replica is busy, or none can be reached.
+            TuttiError: a request or material that the model cannot take.
+        """
+        told = self._streaming.stream.remote(job)
+        try:
+            with self._translated():
+                async for message in told:
+                    yield message
+        finally:
+            # Of one that is over this does nothing.
+            told.cancel()
+
     async def render(self, score: Score, *, kind: str, title: str) -> bytes:
         """A score as a file of format ``kind``.
 
@@ -93,11 +112,17 @@ class RayStages:
 
     async def _ask(self, response: Any) -> Any:
         try:
-            return await response
+            with self._translated():
+                return await response
         except asyncio.CancelledError:
             # Awaiting alone leaves the call running, and with it a seat in the batch.
             response.cancel()
             raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except BackPressureError:
             retry_after_s = self._settings.retry_after_s
             raise Problem(

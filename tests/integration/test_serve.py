@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,36 @@ def test_a_client_that_leaves_frees_its_place(service: Service) -> None:
         service.client.post(GENERATE, json=LONG, timeout=httpx.Timeout(PATIENCE_S, read=1.0))
     # A batch steps to its end before the next begins, and this one would have gone on for a minute and more.
     assert seconds(lambda: service.generate(SMALL)) < 5 + 2 * alone_s
+
+
+def events_of(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Server-sent events as they come: names and data."""
+    name = ""
+    for line in lines:
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+def test_a_piece_is_told_as_it_is_made_and_who_leaves_frees_its_place(service: Service) -> None:
+    def listen(body: dict[str, Any]) -> AbstractContextManager[httpx.Response]:
+        return service.client.stream("POST", GENERATE, json=body, headers={"Accept": "text/event-stream"})
+
+    with listen(SMALL) as answer:
+        events = list(events_of(answer.iter_lines()))
+    assert answer.headers["tutti-model"] == "sketch/1"
+    assert [events[0][0], events[-1][0]] == ["begin", "piece"]
+    assert events[-1][1] == service.generate(SMALL).json()
+    told = sorted((note["onset_s"], note["pitch"]) for name, note in events if name == "note")
+    assert told == sorted((note["onset_s"], note["pitch"]) for note in events[-1][1]["notes"])
+    alone_s = seconds(lambda: service.generate(SMALL))
+    for seed in range(2 * MAX_BATCH):
+        # As many as would fill the replica for a minute and more.
+        with listen(LONG | {"seed": seed}) as answer:
+            assert next(name for name, _ in events_of(answer.iter_lines()) if name != "begin") == "note"
+    assert seconds(lambda: service.generate(SMALL)) < 5 + 2 * alone_s
+    check_problem(service.generate(SMALL | {"collection": "folk"}, accept="text/event-stream"), "invalid-request")
 
 
 def test_more_than_the_queue_holds_is_sent_away(service: Service) -> None:

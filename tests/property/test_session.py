@@ -15,7 +15,7 @@ from tutti.errors import RecipeError
 from tutti.features.vocabulary import BAR, EVENTS
 from tutti.generation.composing import drained
 from tutti.generation.engine import Engine
-from tutti.generation.piece import BarMade, Event, NoteMade, Piece, PieceMade
+from tutti.generation.piece import BarMade, Event, NoteMade, Piece, PieceMade, TempoMade, told_of
 from tutti.generation.request import Request
 from tutti.models.decoder import DECODER, Decoder
 from tutti.models.recurrent import RECURRENT, Recurrent
@@ -131,6 +131,27 @@ def test_notes_and_bars_are_told_as_they_are_made() -> None:
     assert [event.bar for event in mine if isinstance(event, BarMade)] == [0, 1, 2]
     assert mine.index(notes[0]) < mine.index(next(event for event in mine if isinstance(event, BarMade)))
     assert all(isinstance(event, PieceMade) for event in events if event.number != number), "it asked for no notes"
+
+
+def test_a_piece_that_is_there_tells_what_it_would_have_told_on_the_way() -> None:
+    session = made("decoder").open()
+    number = session.submit(Request(bars=3, meter="3/4", seed=5), told=True)
+    events: list[Event] = []
+    while not session.idle:
+        events += session.step()
+    (piece,) = [event.piece for event in events if isinstance(event, PieceMade)]
+    again = told_of(number, piece)
+    for kind in (TempoMade, BarMade):
+        assert [event for event in again if isinstance(event, kind)] == [e for e in events if isinstance(e, kind)]
+    places = [
+        [(n.onset_ticks, n.program, n.pitch) for n in each if isinstance(n, NoteMade)] for each in (again, events)
+    ]
+    assert sorted(places[0]) == sorted(places[1])
+    first_bar = again.index(BarMade(number, 0))
+    assert all(e.onset_ticks < 72 for e in again[:first_bar] if isinstance(e, NoteMade))
+    assert all(e.onset_ticks >= 72 for e in again[first_bar:] if isinstance(e, NoteMade))
+    assert session.exact
+    assert not session.whole
 
 
 def test_bars_of_material_count() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -49,16 +48,15 @@ def score_for(take: Take) -> Score:
 def drafts_of(block: Block, plan: Plan, *, score: Callable[[Take], Score] = score_for) -> list[Draft]:
     """The block's drafts; the first attempt at number 1 is broken."""
 
-    def draft(takes: Any) -> list[Draft]:
-        return [
-            Draft(
-                take, made, tuple(review(made, request=take.request, refused_tokens=broken, checks=plan.order.checks))
-            )
-            for take in takes
-            for made, broken in [(score(take), int(take.slot.number == 1 and take.attempt == 0))]
-        ]
+    under_way: list[Take] = []
 
-    return fill(block, plan=plan, draft=draft, passes=lambda drafted: passes(drafted.findings))
+    def ended() -> list[tuple[Take, Draft]]:
+        take = under_way.pop(0)
+        made, broken = score(take), int(take.slot.number == 1 and take.attempt == 0)
+        found = review(made, request=take.request, refused_tokens=broken, checks=plan.order.checks)
+        return [(take, Draft(take, made, tuple(found)))]
+
+    return fill(block, plan=plan, begin=under_way.extend, ended=ended, passes=lambda drafted: passes(drafted.findings))
 
 
 @pytest.fixture

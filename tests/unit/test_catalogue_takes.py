@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutti.catalogue.order import Order
-from tutti.catalogue.takes import ACCEPTED, REJECTED, Plan, Take, check_complete, fill
+from tutti.catalogue.takes import ACCEPTED, REJECTED, Block, Plan, Take, check_complete, fill
 from tutti.config import build
 from tutti.errors import IntegrityError
 
@@ -29,23 +31,34 @@ def plan_of(counts: Sequence[int], *, size: int = 4, seed: int = 0, retries: int
 def rows_of(plan: Plan, *, luck: int) -> list[dict[str, Any]]:
     """Rows as a run would give them, where a take passes by a coin that its own seed throws."""
 
-    def draft(takes: Sequence[Take]) -> list[dict[str, Any]]:
-        return [
-            {
-                "take_id": take.take_id,
-                "line": take.slot.line,
-                "number": take.slot.number,
-                "attempt": take.attempt,
-                "verdict": ACCEPTED if take.request.seed % 4 >= luck else REJECTED,
-            }
-            for take in takes
-        ]
-
     return [
         row
         for block in plan.blocks()
-        for row in fill(block, plan=plan, draft=draft, passes=lambda row: row["verdict"] == ACCEPTED)
+        for row in fill(
+            block, plan=plan, **in_rounds(partial(row_of, luck=luck)), passes=lambda row: row["verdict"] == ACCEPTED
+        )
     ]
+
+
+def row_of(take: Take, *, luck: int) -> dict[str, Any]:
+    return {
+        "take_id": take.take_id,
+        "line": take.slot.line,
+        "number": take.slot.number,
+        "attempt": take.attempt,
+        "verdict": ACCEPTED if take.request.seed % 4 >= luck else REJECTED,
+    }
+
+
+def in_rounds(draft: Callable[[Take], Any]) -> dict[str, Any]:
+    """All that are under way end together."""
+    under_way: list[Take] = []
+
+    def ended() -> list[tuple[Take, Any]]:
+        taken, under_way[:] = list(under_way), []
+        return [(take, draft(take)) for take in taken]
+
+    return {"begin": under_way.extend, "ended": ended}
 
 
 @given(COUNTS, SIZES)
@@ -123,16 +136,23 @@ def test_a_lost_a_doubled_and_a_foreign_row_are_refused(counts: list[int], size:
         check_complete([*rows[:index], {**rows[index], "take_id": "0" * 24}, *rows[index + 1 :]], plan=plan)
 
 
-def test_only_what_failed_is_tried_again_and_each_round_is_one_batch() -> None:
+def test_only_what_failed_is_tried_again() -> None:
     plan = plan_of([4], retries=2)
     rounds: list[list[tuple[int, int]]] = []
+    drafts = in_rounds(lambda take: take)
 
-    def draft(takes: Sequence[Take]) -> list[Take]:
+    def begin(takes: Sequence[Take]) -> None:
         rounds.append([(take.slot.number, take.attempt) for take in takes])
-        return list(takes)
+        drafts["begin"](takes)
 
     passing = {(0, 0), (2, 0), (3, 1)}
-    made = fill(plan.block(0), plan=plan, draft=draft, passes=lambda take: (take.slot.number, take.attempt) in passing)
+    made = fill(
+        plan.block(0),
+        plan=plan,
+        begin=begin,
+        ended=drafts["ended"],
+        passes=lambda take: (take.slot.number, take.attempt) in passing,
+    )
     assert rounds == [[(0, 0), (1, 0), (2, 0), (3, 0)], [(1, 1), (3, 1)], [(1, 2)]]
     assert [(take.slot.number, take.attempt) for take in made] == [
         (0, 0),
@@ -145,10 +165,42 @@ def test_only_what_failed_is_tried_again_and_each_round_is_one_batch() -> None:
     ]
 
 
-def test_a_batch_that_loses_a_take_is_refused() -> None:
+@given(COUNTS, st.integers(0, 4), st.randoms(use_true_random=False))
+def test_in_whatever_order_takes_end_the_block_is_the_same(counts: list[int], luck: int, random: Random) -> None:
+    plan = plan_of(counts, size=7)
+    under_way: list[Take] = []
+
+    def ended() -> list[tuple[Take, dict[str, Any]]]:
+        random.shuffle(under_way)
+        number = random.randint(1, len(under_way))
+        taken = [under_way.pop() for _ in range(number)]
+        return [(take, row_of(take, luck=luck)) for take in taken]
+
+    def filled(block: Block) -> list[dict[str, Any]]:
+        passes = lambda row: row["verdict"] == ACCEPTED  # noqa: E731
+        return fill(block, plan=plan, begin=under_way.extend, ended=ended, passes=passes)
+
+    assert [row for block in plan.blocks() for row in filled(block)] == rows_of(plan, luck=luck)
+
+
+def test_a_take_that_is_lost_or_comes_twice_is_refused() -> None:
     plan = plan_of([3])
-    with pytest.raises(IntegrityError, match="3 takes gave 2 drafts"):
-        fill(plan.block(0), plan=plan, draft=lambda takes: list(takes)[1:], passes=lambda _: True)
+    begun: list[Take] = []
+
+    def fails(match: str, ends: Callable[[], Sequence[Take]]) -> None:
+        begun.clear()
+        with pytest.raises(IntegrityError, match=match):
+            fill(
+                plan.block(0),
+                plan=plan,
+                begin=begun.extend,
+                ended=lambda: [(take, take) for take in ends()],
+                passes=lambda _: True,
+            )
+
+    answers = [[0, 1], []]
+    fails("1 takes of .* were lost", lambda: [begun[number] for number in answers.pop(0)])
+    fails("came twice", lambda: [begun[0], begun[0]])
 
 
 def test_an_accepted_take_is_final() -> None:

@@ -7,7 +7,7 @@ import base64
 import io
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ import httpx
 import pytest
 import soundfile
 
-from serve.composition import Composition, Job
+from serve.composition import Accepted, Composition, Job, Told
 from serve.ingress import api
 from serve.problems import KINDS, MEDIA_TYPE, Problem
 from serve.settings import ServeSettings
@@ -25,10 +25,12 @@ from tutti.corpus.midi import read_midi, write_midi
 from tutti.corpus.score import Score
 from tutti.errors import IntegrityError, MissingError, PlaceError
 from tutti.generation.engine import Engine
+from tutti.generation.piece import PieceMade
 from tutti.registry.model_version import ModelVersion, missing, parse_reference
 from tutti.render import export
 
 SMALL = {"bars": 1, "tempo": 120, "meter": "4/4", "seed": 7}
+LONG = {"length": "5m", "seed": 1}
 GENERATE = "/v1/generate"
 
 
@@ -68,6 +70,21 @@ class InProcess:
             self.given_up.set()
             raise
 
+    async def stream(self, job: Job) -> AsyncGenerator[list[Told]]:
+        self._engine.check(job.request)
+        session = self._engine.open()
+        session.submit(job.request, material=job.material, told=True)
+        try:
+            yield [Accepted(whole=False)]
+            while not session.idle:
+                events = await asyncio.to_thread(session.step)
+                message = [Composition.of(each) if isinstance(each, PieceMade) else each for each in events]
+                if message:
+                    yield message
+        except BaseException:
+            self.given_up.set()
+            raise
+
     def _compose(self, job: Job) -> Composition:
         (piece,) = self._engine.generate(
             [job.request], materials=[job.material], cancelled=lambda _: self.given_up.is_set()
@@ -90,6 +107,11 @@ class Failing(InProcess):
 
     async def compose(self, job: Job) -> Composition:  # noqa: ARG002
         raise self._error
+
+    async def stream(self, job: Job) -> AsyncGenerator[list[Told]]:
+        async for message in super().stream(job):
+            yield message
+            raise self._error
 
     async def check_ready(self) -> None:
         raise self._error
@@ -173,6 +195,88 @@ def test_the_same_seed_makes_the_same_bytes(call: Call) -> None:
     other = call("POST", GENERATE, json=SMALL | {"seed": 8}, headers={"Accept": "audio/midi"})
     assert first.content == again.content != other.content
     assert first.headers["tutti-take"] == again.headers["tutti-take"] != other.headers["tutti-take"]
+
+
+def events_of(answer: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
+    """Server-sent events: names and data."""
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    found = []
+    for block in answer.text.split("\n\n")[:-1]:
+        name, data = block.split("\n")
+        found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
+
+
+def test_a_piece_is_told_as_it_is_made(call: Call) -> None:
+    whole = call("POST", GENERATE, json=SMALL | {"bars": 2})
+    answer = call("POST", GENERATE, json=SMALL | {"bars": 2}, headers={"Accept": "text/event-stream"})
+    events = events_of(answer)
+    names = [name for name, _ in events]
+    assert (names[0], names[-1]) == ("begin", "piece")
+    assert [data["bar"] for name, data in events if name == "bar"] == [0, 1]
+    assert "note" in names[: names.index("bar")]
+    piece = events[-1][1]
+    assert piece == whole.json()
+    assert {name: events[0][1][name] for name in ("take_id", "model", "seed", "key")}.items() <= piece.items()
+    named = ("onset_s", "pitch", "velocity", "program")
+    told = [[note[each] for each in named] for name, note in events if name == "note"]
+    assert sorted(told) == sorted([note[each] for each in named] for note in piece["notes"])
+    assert answer.headers["tutti-take"] == piece["take_id"]
+    lines = call("POST", GENERATE, json=SMALL | {"bars": 2}, headers={"Accept": "application/x-ndjson"})
+    assert [json.loads(line) for line in lines.text.splitlines()] == [{"event": name, **data} for name, data in events]
+
+
+def test_times_of_a_continued_piece_are_those_of_the_piece(call: Call) -> None:
+    body = SMALL | {"continue_midi": base64.b64encode(write_midi(walk(3, bars=2))).decode(), "tempo": None}
+    events = events_of(call("POST", GENERATE, json=body, headers={"Accept": "text/event-stream"}))
+    kept = {(note["onset_s"], note["pitch"], note["program"]) for note in events[-1][1]["notes"]}
+    told = {(note["onset_s"], note["pitch"], note["program"]) for name, note in events if name == "note"}
+    assert told
+    assert told < kept
+
+
+def test_what_goes_wrong_on_the_way_is_an_event(engine: Engine) -> None:
+    accept = {"Accept": "text/event-stream"}
+    events = events_of(send(Failing(engine, KeyError("/secret/place")), "POST", GENERATE, json=SMALL, headers=accept))
+    assert [name for name, _ in events] == ["begin", "error"]
+    assert events[1][1]["type"] == "urn:tutti:problem:internal-error"
+    assert "secret" not in json.dumps(events)
+    slow = send(InProcess(engine), "POST", GENERATE, json=LONG, headers=accept, limits={"timeout_s": 0.5})
+    names = [name for name, _ in events_of(slow)]
+    assert (names[0], names[-1]) == ("begin", "error")
+    assert events_of(slow)[-1][1]["type"] == "urn:tutti:problem:timeout"
+    # What is wrong before it begins is an answer as ever.
+    refused = send(InProcess(engine), "POST", GENERATE, json=SMALL | {"collection": "folk"}, headers=accept)
+    check_problem(refused, "invalid-request")
+
+
+def test_who_leaves_gives_the_piece_up(stages: InProcess) -> None:
+    async def leave() -> None:
+        received = asyncio.Event()
+        body = json.dumps(LONG).encode()
+
+        async def receive() -> dict[str, Any]:
+            if not received.is_set():
+                received.set()
+                return {"type": "http.request", "body": body}
+            await heard.wait()
+            return {"type": "http.disconnect"}
+
+        heard = asyncio.Event()
+
+        async def hear(message: Any) -> None:
+            if b"event: note" in message.get("body", b""):
+                heard.set()
+
+        headers = [(b"content-type", b"application/json"), (b"accept", b"text/event-stream")]
+        scope = {"type": "http", "asgi": {"version": "3.0"}, "method": "POST", "path": GENERATE, "headers": headers,
+                 "query_string": b"", "scheme": "http", "server": ("service", 80)}  # fmt: skip
+        await asyncio.wait_for(api(stages, settings())(scope, receive, hear), timeout=30)  # type: ignore[arg-type]
+        while not stages.given_up.is_set():
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(leave(), timeout=60))
 
 
 def test_a_chosen_seed_is_told_and_makes_the_piece_again(call: Call) -> None:
@@ -265,7 +369,8 @@ def test_json_by_its_longer_names(call: Call) -> None:
 def test_nothing_acceptable(call: Call) -> None:
     answer = call("POST", GENERATE, json=SMALL, headers={"Accept": "text/html"})
     problem = check_problem(answer, "not-acceptable")
-    assert problem["offered"] == ["application/json", "audio/midi", "audio/flac", "audio/wav"]
+    offered = ["application/json", "audio/midi", "audio/flac", "audio/wav", "text/event-stream", "application/x-ndjson"]
+    assert problem["offered"] == offered
 
 
 def test_unknown_paths_methods_and_models(call: Call) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import queue
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from serve.composer import Composer
-from serve.composition import Composition, Job
-from serve.desk import Desk
+from serve.composition import Accepted, Composition, Job, Told
 from serve.settings import ServeSettings
 from tests.music import walk
 from tests.serving import save_untrained
 from tutti.errors import RecipeError
+from tutti.generation.desk import Desk
 from tutti.generation.engine import Engine
+from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade
 from tutti.generation.request import Request
 from tutti.registry.versions import Registry
 from tutti.storage import Folder
@@ -116,15 +118,72 @@ def test_material_is_continued(composer: Composer) -> None:
 def test_a_bug_in_a_step_is_told_to_all_and_the_desk_goes_on(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk(engine)
 
-    def ask(seed: int) -> Composition | Exception:
-        told: queue.Queue[Composition | Exception] = queue.Queue()
-        desk.submit(job(seed), told.put)
+    def ask(seed: int) -> Event | Exception:
+        told: queue.Queue[Event | Exception] = queue.Queue()
+        desk.submit([job(seed).request], deliver=told.put)
         return told.get(timeout=60)
 
     with monkeypatch.context() as patch:
         patch.setattr("tutti.generation.session.choose", lambda *_, **__: 1 / 0)
         assert isinstance(ask(1), ZeroDivisionError)
-    assert isinstance(ask(2), Composition)
+    assert isinstance(ask(2), PieceMade)
+
+
+def test_of_requests_that_come_together_one_that_is_refused_takes_none_in(engine: Engine) -> None:
+    desk = Desk(engine)
+    told: queue.Queue[Event | Exception] = queue.Queue()
+    with pytest.raises(RecipeError, match="folk"):
+        desk.submit([job(1).request, job(2, collection="folk").request], deliver=told.put)
+    desk.submit([job(3).request], deliver=told.put)
+    made = told.get(timeout=60)
+    assert isinstance(made, PieceMade)
+    assert (made.piece.request.seed, made.beside) == (3, 1)
+    assert told.empty()
+
+
+def streamed(composer: Composer, asked: Job, *, most: int | None = None) -> list[Told]:
+    """What is told of a job, or the first ``most`` of it."""
+
+    async def listen() -> list[Told]:
+        found: list[Told] = []
+        async for message in composer.stream(asked):
+            found += message
+            if most is not None and len(found) >= most:
+                break
+        return found
+
+    return asyncio.run(listen())
+
+
+def test_notes_are_told_before_the_piece_which_is_the_same(composer: Composer) -> None:
+    told = streamed(composer, job(5, bars=3))
+    (alone,) = composed(composer, job(5, bars=3))
+    first, last = told[0], told[-1]
+    assert first == Accepted(whole=False)
+    assert isinstance(last, Composition)
+    assert isinstance(alone, Composition)
+    assert last.score.same_music(alone.score)
+    assert [each.bar for each in told if isinstance(each, BarMade)] == [0, 1, 2]
+    onsets = [each.onset_ticks for each in told if isinstance(each, NoteMade)]
+    assert sorted(onsets) == sorted(last.score.notes.onset_ticks.tolist())
+    assert any(isinstance(each, NoteMade) for each in told[: told.index(BarMade(number=_number(told), bar=0))])
+
+
+def _number(told: list[Told]) -> int:
+    return next(each.number for each in told if isinstance(each, NoteMade))
+
+
+def test_who_stops_listening_gives_the_piece_up(composer: Composer) -> None:
+    heard = streamed(composer, job(6, bars=200), most=3)
+    assert not isinstance(heard[-1], Composition)
+    after = deque(composed(composer, job(4)), maxlen=1)[0]
+    assert isinstance(after, Composition)
+    assert after.batch == 1, "what was given up still steps"
+
+
+def test_a_request_that_is_refused_tells_nothing(composer: Composer) -> None:
+    with pytest.raises(RecipeError, match="folk"):
+        streamed(composer, job(2, collection="folk"))
 
 
 def test_the_least_used_model_gives_way(composer: Composer, root: Path) -> None:

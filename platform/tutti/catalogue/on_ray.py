@@ -9,17 +9,28 @@ generate ``block``                         ``block``, ``drafts``, ``fault``
 write    ``block``, ``drafts``, ``fault``  ``block``, ``accepted``, ``rejected``, ``fault``
 ======== ================================= ==========================================
 
-One row is one block from end to end. An engine steps on one thread, so that a sum is taken in one order whatever the
-machine's number of cores. A user's mistake that only a worker meets (a full disk, a
-collection that the model does not know) travels as a value in ``fault`` and is raised whole in the caller's process;
-anything else is our bug and arrives as Ray's error with the worker's traceback.
+One row is one block from end to end. An engine has several blocks under way, each on a thread that reviews its takes,
+and one desk (:mod:`tutti.generation.desk`) where all of them step together: takes of the next block join as those of
+this one end. The desk steps on one thread, so that a sum is taken in one order whatever the machine's number of cores.
+
+An engine that dies with its worker or node is not restarted: Ray restarts an actor with the arguments that made it,
+which Ray Data keeps in the object store, and says for each such actor that they may be gone
+(https://github.com/ray-project/ray/issues/57733). The blocks that are not done are asked of new engines instead.
+
+A user's mistake that only a worker meets (a full disk, a collection that the model does not know) travels as a value in
+``fault`` and is raised whole in the caller's process; anything else is our bug and arrives as Ray's error with the
+worker's traceback.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
+import queue
 import tempfile
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,20 +39,25 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import ray
 import ray.data
+from ray.exceptions import RayActorError
+from ray.util.annotations import RayDeprecationWarning
 
 from tutti.catalogue.review import Draft, passes, review
 from tutti.catalogue.takes import ACCEPTED, Block, Plan, Take, fill
 from tutti.errors import IntegrityError, PlaceError, UserError
+from tutti.generation.piece import Event, Piece, PieceMade
 from tutti.storage import Folder
 from tutti.telemetry import Reporter
 
 if TYPE_CHECKING:  # an engine brings torch and a writer matplotlib: each worker imports what its own stage needs
     from tutti.generation.composers import Composer
-    from tutti.generation.engine import Piece
+    from tutti.generation.desk import Desk
     from tutti.render.voice import Instrument
 
 # Half a core each: the smallest cluster, one core, still has room for both stages, so neither can wait for the other.
 CPUS_PER_STAGE = 0.5
+# Engines that may be lost one after the other without a block between them.
+MOST_LOST = 3
 
 
 def make_blocks(
@@ -70,39 +86,58 @@ def make_blocks(
     """
     if not blocks:
         return
-    missing = {block.index for block in blocks}
+    missing = {block.index: block for block in blocks}
     total = sum(len(block.slots) for block in blocks)
-    sizes = {block.index: len(block.slots) for block in blocks}
-    done = rejected = 0
+    done = rejected = lost = 0
     with reporter.task("catalogue", total=total, unit="takes") as task, _quiet():
-        for row in _pipeline(blocks, plan=plan, folder=folder, bundle=bundle, timbres=timbres).iter_rows():
-            if row["fault"] is not None:
-                raise pickle.loads(row["fault"])
-            if row["block"] not in missing:
-                raise IntegrityError(f"block {row['block']} came twice")
-            missing.remove(row["block"])
-            done += sizes[row["block"]]
-            rejected += row["rejected"]
-            task.update(done, note=f"{rejected} rejected" if rejected else "")
-    if missing:
-        raise IntegrityError(f"block {min(missing)} was lost on its way")
+        while missing:
+            pipeline = _pipeline(list(missing.values()), plan=plan, folder=folder, bundle=bundle, timbres=timbres)
+            try:
+                for row in pipeline.iter_rows():
+                    if row["fault"] is not None:
+                        raise pickle.loads(row["fault"])
+                    block = missing.pop(row["block"], None)
+                    if block is None:
+                        raise IntegrityError(f"block {row['block']} came twice")
+                    done += len(block.slots)
+                    rejected += row["rejected"]
+                    lost = 0
+                    task.update(done, note=f"{rejected} rejected" if rejected else "")
+            except RayActorError:
+                lost += 1
+                if lost > MOST_LOST:
+                    raise
+                reporter.line(f"catalogue {plan.order.name}: an engine was lost; {len(missing)} blocks go to new ones")
+                continue
+            if missing:
+                raise IntegrityError(f"block {min(missing)} was lost on its way")
 
 
 def _pipeline(
     blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path, timbres: Sequence[Path]
 ) -> ray.data.Dataset:
     engines, needs = _engines(plan, num_blocks=len(blocks))
+    under_way = min(blocks_under_way(plan), len(blocks))
     files = ray.put(_files(bundle))
     drawn = ray.put([_files(timbre) for timbre in timbres])
     indices = ray.data.from_items([{"block": block.index} for block in blocks], override_num_blocks=len(blocks))
-    generated = indices.map_batches(
-        _Generate,
-        fn_constructor_kwargs={"plan": plan, "files": files},
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=engines, max_tasks_in_flight_per_actor=2),
-        **needs,
-    )
+    with warnings.catch_warnings():
+        # Ray Data 2.60 has no other way to say that an actor is not to be restarted, and would do without this one.
+        warnings.filterwarnings("ignore", category=RayDeprecationWarning)
+        generated = indices.map_batches(
+            _Generate,
+            fn_constructor_kwargs={"plan": plan, "files": files},
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(
+                size=engines,
+                max_tasks_in_flight_per_actor=under_way + 1,
+                max_concurrent_calls_per_actor=under_way,
+                enable_true_multi_threading=True,
+            ),
+            max_restarts=0,
+            **needs,
+        )
     return generated.map_batches(
         _write,
         fn_kwargs={"plan": plan, "folder": folder, "timbres": drawn},
@@ -130,18 +165,27 @@ def _engines(plan: Plan, *, num_blocks: int) -> tuple[int, dict[str, float]]:
     return min(num_blocks, gpus), {"num_gpus": 1, "num_cpus": CPUS_PER_STAGE}
 
 
+def blocks_under_way(plan: Plan) -> int:
+    """Blocks that one engine drafts at a time: as many as keep its batch full, and one more that waits at hand."""
+    return 1 + -(-plan.order.max_batch // plan.order.takes_per_block)
+
+
 def _cores() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 class _Generate:
-    """An actor that holds one engine and turns block numbers into reviewed drafts."""
+    """An actor that holds one engine and turns block numbers into reviewed drafts, several blocks at a time."""
 
     def __init__(self, *, plan: Plan, files: Any) -> None:
+        from tutti.generation.desk import Desk
+
         self._plan = plan
         self._fault: bytes | None = None
+        # Of the one block that may be under way where rounding depends on the company.
+        self._alone = threading.Lock()
         try:
-            self._engine = _load(ray.get(files), plan=plan)
+            self._desk = Desk(_load(ray.get(files), plan=plan))
         except UserError as error:
             self._fault = pickle.dumps(error)
 
@@ -151,21 +195,49 @@ class _Generate:
         fault = self._fault
         if fault is None:
             try:
-                drafts = pickle.dumps(draft_block(self._plan.block(index), plan=self._plan, engine=self._engine))
+                with contextlib.nullcontext() if self._desk.exact else self._alone:
+                    made = draft_block(self._plan.block(index), plan=self._plan, desk=self._desk)
+                drafts = pickle.dumps(made)
             except UserError as error:
                 fault = pickle.dumps(error)
         columns = {"block": [index], "drafts": [drafts], "fault": [fault]}
         return pa.table(columns, schema=_GENERATED)
 
 
-def draft_block(block: Block, *, plan: Plan, engine: Composer) -> list[Draft]:
-    """Every take of a block with its findings, by slot and attempt."""
+def draft_block(block: Block, *, plan: Plan, desk: Desk) -> list[Draft]:
+    """Every take of a block with its findings, by slot and attempt.
 
-    def draft(takes: Sequence[Take]) -> list[Draft]:
-        pieces = engine.generate([take.request for take in takes])
-        return [_reviewed(take, piece, plan=plan) for take, piece in zip(takes, pieces, strict=True)]
+    Args:
+        desk: where its takes step, beside those of other blocks; alone, and in rounds, where rounding depends on the
+            company.
+    """
+    told: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
+    under_way: dict[int, Take] = {}
 
-    return fill(block, plan=plan, draft=draft, passes=lambda drafted: passes(drafted.findings))
+    def begin(takes: Sequence[Take]) -> None:
+        numbers = desk.submit([take.request for take in takes], deliver=told.put)
+        under_way.update(zip(numbers, takes, strict=True))
+
+    def ended() -> list[tuple[Take, Draft]]:
+        found = [_piece(told.get())]
+        while not told.empty() or (under_way and not desk.exact and len(found) < len(under_way)):
+            found.append(_piece(told.get()))
+        return [
+            (take, _reviewed(take, made.piece, plan=plan)) for made in found for take in [under_way.pop(made.number)]
+        ]
+
+    try:
+        return fill(block, plan=plan, begin=begin, ended=ended, passes=lambda drafted: passes(drafted.findings))
+    finally:
+        for number in under_way:
+            desk.cancel(number)
+
+
+def _piece(told: Event | Exception) -> PieceMade:
+    if isinstance(told, Exception):
+        raise told
+    assert isinstance(told, PieceMade)
+    return told
 
 
 def _reviewed(take: Take, piece: Piece, *, plan: Plan) -> Draft:
@@ -181,7 +253,8 @@ def _load(files: dict[str, bytes], *, plan: Plan) -> Composer:
 
     torch.set_num_threads(1)
     with _unpacked(files) as folder:
-        engine = composers.load(folder, device=plan.order.device, max_batch=plan.order.takes_per_block)
+        order = plan.order
+        engine = composers.load(folder, device=order.device, max_batch=order.max_batch, cache_bytes=order.cache_bytes)
     if engine.digest != plan.model_digest:
         raise IntegrityError(f"the model's files have digest {engine.digest}, and the plan wants {plan.model_digest}")
     return engine
@@ -245,7 +318,8 @@ def _quiet() -> Iterator[None]:
     context.print_on_execution_start = False
     logger = logging.getLogger("ray.data")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    # What is wrong arrives as an error, with the worker's traceback where it is a bug.
+    logger.setLevel(logging.CRITICAL)
     try:
         with ray.data.DataContext.current(context):
             yield

@@ -1,8 +1,7 @@
 """What a content team asks for: how many takes of what, in which formats, under which checks.
 
 An order is strict and frozen: an unknown key is refused by name, and two orders that differ in anything have different
-catalogues. The notes of a take depend on its request, its seed, the model and the composition of its block, all of
-which an order and a model version fix.
+catalogues, but for how much is made at once, which changes no note.
 """
 
 from __future__ import annotations
@@ -21,6 +20,8 @@ MAX_TAKES = 100_000
 Format = Literal["midi", "flac", "wav", "mp3", "png"]
 FORMATS: tuple[str, ...] = get_args(Format)
 AUDIO_FORMATS: tuple[str, ...] = ("flac", "wav", "mp3")
+HOW = ("max_batch", "cache_bytes")
+"""Fields that say how an order is made, and not what."""
 TITLE_FIELDS = ("order", "line", "number", "key", "tempo", "meter", "mood")
 
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -52,6 +53,10 @@ def _title(value: str) -> str:
     if set("{}") & set(_FIELD.sub("", value)):
         raise ValueError("braces in a title stand around a field, such as {number}")
     return value
+
+
+def _default(name: str) -> Any:
+    return Order.model_fields[name].default
 
 
 class Checks(Settings):
@@ -139,7 +144,16 @@ class Order(Settings):
     checks: Checks = Field(default_factory=Checks, description="limits that every take must keep")
     retries: int = Field(default=3, ge=0, le=100, description="further seeds tried for a take that fails its checks")
     takes_per_block: int = Field(
-        default=8, ge=1, le=256, description="takes generated as one batch; another number gives other notes"
+        default=8, ge=1, le=256, description="takes whose files and rows are written together; what a kill can cost"
+    )
+    max_batch: int = Field(
+        default=32, ge=1, le=256, description="most takes that step together in one engine; no note depends on it"
+    )
+    cache_bytes: int = Field(
+        default=1 << 30,
+        ge=1 << 20,
+        description="memory of each engine for what takes have read so far, bytes; fewer than max_batch step together "
+        "where it does not hold them",
     )
     device: Literal["cpu", "cuda"] = Field(
         default="cpu", description="where the model runs; another kind of processor gives other notes"
@@ -162,7 +176,8 @@ class Order(Settings):
         """The order as plain values that :func:`tutti.config.build` reads back to an equal order."""
         tree = self.model_dump(mode="json", exclude={"lines": {"__all__": {"controls": {"seed"}}}})
         # What came later enters where it is asked, so that catalogues keep their addresses.
-        return tree if self.timbres else {name: value for name, value in tree.items() if name != "timbres"}
+        later = ("timbres", *HOW)
+        return {name: tree[name] for name in tree if name not in later or getattr(self, name) != _default(name)}
 
     @property
     def wants_audio(self) -> bool:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tutti import lineage, tables
 from tutti.catalogue import page
 from tutti.catalogue.blocks import FinishedBlock, files_of, read_block
-from tutti.catalogue.order import FORMATS
+from tutti.catalogue.order import FORMATS, HOW
 from tutti.catalogue.review import FAILED, from_json
 from tutti.catalogue.takes import ACCEPTED, Plan, check_complete
 from tutti.errors import IntegrityError
@@ -32,8 +32,9 @@ _SHEET_COLUMNS = (
 
 def inputs_of(plan: Plan) -> dict[str, Any]:
     """What a catalogue's address is made of."""
+    order = {name: value for name, value in plan.order.document().items() if name not in HOW}
     return {
-        "order": plan.order.document(),
+        "order": order,
         "model": {"name": plan.model, "version": plan.model_version, "digest": plan.model_digest},
         "stage": STAGE_VERSION,
         **({"timbres": [timbre.to_dict() for timbre in plan.timbres]} if plan.timbres else {}),

@@ -1,10 +1,10 @@
 """A catalogue's plan: slots, takes, blocks; all of it a pure function of order and model.
 
 A **slot** is a place in the order (line, number). A **take** is one attempt to fill it: a request with its own seed;
-its identity is a hash of request, seed and model. A **block** is a fixed group of slots that is generated as one batch,
-because batched floating point repeats only in the same company. A block is made in rounds: its first takes together,
-then the next seeds of those that failed, until none failed or the attempts are used up. So a block that was lost half
-made is made again whole, and comes out the same.
+its identity is a hash of request, seed and model. A **block** is a fixed group of slots that is written together. Its
+takes are drafted beside each other and beside those of other blocks; one that fails its checks is followed by its
+slot's next seed, until one passes or the attempts are used up. A take is a function of its request, seed and model
+alone, so a block that was lost half made is made again whole, and comes out the same.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Slots that are generated together; ``index`` from 0."""
+    """Slots that are written together; ``index`` from 0."""
 
     index: int
     slots: tuple[Slot, ...]
@@ -139,35 +139,42 @@ def fill(
     block: Block,
     *,
     plan: Plan,
-    draft: Callable[[Sequence[Take]], Sequence[D]],
+    begin: Callable[[Sequence[Take]], None],
+    ended: Callable[[], Sequence[tuple[Take, D]]],
     passes: Callable[[D], bool],
 ) -> list[D]:
-    """Make a block in rounds.
+    """Make a block: its first takes, and the next one of a slot as soon as one of it failed.
 
     Args:
         block: which slots.
         plan: whose seeds and number of attempts.
-        draft: makes what each take of a round is, all of them as one batch, in their order.
+        begin: takes under way from now on.
+        ended: some of those under way, at least one, with what each is; in whatever order they end.
         passes: whether one keeps the order's checks.
 
     Returns:
         Every attempt, by slot and attempt; at most the last one of a slot passes.
 
     Raises:
-        IntegrityError: ``draft`` lost or doubled a take.
+        IntegrityError: a take was lost, or came twice.
     """
-    made: list[list[D]] = [[] for _ in block.slots]
-    waiting = list(range(len(block.slots)))
-    for attempt in range(plan.attempts):
-        drafts = draft([plan.take(block.slots[index], attempt) for index in waiting])
-        if len(drafts) != len(waiting):
-            raise IntegrityError(f"{len(waiting)} takes gave {len(drafts)} drafts in {block.path}")
-        for index, drafted in zip(waiting, drafts, strict=True):
-            made[index].append(drafted)
-        waiting = [index for index, drafted in zip(waiting, drafts, strict=True) if not passes(drafted)]
-        if not waiting:
-            break
-    return [drafted for attempts in made for drafted in attempts]
+    made: dict[tuple[int, int], list[D]] = {(slot.line, slot.number): [] for slot in block.slots}
+    takes = [plan.take(slot, 0) for slot in block.slots]
+    under_way: dict[str, Take] = {}
+    while takes or under_way:
+        if takes:
+            begin(takes)
+            under_way |= {take.take_id: take for take in takes}
+        takes, drafts = [], ended()
+        if not drafts:
+            raise IntegrityError(f"{len(under_way)} takes of {block.path} were lost")
+        for take, drafted in drafts:
+            if under_way.pop(take.take_id, None) is None:
+                raise IntegrityError(f"take {take.take_id} of {block.path} came twice, or was not asked for")
+            made[take.slot.line, take.slot.number].append(drafted)
+            if not passes(drafted) and take.attempt + 1 < plan.attempts:
+                takes.append(plan.take(take.slot, take.attempt + 1))
+    return [drafted for attempts in made.values() for drafted in attempts]
 
 
 def check_complete(rows: Iterable[Mapping[str, Any]], *, plan: Plan) -> None:

@@ -9,13 +9,24 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tutti.corpus.score import Score
-from tutti.generation.piece import Event, Piece, PieceMade
+from tutti.generation.piece import Event, Piece, PieceMade, told_of
 from tutti.generation.refusals import refuse_material
 from tutti.generation.request import Request
 
 
 class Composing(Protocol):
     """Requests under way, whoever composes them."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether a request gets the same notes to the bit whatever is under way beside it.
+
+        Where it is False, rounding depends on the company, and the same requests must go together to get the same.
+        """
+
+    @property
+    def whole(self) -> bool:
+        """Whether pieces are made whole, so that notes and bars are told only when all of them are there."""
 
     @property
     def idle(self) -> bool:
@@ -26,7 +37,7 @@ class Composing(Protocol):
 
         Args:
             material: music to continue; the request's length counts from its end.
-            told: whether notes and bars are wanted as they are made, and not the piece alone.
+            told: whether tempos, notes and bars are wanted as they are made, and not the piece alone.
 
         Raises:
             RecipeError: a request that this model cannot take.
@@ -69,6 +80,8 @@ class Gathered:
         max_batch: most pieces that are made at once.
     """
 
+    exact, whole = False, True
+
     def __init__(
         self,
         generate: Callable[..., list[Piece]],
@@ -81,6 +94,7 @@ class Gathered:
         self._model, self._max_batch = model, max_batch
         self._numbers = itertools.count()
         self._waiting: deque[tuple[int, Request, float]] = deque()
+        self._told: set[int] = set()
         self._given_up: set[int] = set()
 
     @property
@@ -88,11 +102,13 @@ class Gathered:
         """Whether nothing waits."""
         return not self._waiting
 
-    def submit(self, request: Request, *, material: Score | None = None, told: bool = False) -> int:  # noqa: ARG002
-        """As :meth:`Composing.submit`; notes and bars are told of no piece."""
+    def submit(self, request: Request, *, material: Score | None = None, told: bool = False) -> int:
+        """As :meth:`Composing.submit`; notes and bars are told of when the piece is there."""
         self._check(request)
         refuse_material([material], model=self._model)
         number = next(self._numbers)
+        if told:
+            self._told.add(number)
         self._waiting.append((number, request, time.monotonic()))
         return number
 
@@ -113,7 +129,10 @@ class Gathered:
         )
         given_up.difference_update(numbers)
         stepped_s = time.monotonic() - began_s
-        return [
-            PieceMade(number, piece, beside=len(taken), waited_s=began_s - came_s, stepped_s=stepped_s)
-            for (number, _, came_s), piece in zip(taken, pieces, strict=True)
-        ]
+        events: list[Event] = []
+        for (number, _, came_s), piece in zip(taken, pieces, strict=True):
+            if number in self._told:
+                events += told_of(number, piece)
+            events.append(PieceMade(number, piece, beside=len(taken), waited_s=began_s - came_s, stepped_s=stepped_s))
+        self._told.difference_update(numbers)
+        return events

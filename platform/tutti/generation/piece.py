@@ -40,6 +40,21 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class TempoMade:
+    """From where on a request under way has which tempo; told before any note from there on.
+
+    Args:
+        number: of the request.
+        onset_ticks: from where on; 24 a quarter, from the piece's beginning.
+        tempo_qpm: quarter notes a minute.
+    """
+
+    number: int
+    onset_ticks: int
+    tempo_qpm: float
+
+
+@dataclass(frozen=True, slots=True)
 class NoteMade:
     """A note of a request under way.
 
@@ -91,7 +106,28 @@ class PieceMade:
     stepped_s: float
 
 
-Event = NoteMade | BarMade | PieceMade
+Event = TempoMade | NoteMade | BarMade | PieceMade
+
+
+def told_of(number: int, piece: Piece) -> list[Event]:
+    """Tempos, notes and bars of a piece that was made whole, as if it had been told of them on the way.
+
+    Args:
+        number: of its request.
+    """
+    score = piece.score
+    notes = score.notes
+    columns = (notes.onset_ticks, notes.duration_ticks, notes.pitch, notes.velocity, notes.program)
+    events: list[tuple[int, int, Event]] = [
+        (tick, 1, TempoMade(number, tick, qpm))
+        for tick, qpm in zip(score.tempo_ticks.tolist(), score.tempo_qpm.tolist(), strict=True)
+    ]
+    events += [(row[0], 2, NoteMade(number, *row)) for row in zip(*(c.tolist() for c in columns), strict=True)]
+    if len(notes):
+        # A bar is over where the next one begins.
+        ends = [*bars_of(score).start_ticks.tolist()[1:], score.end_ticks]
+        events += [(tick, 0, BarMade(number, bar)) for bar, tick in enumerate(ends)]
+    return [event for _, _, event in sorted(events, key=lambda item: item[:2])]
 
 
 def piece_of(tokens: Sequence[int], *, request: Request, continued: bool, cancelled: bool, given: int = 0) -> Piece:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from tutti.features.vocabulary import ANY, BAR, EVENTS
-from tutti.models.reader import Memory, Reader, Steps
+from tutti.models.reader import Memory, PlainSteps, Reader, Steps
 
 SOFT_KINDS = ("Collection", "Density", "Mood")
 """Controls that lead and do not bind; what binds is the grammar's, and stands in both readings."""
@@ -68,6 +68,14 @@ class Reading:
     def memory_bytes(self) -> int:
         """Of all rows that there is room for."""
         return self._memory.size_bytes
+
+    @property
+    def exact(self) -> bool:
+        """Whether what a row hears does not depend, to the bit, on the rows beside it.
+
+        So are steps on a processor; the usual products, and those of other devices, round by the number of rows.
+        """
+        return not isinstance(self._steps, PlainSteps) and self._memory.lengths_B.device.type == "cpu"
 
     def join(self, tokens: Sequence[int], *, head: int, seed: int) -> NDArray[np.float32]:
         """One more row; logits of the token after it, of shape (V,).
@@ -178,6 +186,11 @@ class GuidedReading:
     def memory_bytes(self) -> int:
         """Of all rows that there is room for."""
         return self._reading.memory_bytes
+
+    @property
+    def exact(self) -> bool:
+        """As :attr:`Reading.exact`."""
+        return self._reading.exact
 
     @property
     def held(self) -> int:

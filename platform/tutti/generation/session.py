@@ -27,17 +27,19 @@ from tutti import seeding
 from tutti.corpus.score import Score
 from tutti.errors import RecipeError
 from tutti.features.events import encode, on_grid
-from tutti.features.vocabulary import BAR, END, EVENTS, START
+from tutti.features.vocabulary import BAR, END, EVENTS, START, TEMPOS_QPM
 from tutti.generation.controls import controls_of, limits_of
 from tutti.generation.grammar import Grammar
-from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, piece_of
+from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, TempoMade, piece_of
 from tutti.generation.reading import GuidedReading
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
 from tutti.models.reader import Reader, Steps
 
 _PITCH0, _DRUM0 = EVENTS.first("Pitch"), EVENTS.first("Drum")
+_TEMPO0 = EVENTS.first("Tempo")
 _SAYS_NOTE = np.isin(EVENTS.kind_of, [EVENTS.kinds.index(kind) for kind in ("Pitch", "Drum")])
+_SAYS_TEMPO = EVENTS.kind_of == EVENTS.kinds.index("Tempo")
 
 
 @dataclass(eq=False)
@@ -95,6 +97,13 @@ class Session:
         self._temperature_B, self._top_p_B = np.zeros(0), np.zeros(0)
         self._seeds_B = np.zeros(0, dtype=np.uint64)
         self._logits_BV = np.zeros((0, len(EVENTS)), dtype=np.float32)
+
+    whole = False
+
+    @property
+    def exact(self) -> bool:
+        """As :attr:`tutti.generation.composing.Composing.exact`."""
+        return self._reading.exact
 
     @property
     def idle(self) -> bool:
@@ -171,11 +180,16 @@ class Session:
         return events
 
     def _told(self, tokens_B: NDArray[np.int64]) -> list[Event]:
-        """Notes and bars that these tokens complete, in rows that want them."""
+        """Tempos, notes and bars that these tokens complete, in rows that want them."""
         events: list[Event] = []
-        for place in np.flatnonzero(_SAYS_NOTE[tokens_B] | (tokens_B == BAR) | (tokens_B == END)).tolist():
+        says_B = _SAYS_NOTE[tokens_B] | _SAYS_TEMPO[tokens_B] | (tokens_B == BAR) | (tokens_B == END)
+        for place in np.flatnonzero(says_B).tolist():
             row, token = self._rows[place], int(tokens_B[place])
             if not row.told:
+                continue
+            if _SAYS_TEMPO[token]:
+                # Said once, at the first position of all.
+                events.append(TempoMade(row.number, 0, row.request.tempo or float(TEMPOS_QPM[token - _TEMPO0])))
                 continue
             if _SAYS_NOTE[token]:
                 pitch = token - (_DRUM0 if token >= _DRUM0 else _PITCH0)
