@@ -20,7 +20,7 @@ _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _ACCIDENTALS = {"": 0, "#": 1, "♯": 1, "b": -1, "♭": -1}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+(?:\.\d+)?)\s*s?)?")
 _PITCH = re.compile(r"([A-Ga-g])([#♯b♭]?)(-1|\d)|(\d{1,3})")
-_RANGE_SIGNS = re.compile(r"\s*(?:\.\.|–|—|~|～|\bto\b)\s*|(?<=\d)\s*-\s*(?=[A-Ga-g\d])")
+_RANGE_SIGNS = re.compile(r"\s*(?:\.\.|–|—|~|～|\bto\b)\s*|(?<=\d)\s*-\s*(?=\S)")
 _KEY = re.compile(r"([A-Ga-g])\s*([#♯b♭]?)\s*[- ]?\s*(major|minor|maj|min|M|m|)")
 
 

@@ -316,7 +316,7 @@ def test_models_and_health(call: Call, engine: Engine) -> None:
         ({"length": "9m"}, ["/length"], "540 s is over this service's limit of 300 s"),
         ({"bars": 500}, ["/bars"], "500 bars are over this service's limit of 256"),
         ({"tempoo": 90}, ["/tempoo"], "did you mean 'tempo'?"),
-        ({"zzz": 1}, ["/zzz"], "known are bars, collection, continue_midi"),
+        ({"zzz": 1}, ["/zzz"], "known are bars, chords, collection, continue_midi"),
         ({"a/b~": 1}, ["/a~1b~0"], "unknown"),
         ({"instruments": ["piano", "kazoo"]}, ["/instruments/1"], "an instrument is one of piano"),
         ({"instruments": ["piano", "piano"]}, [""], "an instrument is named twice"),

@@ -1,9 +1,10 @@
 """Requests through a model that sings in steps of four voices.
 
 A step is a sixteenth; within it the voices sing from the highest, each hearing those above. What holds by construction:
-length, tempo, key (only pitches of its scale; its tonic triad at the first step and in the last quarter) and
+length, tempo, key and scale (only pitches of it; its tonic triad at the first step and in the last quarter) and
 instruments, which share the voices. Meters other than 4/4, mood, density and collection are of no meaning to such a
-model, nor does it continue material: a request that asks for them is refused.
+model, it has four voices and their compass, and follows no chords, nor does it continue material: a request that asks
+for them is refused.
 
 Legend: B rows, V voices, P identifiers of pitches.
 """
@@ -28,7 +29,7 @@ from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, STEPS_PER_
 from tutti.generation.composing import Gathered
 from tutti.generation.controls import Limits, controls_of, limits_of
 from tutti.generation.length import bars_of_length
-from tutti.generation.piece import Piece
+from tutti.generation.piece import Piece, tempo_of
 from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
@@ -39,6 +40,7 @@ from tutti.models.chorale import Chorale
 USUAL_QPM = 80.0
 """Where no tempo is asked."""
 _MODEL = "a model of voices"
+_FOREIGN = ("mood", "density", "collection", "guidance", "pitch_range", "polyphony", "chords")
 _BAR_STEPS = 4 * STEPS_PER_QUARTER
 _CHOIR = 52
 
@@ -101,7 +103,7 @@ class ChoraleComposer:
         Raises:
             RecipeError: a control that voices cannot hold.
         """
-        refuse_controls(request, names=("mood", "density", "collection", "guidance"), model=_MODEL)
+        refuse_controls(request, names=_FOREIGN, model=_MODEL)
         refuse_meters(request, model=_MODEL)
         if request.instruments and not _programs(request, usual=self._programs):
             raise RecipeError("a drum kit cannot sing the voices of a chorale", remedy="ask for other instruments")
@@ -164,7 +166,9 @@ class ChoraleComposer:
 
     def _piece(self, row: _Row) -> Piece:
         request = row.request
-        score = score_of(np.array(row.grid, dtype=np.uint16), tempo_qpm=request.tempo or USUAL_QPM)
+        score = score_of(
+            np.array(row.grid, dtype=np.uint16), tempo_qpm=tempo_of(request, said_qpm=USUAL_QPM, meter=METER)
+        )
         program_V = np.array(_programs(request, usual=self._programs))
         notes = replace(
             score.notes, program=program_V[score.notes.track % len(program_V)].astype(score.notes.program.dtype)

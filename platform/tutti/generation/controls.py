@@ -70,7 +70,7 @@ class Limits:
     def tempos(self, meter: int) -> NDArray[np.bool_]:
         """Tempos that a piece in a meter may have; shape (tempos,)."""
         if self.tempo != _ANY:
-            return np.arange(len(TEMPOS_QPM)) == self.tempo
+            return np.isin(np.arange(len(TEMPOS_QPM)), [self.tempo])
         if self.bars is not None:
             return np.ones(len(TEMPOS_QPM), dtype=bool)
         return tempos_near(self.length_s, meter=METERS[meter])

@@ -198,6 +198,10 @@ class Grammar:
         duration_ticks = min(DURATIONS_TICKS[int(self._duration[row])], end_ticks - onset_ticks)
         return onset_ticks, duration_ticks, VELOCITIES[int(self._velocity[row])], program
 
+    def meter(self, row: int) -> tuple[int, int]:
+        """The meter that a row is in."""
+        return METERS[int(self._meter[row])]
+
     @property
     def in_last_bar(self) -> NDArray[np.bool_]:
         """Rows whose next bar line is their end; shape (B,)."""
@@ -220,11 +224,11 @@ class Grammar:
         # A position past the bar's first is only ever left after a note; the first may hold a tempo alone.
         return np.where(self._position > 0, 1, self._notes_here)
 
-    @property
-    def _at_home(self) -> NDArray[np.bool_]:
-        """Rows at the first position of their piece, or in the second half of its last bar."""
-        at_home: NDArray[np.bool_] = (self.bars == 1) & (self._position == 0)
-        return at_home | (self.in_last_bar & (2 * self._position >= self._bar_ticks))
+    def _at_home(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which rows are at the first position of their piece, or in the second half of its last bar."""
+        bars, position = self.bars[rows], self._position[rows]
+        at_home: NDArray[np.bool_] = (bars == 1) & (position == 0)
+        return at_home | ((bars >= self._bars_asked[rows]) & (2 * position >= self._bar_ticks[rows]))
 
     def _positions(self, mask: NDArray[np.bool_], *, opening: NDArray[np.bool_]) -> None:
         span = _SPAN["Position"]
@@ -293,7 +297,7 @@ class Grammar:
     def _new_position(self, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
         self._position[rows] = positions
         self._leave_position(rows)
-        self._now[rows] = np.where(self._at_home[rows, None], self._home[rows], self._pitches[rows])
+        self._now[rows] = np.where(self._at_home(rows)[:, None], self._home[rows], self._pitches[rows])
         if self._timetable.any:
             self._keep_time(rows[self._timetable.timed[rows]])
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tutti.features.vocabulary import TICKS_PER_QUARTER
 from tutti.generation.chords import Chord, Progression
@@ -80,7 +81,7 @@ class Harmony:
     pitch_range: PitchRange
     has_bass: bool
 
-    def spans(self, meter: tuple[int, int], *, before: np.ndarray) -> Spans:  # type: ignore[type-arg]
+    def spans(self, meter: tuple[int, int], *, before: NDArray[np.bool_]) -> Spans:
         """The limits over time.
 
         Args:
@@ -163,7 +164,7 @@ class _Columns:
     def _scale(self, chord: Chord) -> frozenset[int]:
         return self._key if self._harmony.scale is not None else scale_of(chord, key=self._key)
 
-    def spans(self, before: np.ndarray) -> Spans:  # type: ignore[type-arg]
+    def spans(self, before: NDArray[np.bool_]) -> Spans:
         start, begin, lowest, hold, hold_ticks, release_ticks, must = zip(*self._rows, strict=True)
         return Spans(
             start_ticks=np.array(start, dtype=np.int64),

@@ -7,8 +7,8 @@ semitones from there as is drawn.
 
 What holds by construction: length, tempo, key (transposed, and what is foreign to the scale moved to its neighbour)
 and instruments. Mood and the class of the tempo steer. ``temperature`` is how far the noise reaches. Density,
-collection, ``top_p`` and meters other than 4/4 are of no meaning to such a model, nor has it a place for material to
-continue: a request that asks for them is refused.
+collection, ``top_p``, scales, pitch range, polyphony, chords and meters other than 4/4 are of no meaning to such a
+model, nor has it a place for material to continue: a request that asks for them is refused.
 
 Legend: R rolls, M marks, B bars, S steps, P pitches, K tracks; G groups, N moments, Z noise of the generator.
 """
@@ -45,6 +45,7 @@ from tutti.units import Key
 USUAL_QPM = 96.0
 """Where no tempo is asked; then the class of the tempo is not stated either."""
 _MODEL = "a model of piano-rolls"
+_FOREIGN = ("density", "collection", "guidance", "top_p", "scale", "pitch_range", "polyphony", "chords")
 _TOGETHER = 32
 _PROGRAMS_OF_FAMILY = 8
 _DRUMS = INSTRUMENTS[-1]
@@ -104,7 +105,7 @@ class RollComposer:
         Raises:
             RecipeError: a control that rolls cannot hold, or drums alone of a model that never heard any.
         """
-        refuse_controls(request, names=("density", "collection", "guidance", "top_p"), model=_MODEL)
+        refuse_controls(request, names=_FOREIGN, model=_MODEL)
         refuse_meters(request, model=_MODEL)
         if request.instruments == (_DRUMS,) and DRUM_PROGRAM not in self._known:
             raise RecipeError("this model has never heard drums", remedy="ask for other instruments, or for none")

@@ -30,7 +30,7 @@ from tutti.features.events import encode, on_grid
 from tutti.features.vocabulary import BAR, END, EVENTS, START, TEMPOS_QPM
 from tutti.generation.controls import controls_of, limits_of
 from tutti.generation.grammar import Grammar
-from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, TempoMade, piece_of
+from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, TempoMade, piece_of, tempo_of
 from tutti.generation.reading import GuidedReading
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
@@ -189,7 +189,8 @@ class Session:
                 continue
             if _SAYS_TEMPO[token]:
                 # Said once, at the first position of all.
-                events.append(TempoMade(row.number, 0, row.request.tempo or float(TEMPOS_QPM[token - _TEMPO0])))
+                meter, said_qpm = self._grammar.meter(place), float(TEMPOS_QPM[token - _TEMPO0])
+                events.append(TempoMade(row.number, 0, tempo_of(row.request, said_qpm=said_qpm, meter=meter)))
                 continue
             if _SAYS_NOTE[token]:
                 pitch = token - (_DRUM0 if token >= _DRUM0 else _PITCH0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,8 +108,10 @@ class Timetable:
     def join(self, other: Timetable) -> None:
         """Take the rows of another one behind these."""
         for name, value in vars(self).items():
-            ours, theirs = _as_wide(value, getattr(other, name), fill=_FILL.get(name, 0))
-            setattr(self, name, np.concatenate((ours, theirs)))
+            both = (value, getattr(other, name))
+            columns = max(each.shape[-1] if each.ndim == 1 else each.shape[1] for each in both)
+            wide = [_as_wide(each, columns=columns, fill=_FILL.get(name, 0)) for each in both]
+            setattr(self, name, np.concatenate(wide))
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Forget all rows but these, and all spans where none of them has any."""
@@ -154,17 +157,14 @@ class Timetable:
         return np.where(holds, hold, self._release_ticks[rows, spans]) + self.origin_ticks[rows]
 
 
-_FILL = {"_start": FAR, "_hold_ticks": FAR, "_release_ticks": FAR, "_next_must": FAR, "_lowest": _ANY}
+_FILL: dict[str, int] = {name: int(FAR) for name in ("_start", "_hold_ticks", "_release_ticks", "_next_must")} | {
+    "_lowest": _ANY
+}
 
 
-def _as_wide(left: NDArray[np.generic], right: NDArray[np.generic], *, fill: int) -> tuple[NDArray, NDArray]:  # type: ignore[type-arg]
-    """Both with as many columns as the wider one."""
-    if left.ndim == 1 or left.shape[1] == right.shape[1]:
-        return left, right
-    wide = max(left.shape[1], right.shape[1])
-    return tuple(  # type: ignore[return-value]
-        np.concatenate(
-            (each, np.full((len(each), wide - each.shape[1], *each.shape[2:]), fill, dtype=each.dtype)), axis=1
-        )
-        for each in (left, right)
-    )
+def _as_wide(values: NDArray[Any], *, columns: int, fill: int) -> NDArray[Any]:
+    """The same with so many columns."""
+    if values.ndim == 1 or values.shape[1] == columns:
+        return values
+    more = np.full((len(values), columns - values.shape[1], *values.shape[2:]), fill, dtype=values.dtype)
+    return np.concatenate((values, more), axis=1)
