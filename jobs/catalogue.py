@@ -16,6 +16,7 @@ from tutti.catalogue.blocks import is_done
 from tutti.catalogue.order import Order
 from tutti.catalogue.takes import Block, Plan
 from tutti.errors import InputError, PlaceError
+from tutti.generation.sentences.scenes import understood
 from tutti.lineage import Dataset
 from tutti.registry.versions import ModelVersion, Registry
 from tutti.render.timbres import KnownTimbre, known
@@ -150,6 +151,10 @@ def _plan_lines(plan: Plan, *, root: Folder) -> list[str]:
         asked = line.controls.model_dump(exclude_defaults=True, exclude={"seed"})
         controls = ", ".join(f"{name} {_text(value)}" for name, value in asked.items()) or "the model's choice"
         lines.append(f"line {index + 1:<6} {line.count} x {line.title!r}: {controls}")
+        if line.sentence is not None:
+            reading = understood(line.sentence)
+            given = [name for name, value in reading.controls.items() if getattr(line.controls, name) != value]
+            lines += [f"            {text}" for text in reading.lines(given)]
     return lines
 
 

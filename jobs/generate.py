@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,8 +35,35 @@ def formats_of(paths: tuple[str, ...]) -> dict[str, Path]:
     return asked
 
 
+def _asked(controls: dict[str, Any], say: str | None) -> Request:
+    """The request of the command's options, and of the sentence where they leave something open."""
+    from tutti.config import build
+
+    if say is not None:
+        source, context = click.core.ParameterSource.COMMANDLINE, click.get_current_context()
+        controls |= said(say, given=[name for name in controls if context.get_parameter_source(name) is source])
+    return build(Request, {name: value for name, value in controls.items() if value is not None}, origin="generate")
+
+
+def said(sentence: str, *, given: Collection[str]) -> dict[str, Any]:
+    """Controls that a sentence adds to those which are ``given``; says what each came from.
+
+    Raises:
+        RecipeError: there is nothing to read, or it contradicts itself.
+    """
+    from tutti.generation.sentences.scenes import REMEDY, load, understood
+
+    reading = understood(sentence)
+    for line in reading.lines(given):
+        click.echo(line)
+    if reading.not_understood and load() is None:
+        click.echo(f"({REMEDY}, which understand more)")
+    return reading.beside(given)
+
+
 @click.command(name="generate")
 @click.option("--model", help="NAME, NAME@production or NAME/VERSION; the only registered one by default.")
+@click.option("--say", metavar="SENTENCE", help="What it is like, in English or Chinese; options that are given win.")
 @click.option("--length", help="Length, such as 30s or 1m30s; by default 30s, or that of the chords.")
 @click.option("--bars", type=int, help="Length in bars instead.")
 @click.option("--key", help='Tonality, such as "D minor".')
@@ -72,6 +101,7 @@ def formats_of(paths: tuple[str, ...]) -> dict[str, Path]:
 @click.option("--dry-run", is_flag=True, help="Check everything, and write nothing.")
 def command(
     model: str | None,
+    say: str | None,
     material: str | None,
     between: tuple[str, str] | None,
     steps: int,
@@ -90,19 +120,19 @@ def command(
     Example:
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
         tutti generate --chords "Cm7 F7 | Bbmaj7 | Eb" --tempo 96 --instrument piano --out song.mid
+        tutti generate --say "gentle piano for falling asleep, slow, no drums" --out take.mid
         tutti generate --between a.mid b.mid --steps 5 --out way.mid --out way.png
         tutti generate --vary a.mid --more density=1.5 --out busier.mid
         tutti generate --model bach --timbre notes@production:program-073 --out take.flac
     """
     from jobs import latents
-    from tutti.config import build
     from tutti.generation import composers
     from tutti.models import bundle as bundles
     from tutti.registry.versions import Registry
     from tutti.render.export import SUFFIXES, finish
     from tutti.render.timbres import known, players
 
-    request = build(Request, {name: value for name, value in controls.items() if value is not None}, origin="generate")
+    request = _asked(controls, say)
     files = formats_of(out)
     _check_apart(between, more, vary, material)
     score, varied = (None if path is None else _read(Path(path)) for path in (material, vary))

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from tutti.config import Settings
-from tutti.errors import InputError
+from tutti.errors import InputError, RecipeError
 from tutti.generation.request import Request
+from tutti.generation.sentences.scenes import understood
 from tutti.render import timbres
 
 MAX_TAKES = 100_000
@@ -99,7 +100,26 @@ class Line(Settings):
         max_length=120,
         description="title of each take; knows {order}, {line}, {number} and stated {key}, {tempo}, {meter}, {mood}",
     )
+    sentence: str | None = Field(
+        default=None,
+        description="what each take is like, in English or Chinese; what controls say beside it wins",
+    )
     controls: Request = Field(default_factory=Request, description="what each take must be; seeds come from the order")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_sentence(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict) or not isinstance(tree.get("sentence"), str):
+            return tree
+        given = tree.get("controls") or {}
+        if isinstance(given, Request):
+            given = given.model_dump(include=given.model_fields_set)
+        if not isinstance(given, dict):
+            return tree
+        try:
+            return {**tree, "controls": {**understood(tree["sentence"]).beside(given), **given}}
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _controls_fit(self) -> Line:
@@ -175,6 +195,9 @@ class Order(Settings):
     def document(self) -> dict[str, Any]:
         """The order as plain values that :func:`tutti.config.build` reads back to an equal order."""
         tree = self.model_dump(mode="json", exclude={"lines": {"__all__": {"controls": {"seed"}}}})
+        for line in tree["lines"]:
+            if line["sentence"] is None:
+                del line["sentence"]
         # What came later enters where it is asked, so that catalogues keep their addresses.
         later = ("timbres", *HOW)
         return {name: tree[name] for name in tree if name not in later or getattr(self, name) != _default(name)}
