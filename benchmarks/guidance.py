@@ -30,7 +30,7 @@ from tutti.features.controls import density_class
 from tutti.features.descriptors import describe
 from tutti.features.mood import mood_word
 from tutti.features.vocabulary import ANY
-from tutti.generation.engine import Engine
+from tutti.generation.engine import Engine, Piece
 from tutti.generation.request import Request
 from tutti.lineage import Dataset
 from tutti.registry.versions import Registry
@@ -47,6 +47,12 @@ SEED = 20261127
 def measure(bench: Bench) -> None:
     """Ask, measure, tell."""
     takes = int(bench.settings["takes"])
+    engine, tokens = demo()
+    ask(bench, engine, _stated(tokens), takes=takes)
+
+
+def demo() -> tuple[Engine, Dataset]:
+    """The demo's model, trained where it is not there yet, and the sequences that it learnt from."""
     telemetry.quiet_libraries()
     registry = Registry.embedded(ROOT)
     trained = train.run(recipes.read("demo"), root=ROOT, registry=registry, reporter=telemetry.reporter())
@@ -55,8 +61,13 @@ def measure(bench: Bench) -> None:
         for path in trained.run.paths():
             if path.startswith("bundle/"):
                 (Path(folder) / Path(path).name).write_bytes(trained.run.read(path))
-        engine = Engine.load(Path(folder), max_batch=ROWS)
-    ask(bench, engine, _stated(trained.tokens), takes=takes)
+        return Engine.load(Path(folder), max_batch=ROWS), trained.tokens
+
+
+def measured(pieces: Sequence[Piece]) -> dict[str, NDArray[np.float64]]:
+    """What works are described by, of pieces; each of shape (number of pieces,)."""
+    described = describe(ScoreBatch.of([piece.score for piece in pieces]))
+    return {name: described[name].to_numpy() for name in ("notes_per_quarter", "valence", "arousal")}
 
 
 def ask(bench: Bench, engine: Engine, stated: Mapping[str, Counter[str]], *, takes: int) -> None:
@@ -77,9 +88,7 @@ def ask(bench: Bench, engine: Engine, stated: Mapping[str, Counter[str]], *, tak
             for kind, name in asked
             for take in range(takes)
         ]
-        pieces = engine.generate(requests)
-        described = describe(ScoreBatch.of([piece.score for piece in pieces]))
-        figures = {name: described[name].to_numpy() for name in ("notes_per_quarter", "valence", "arousal")}
+        figures = measured(engine.generate(requests))
         for kind in stated:
             _tell(bench, kind, [name for other, name in asked if other == kind], asked, figures, strength=strength)
     bench.note(f"{takes} takes of {BARS} bars for each class and strength, the same seeds for all; top_p 0.95")

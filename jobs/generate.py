@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from tutti.corpus.score import Score
-from tutti.errors import DataError, InputError, MissingError, PlaceError
+from jobs import starting
+from tutti.errors import InputError, PlaceError
 from tutti.generation.request import Request
 from tutti.storage import Folder
 
@@ -80,17 +80,20 @@ def said(sentence: str, *, given: Collection[str]) -> dict[str, Any]:
 @click.option("--guidance", default=1.0, show_default=True, help="How strongly density, mood and collection lead.")
 @click.option("--temperature", default=1.0, show_default=True, help="Sampling temperature.")
 @click.option("--top-p", default=0.95, show_default=True, help="Probability mass that sampling keeps.")
+@click.option("--best-of", default=1, show_default=True, help="Pieces made, of which the best by measures is kept.")
+@click.option(
+    "--takes", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many, with seeds of their own."
+)
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same piece.")
-@click.option("--continue", "material", metavar="FILE", help="MIDI file to continue; length counts from its end.")
+@starting.options
 @click.option("--between", nargs=2, metavar="FILE FILE", help="Two MIDI files: pieces from one to the other (bar_vae).")
 @click.option("--steps", type=click.IntRange(min=2), default=5, show_default=True, help="Pieces of --between.")
 @click.option(
     "--more",
     multiple=True,
     metavar="ATTRIBUTE=N",
-    help="density, pitch or calmness, as far as N times from little to much; below 0: less (bar_vae).",
+    help="density, pitch or calmness of --vary FILE, or of a piece that is made first; below 0: less (bar_vae).",
 )
-@click.option("--vary", metavar="FILE", help="MIDI file that --more changes; by default a piece is made first.")
 @click.option(
     "--timbre", "timbres", multiple=True, metavar="[FAMILY=]MODEL:INSTRUMENT[:SEED]",
     help="A registered model of notes that plays a family of instruments, or all but drums; repeatable.",
@@ -102,11 +105,10 @@ def said(sentence: str, *, given: Collection[str]) -> dict[str, Any]:
 def command(
     model: str | None,
     say: str | None,
-    material: str | None,
+    takes: int,
     between: tuple[str, str] | None,
     steps: int,
     more: tuple[str, ...],
-    vary: str | None,
     timbres: tuple[str, ...],
     out: tuple[str, ...],
     root: str,
@@ -116,27 +118,34 @@ def command(
 ) -> None:
     """Make one piece and write it as MIDI, FLAC, WAV, MP3 or a piano-roll picture, by the suffix of --out.
 
+    Several --takes are drafted together and each is written as soon as it is there; Ctrl-C keeps those.
+
     \b
     Example:
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
         tutti generate --chords "Cm7 F7 | Bbmaj7 | Eb" --tempo 96 --instrument piano --out song.mid
+        tutti generate --harmonise tune.mid --out hymn.mid --out hymn.png
+        tutti generate --fill song.mid --at 5-8 --out mended.mid
+        tutti generate --takes 8 --best-of 4 --mood calm --out calm.mid
         tutti generate --say "gentle piano for falling asleep, slow, no drums" --out take.mid
         tutti generate --between a.mid b.mid --steps 5 --out way.mid --out way.png
         tutti generate --vary a.mid --more density=1.5 --out busier.mid
         tutti generate --model bach --timbre notes@production:program-073 --out take.flac
     """
     from jobs import latents
+    from jobs import takes as several
     from tutti.generation import composers
     from tutti.models import bundle as bundles
     from tutti.registry.versions import Registry
-    from tutti.render.export import SUFFIXES, finish
     from tutti.render.timbres import known, players
 
+    given = starting.taken(controls)
     request = _asked(controls, say)
     files = formats_of(out)
-    _check_apart(between, more, vary, material)
-    score, varied = (None if path is None else _read(Path(path)) for path in (material, vary))
-    ends = None if between is None else (_read(Path(between[0])), _read(Path(between[1])))
+    _check_apart(between, more, given, takes=takes * request.best_of)
+    score = given.read()
+    request = request if more else given.stated(request, score)
+    ends = None if between is None else (starting.read(Path(between[0])), starting.read(Path(between[1])))
     amounts = latents.amounts_of(more)
     registry = Registry.embedded(Folder(root), tracking_uri=tracking_uri)
     version = registry.resolve(model or registry.only_model())
@@ -155,39 +164,23 @@ def command(
         written = latents.write(pieces, files, title=title, instruments=instruments)
         click.echo(f"{', '.join(map(str, written))}: {len(pieces)} pieces · {version}")
         return
+    by = " · ".join(map(str, (version, *(timbre for timbre, _ in drawn))))
     if amounts:
-        piece = latents.moved(engine, request, varied, amounts, root=Folder(root))
+        piece = latents.moved(engine, request, score, amounts, root=Folder(root))
+        several.write(piece, files, title=f"{version.name} · seed {request.seed}", instruments=instruments)
     else:
-        piece = engine.generate([request], materials=[score])[0]
-    finished = finish(
-        piece.score, formats=tuple(files), title=f"{version.name} · seed {request.seed}", instruments=instruments
-    )
-    for name, path in files.items():
-        place = Folder(str(path.absolute().parent))
-        place.write(path.name, finished.files[SUFFIXES[name]])
-    notes = f"{len(piece.score.notes)} notes · {piece.score.length_s:.1f} s · seed {request.seed} · {version}"
-    notes += "".join(f" · {timbre}" for timbre, _ in drawn)
-    click.echo(f"{', '.join(map(str, files.values()))}: {notes}")
+        asked = several.requests_of(request, takes=takes)
+        piece, *_ = several.write_all(engine, asked, score, files=files, title=version.name, instruments=instruments)
+    told = several.told_of(piece) if takes == 1 else f"{takes} takes from seed {request.seed} on"
+    click.echo(f"{', '.join(map(str, files.values()))}: {told} · {by}")
 
 
-def _check_apart(
-    between: tuple[str, str] | None, more: tuple[str, ...], vary: str | None, material: str | None
-) -> None:
+def _check_apart(between: tuple[str, str] | None, more: tuple[str, ...], given: starting.Given, *, takes: int) -> None:
     """Refuse options that say different things of one piece."""
-    given = [name for name, value in (("--between", between), ("--more", more), ("--continue", material)) if value]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} ask for different pieces", remedy="leave out one of them")
-    if vary and not more:
-        raise InputError("--vary says nothing of how", remedy="name what there should be more of by --more")
-
-
-def _read(path: Path) -> Score:
-    from tutti.corpus.untrusted import read_untrusted
-
-    if not path.is_file():
-        raise MissingError(f"{path} is not a file", remedy="name a MIDI file")
-    data = Folder(str(path.absolute().parent)).read(path.name)
-    try:
-        return read_untrusted(data)
-    except DataError as error:
-        raise InputError(f"{path} cannot be read ({error.detail})", remedy="name a MIDI file with notes") from None
+    flags = [name for name, value in (("--between", between), ("--more", more)) if value]
+    if given.flag is not None and not (more and given.kind == "vary"):
+        flags.append(given.flag)
+    if len(flags) > 1:
+        raise InputError(f"{' and '.join(flags)} ask for different pieces", remedy="leave out one of them")
+    if (between or more) and takes > 1:
+        raise InputError("--between and --more make what they make once", remedy="leave out --takes and --best-of")

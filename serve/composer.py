@@ -78,7 +78,7 @@ class Composer:
         (number,) = desk.submit([job.request], materials=[job.material], deliver=deliver, told=told)
         try:
             over = False
-            yield [Accepted(desk.whole)]
+            yield [Accepted(desk.whole or job.request.best_of > 1)]
             while not over:
                 came = [await events.get()]
                 while not events.empty():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tutti.corpus.score import Score
-from tutti.generation.piece import BarMade, NoteMade, PieceMade, TempoMade
+from tutti.generation.piece import BarMade, Candidate, NoteMade, PieceMade, TempoMade
 from tutti.generation.request import Request
 
 
@@ -35,6 +35,7 @@ class Composition:
         batch: number of requests that stepped together.
         waited_s: seconds from arrival to the first step.
         stepped_s: seconds of stepping.
+        candidates: the pieces that it was chosen from, where the request wants the best of several.
     """
 
     score: Score
@@ -42,6 +43,7 @@ class Composition:
     batch: int
     waited_s: float
     stepped_s: float
+    candidates: tuple[Candidate, ...] = ()
 
     def timings_s(self) -> Mapping[str, float]:
         """Seconds by stage."""
@@ -56,6 +58,7 @@ class Composition:
             batch=made.beside,
             waited_s=made.waited_s,
             stepped_s=made.stepped_s,
+            candidates=made.piece.candidates,
         )
 
 

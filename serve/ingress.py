@@ -26,6 +26,8 @@ from serve.schemas import (
     Health,
     ProblemBody,
     RegisteredModels,
+    SentenceBody,
+    SentenceRead,
     StreamBar,
     StreamBegin,
     note_events,
@@ -35,8 +37,9 @@ from tutti.catalogue.takes import take_id_of
 from tutti.corpus.score import Score
 from tutti.corpus.score_batch import work_id
 from tutti.corpus.untrusted import read_untrusted
-from tutti.errors import DataError, InputError
+from tutti.errors import DataError, InputError, RecipeError
 from tutti.generation.piece import BarMade, NoteMade, TempoMade
+from tutti.generation.sentences.scenes import understood
 from tutti.units import format_seconds
 
 if TYPE_CHECKING:
@@ -141,6 +144,7 @@ def api(stages: Stages, settings: ServeSettings) -> FastAPI:
     app.router.route_class = _JsonRoute
     install(app, max_body_bytes=settings.max_body_bytes, fields=GenerateBody.model_fields)
     _add_generate(app, stages, settings)
+    _add_sentence(app)
     _add_models(app, stages, settings)
     _add_health(app, stages)
     return app
@@ -177,6 +181,16 @@ def _add_generate(app: FastAPI, stages: Stages, settings: ServeSettings) -> None
                 return await _answer(take, form=form, stages=stages)
         except TimeoutError:
             raise _too_late(settings) from None
+
+
+def _add_sentence(app: FastAPI) -> None:
+    @app.post("/v1/sentence", summary="Show what a sentence becomes", responses=_problems(400, 413, 415, 422))
+    async def sentence(body: SentenceBody) -> SentenceRead:
+        """The controls that a sentence sets, with the words that each comes from; makes nothing."""
+        try:
+            return SentenceRead.of(await asyncio.to_thread(understood, body.sentence))
+        except RecipeError as error:
+            raise fault(str(error), pointer="/sentence") from None
 
 
 def _add_models(app: FastAPI, stages: Stages, settings: ServeSettings) -> None:
@@ -344,7 +358,12 @@ def _too_late(settings: ServeSettings) -> Problem:
 
 
 def _document(take: _Take, composition: Composition) -> dict[str, Any]:
-    return {**take.identity, "refused_tokens": composition.refused_tokens, **note_events(composition.score)}
+    return {
+        **take.identity,
+        "refused_tokens": composition.refused_tokens,
+        "candidates": [each.to_dict() for each in composition.candidates] or None,
+        **note_events(composition.score),
+    }
 
 
 def _check_limits(body: GenerateBody, settings: ServeSettings) -> None:
@@ -356,6 +375,9 @@ def _check_limits(body: GenerateBody, settings: ServeSettings) -> None:
         raise fault(
             f"{body.length_s:g} s is over this service's limit of {settings.max_length_s:g} s", pointer="/length"
         )
+    if body.best_of > settings.max_best_of:
+        most = settings.max_best_of
+        raise fault(f"the best of {body.best_of} is over this service's limit of {most}", pointer="/best_of")
 
 
 def _check_is_json(content_type: str | None) -> None:

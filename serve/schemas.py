@@ -8,10 +8,13 @@ import secrets
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tutti.corpus.score import Score
+from tutti.errors import RecipeError
 from tutti.generation.request import Request
+from tutti.generation.sentences.reading import Reading
+from tutti.generation.sentences.scenes import understood
 
 # JavaScript's numbers hold whole ones up to 2^53: a seed that we choose must come back as it left.
 CHOSEN_SEEDS = 2**53
@@ -35,10 +38,17 @@ class GenerateBody(Request):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"length": "30s", "key": "D minor", "tempo": 90, "mood": "calm", "seed": 7}],
+            "examples": [
+                {"length": "30s", "key": "D minor", "tempo": 90, "mood": "calm", "seed": 7},
+                {"sentence": "gentle piano for falling asleep, slow, no drums"},
+            ],
         }
     )
 
+    sentence: str | None = Field(
+        default=None,
+        description="what the piece is like, in English or Chinese; fields beside it win; /v1/sentence shows it",
+    )
     seed: int = Field(
         default_factory=choose_seed,
         ge=0,
@@ -57,6 +67,16 @@ class GenerateBody(Request):
         json_schema_extra={"contentEncoding": "base64", "contentMediaType": "audio/midi"},
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_sentence(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict) or not isinstance(tree.get("sentence"), str):
+            return tree
+        try:
+            return {**understood(tree["sentence"]).beside(tree), **tree}
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
+
     def request(self) -> Request:
         """The controls alone, as the engine takes them."""
         return Request.model_validate(self.model_dump(include=set(Request.model_fields)))
@@ -64,6 +84,48 @@ class GenerateBody(Request):
     def material(self) -> bytes | None:
         """Bytes of the MIDI file to continue."""
         return None if self.continue_midi is None else base64.b64decode(self.continue_midi)
+
+
+class SentenceBody(BaseModel):
+    """What a piece is like, in words."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"sentence": "睡前听的轻柔钢琴，慢，不要鼓"}]}
+    )
+
+    sentence: str = Field(description="in English or Chinese, at most 1,000 characters")
+
+
+class HeardControl(BaseModel):
+    """One control that a sentence sets."""
+
+    control: str = Field(description="field of a request")
+    value: Any = Field(description="its value, as a request takes it")
+    reason: str = Field(description="the value and the words that it comes from, in one line for people")
+    words: list[str] = Field(description="those words, as they stand in the sentence")
+
+
+class SentenceRead(BaseModel):
+    """What a sentence becomes; nothing is made."""
+
+    controls: list[HeardControl]
+    not_understood: list[str] = Field(description="stretches that nothing was made of")
+    not_held: list[str] = Field(description="what was understood and no control can hold, a line each")
+    contradictions: list[str] = Field(description="what the sentence says against itself; a request with it is refused")
+
+    @classmethod
+    def of(cls, reading: Reading) -> SentenceRead:
+        """A reading as a body."""
+        controls = [
+            HeardControl(control=each.control, value=each.value, reason=each.text, words=list(each.words))
+            for each in reading.reasons
+        ]
+        return cls(
+            controls=controls,
+            not_understood=list(reading.not_understood),
+            not_held=list(reading.not_held),
+            contradictions=list(reading.contradictions.values()),
+        )
 
 
 class NoteEvent(BaseModel):
@@ -98,6 +160,15 @@ class ModelReference(BaseModel):
     digest: str = Field(description="hash of weights, configuration and vocabulary")
 
 
+class CandidatePiece(BaseModel):
+    """One of several pieces of a request, as it was judged."""
+
+    seed: int = Field(description="the same request with this seed and best_of 1 gives this piece")
+    score: float = Field(description="all its points, those of what was asked twice; the fewest win")
+    points: dict[str, float] = Field(description="by measure, 0 where nothing is wanting")
+    chosen: bool = Field(description="whether this is the piece")
+
+
 class GeneratedPiece(BaseModel):
     """A piece as note events."""
 
@@ -109,6 +180,9 @@ class GeneratedPiece(BaseModel):
     tempos: list[TempoChange]
     meters: list[MeterChange]
     refused_tokens: int = Field(description="tokens that could not be decoded; 0 unless something is broken")
+    candidates: list[CandidatePiece] | None = Field(
+        description="where best_of is above 1, every piece that this one was chosen from; else null"
+    )
     notes: list[NoteEvent]
 
 
@@ -119,7 +193,7 @@ class StreamBegin(BaseModel):
     model: ModelReference
     seed: int = Field(description="as in the piece")
     key: str | None = Field(description="as in the piece")
-    whole: bool = Field(description="whether notes come only when all are there: the model makes pieces whole")
+    whole: bool = Field(description="whether notes come only when all are there: one of several, or made whole")
 
 
 class StreamBar(BaseModel):

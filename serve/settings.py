@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from tutti.config import Settings
+from tutti.generation.request import MOST_CANDIDATES
 from tutti.units import MAX_LENGTH_S, MIN_LENGTH_S
 
 
@@ -54,6 +55,9 @@ class ServeSettings(Settings):
         default=300.0, ge=MIN_LENGTH_S, le=MAX_LENGTH_S, description="longest piece that may be asked, seconds"
     )
     max_bars: int = Field(default=256, ge=1, le=512, description="longest piece that may be asked, bars")
+    max_best_of: int = Field(
+        default=16, ge=1, le=MOST_CANDIDATES, description="most pieces that one request may have made to choose from"
+    )
     max_body_bytes: int = Field(default=2 << 20, ge=1024, le=64 << 20, description="largest request body, bytes")
     max_material_notes: int = Field(default=20_000, ge=1, description="most notes of a MIDI file to continue")
     max_queued: int = Field(

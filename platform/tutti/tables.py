@@ -244,6 +244,12 @@ TAKES = _schema(
         _column("loudness_lufs", pa.float64(), "integrated loudness of the audio", unit="LUFS", nullable=True),
         _column("true_peak_dbtp", pa.float64(), "true peak of the audio", unit="dBTP", nullable=True),
         _column("checks", _TEXT, "each check with its figure, limit and verdict, as JSON"),
+        _column(
+            "candidates",
+            _TEXT,
+            "of a best of several, each piece that it was chosen from: seed, score, points, chosen; as JSON",
+            nullable=True,
+        ),
         _column("verdict", _TEXT, "accepted or rejected"),
         _column(
             "nearest_work",

@@ -7,6 +7,7 @@ rounds.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import subprocess
 import sys
@@ -43,7 +44,7 @@ lines:
     controls: {bars: 2, tempo: 120, meter: 4/4, key: C major, instruments: [piano]}
   - count: 3
     title: Étude <i>{number}</i>
-    controls: {bars: 1, tempo: 100, meter: 3/4, instruments: [strings, organ]}
+    controls: {bars: 1, tempo: 100, meter: 3/4, instruments: [strings, organ], best_of: 2}
 checks:
   min_notes: 50
   pitch_low: 0
@@ -116,6 +117,12 @@ def test_every_take_is_there_once_with_its_files(workshop: Workshop, made: Datas
     assert made.facts["accepted"] == len(accepted) > 0
     assert made.facts["rejected"] == len(rows) - len(accepted) > 0, "no retry was exercised"
     assert made.facts["licences"] == {"CC0-1.0": 3}
+    for row in rows:
+        candidates = json.loads(row["candidates"] or "[]")
+        assert len(candidates) == (2 if row["line"] == 1 else 0)
+        if candidates:
+            assert candidates[0]["seed"] == row["seed"]
+            assert min(candidates, key=lambda each: each["score"])["chosen"]
     for row in accepted:
         assert made.read(row["midi_path"])[:4] == b"MThd"
         assert made.read(row["audio_path"])[:4] == b"fLaC"

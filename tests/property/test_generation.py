@@ -14,7 +14,7 @@ from tutti.corpus.score import Notes, Score
 from tutti.errors import RecipeError
 from tutti.features.events import on_grid
 from tutti.features.vocabulary import BAR, END, EVENTS, START
-from tutti.generation.controls import limits_of
+from tutti.generation.controls import harmony_of, limits_of
 from tutti.generation.engine import Engine
 from tutti.generation.grammar import Grammar
 from tutti.generation.piece import piece_of
@@ -52,13 +52,13 @@ def test_random_walks_through_the_grammar_decode_and_obey(batch: list[Request], 
         grammar.advance(tokens)
         steps += 1
     for request, sequence in zip(batch, sequences, strict=True):
-        piece = piece_of(sequence, request=request, continued=False, cancelled=False, given=1)
+        piece = piece_of(sequence, request=request, harmony=harmony_of(request))
         assert faults(piece) == []
 
 
 def _after(tokens: list[str], request: Request) -> Grammar:
     grammar = Grammar([limits_of(request)])
-    grammar.read(0, np.array([EVENTS[name] for name in tokens]), more_length=False)
+    grammar.read(0, np.array([EVENTS[name] for name in tokens]))
     return grammar
 
 

@@ -67,7 +67,8 @@ def test_a_file_with_more_of_something_is_another_piece(root: Folder) -> None:
         (("--more", "joy=1"), "--more joy=1 names no attribute"),
         (("--more", "pitch=high"), "--more pitch=high has no amount"),
         (("--more", "pitch=1", "--between", "a", "b"), "--between and --more ask for different pieces"),
-        (("--vary", "a.mid"), "--vary says nothing of how"),
+        (("--strength", "0.5"), "--strength says nothing without a file"),
+        (("--fill", "a.mid", "--vary", "b.mid"), "--fill and --vary ask for different pieces"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -93,3 +94,17 @@ def test_an_evaluation_tells_what_comes_back_of_works(root: Folder) -> None:
     assert 0 <= active <= 16
     assert {f"{name}_effect" for name in ("density", "pitch", "calmness")} < set(rows)
     assert len(latents.between(engine, scores, seed=0)) == latents.STEPS
+
+
+def test_several_takes_each_the_best_of_two(root: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    at = root.local_path
+    words = ("--bars", "1", "--seed", "4", "--takes", "2", "--best-of", "2")
+    assert generate(root, *words, "--out", str(at / "several.mid")) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert sorted(path.name for path in at.glob("several*")) == ["several-1.mid", "several-2.mid"]
+    assert len(lines) == 2
+    assert all("best of 2: seed " in line for line in lines)
+    assert last.endswith("2 takes from seed 4 on · walks/1")
+    assert len(read_midi((at / "several-2.mid").read_bytes()).notes)
+    assert generate(root, "--more", "density=1", "--takes", "2") == 2
+    assert "leave out --takes and --best-of" in capsys.readouterr().err

@@ -89,7 +89,9 @@ class InProcess:
         (piece,) = self._engine.generate(
             [job.request], materials=[job.material], cancelled=lambda _: self.given_up.is_set()
         )
-        return Composition(piece.score, piece.refused_tokens, batch=1, waited_s=0.0, stepped_s=0.1)
+        return Composition(
+            piece.score, piece.refused_tokens, batch=1, waited_s=0.0, stepped_s=0.1, candidates=piece.candidates
+        )
 
     async def render(self, score: Score, *, kind: str, title: str) -> bytes:
         return export.finish(score, formats=(kind,), title=title).files[export.SUFFIXES[kind]]
@@ -188,6 +190,17 @@ def test_the_forms_are_of_one_piece(call: Call) -> None:
         assert len(sound) / rate_hz >= score.length_s - 0.01
         assert abs(sound).max() > 0.01
         assert answer.headers["tutti-take"] == as_json.json()["take_id"] == as_midi.headers["tutti-take"]
+
+
+def test_the_best_of_several_says_what_it_was_chosen_from(call: Call) -> None:
+    piece = call("POST", GENERATE, json=SMALL | {"best_of": 3}).json()
+    assert piece["candidates"][0]["seed"] == SMALL["seed"]
+    (chosen,) = [each for each in piece["candidates"] if each["chosen"]]
+    assert chosen["score"] == min(each["score"] for each in piece["candidates"])
+    alone = call("POST", GENERATE, json=SMALL | {"seed": chosen["seed"]}).json()
+    assert alone["notes"] == piece["notes"]
+    assert alone["candidates"] is None
+    assert alone["take_id"] != piece["take_id"]
 
 
 def test_the_same_seed_makes_the_same_bytes(call: Call) -> None:
@@ -314,9 +327,10 @@ def test_models_and_health(call: Call, engine: Engine) -> None:
         ({"tempo": 0}, ["/tempo"], "tempo 0 is outside 20 to 300"),
         ({"length": "10h"}, ["/length"], "length 10h is outside"),
         ({"length": "9m"}, ["/length"], "540 s is over this service's limit of 300 s"),
+        ({"best_of": 17}, ["/best_of"], "the best of 17 is over this service's limit of 16"),
         ({"bars": 500}, ["/bars"], "500 bars are over this service's limit of 256"),
         ({"tempoo": 90}, ["/tempoo"], "did you mean 'tempo'?"),
-        ({"zzz": 1}, ["/zzz"], "known are bars, chords, collection, continue_midi"),
+        ({"zzz": 1}, ["/zzz"], "known are bars, best_of, "),
         ({"a/b~": 1}, ["/a~1b~0"], "unknown"),
         ({"instruments": ["piano", "kazoo"]}, ["/instruments/1"], "an instrument is one of piano"),
         ({"instruments": ["piano", "piano"]}, [""], "an instrument is named twice"),
@@ -333,6 +347,24 @@ def test_each_fault_is_named(call: Call, body: Any, pointers: list[str], detail:
     problem = check_problem(call("POST", GENERATE, json=body), "invalid-request")
     assert sorted(fault["pointer"] for fault in problem["errors"]) == sorted(pointers)
     assert detail in problem["detail"]
+
+
+def test_a_sentence_is_shown_and_obeyed_and_fields_beside_it_win(call: Call, stages: InProcess) -> None:
+    shown = call("POST", "/v1/sentence", json={"sentence": "slow grobulous piano, 1 bar"}).json()
+    assert [(each["control"], each["value"]) for each in shown["controls"]] == [
+        ("tempo", 66.0), ("instruments", ["piano"]), ("bars", 1),
+    ]  # fmt: skip
+    assert shown["controls"][0]["reason"] == "66 quarter notes a minute, from 'slow'"
+    assert (shown["not_understood"], shown["contradictions"]) == (["grobulous"], [])
+    answer = call("POST", GENERATE, json={"sentence": "慢的钢琴，一小节", "tempo": 80, "seed": 7})
+    assert {note["program"] // 8 for note in answer.json()["notes"]} == {0}
+    asked = stages.composed[-1].request
+    assert (asked.tempo, asked.bars, asked.instruments) == (80.0, 1, ("piano",))
+    for path in ("/v1/sentence", GENERATE):
+        problem = check_problem(call("POST", path, json={"sentence": "  "}), "invalid-request")
+        assert "the sentence is empty" in problem["detail"]
+    problem = check_problem(call("POST", GENERATE, json={"sentence": "slow and fast"}), "invalid-request")
+    assert "tempo 66 by 'slow' and 144 by 'fast'" in problem["detail"]
 
 
 def test_a_material_of_too_many_notes(stages: InProcess) -> None:

@@ -212,6 +212,13 @@ def _row(draft: Draft, *, plan: Plan) -> dict[str, Any]:
         "mood": mood_word(described["valence"], described["arousal"]) if described else None,
         "tempo_qpm": float(score.tempo_qpm[0]),
         "checks": to_json(draft.findings),
+        "candidates": _candidates(draft),
         "nearest_work": None,
         "nearest_licence": None,
     }
+
+
+def _candidates(draft: Draft) -> str | None:
+    if not draft.candidates:
+        return None
+    return json.dumps([candidate.to_dict() for candidate in draft.candidates], separators=(",", ":"))

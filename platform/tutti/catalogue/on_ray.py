@@ -243,7 +243,7 @@ def _piece(told: Event | Exception) -> PieceMade:
 def _reviewed(take: Take, piece: Piece, *, plan: Plan) -> Draft:
     checks = plan.order.checks
     findings = review(piece.score, request=take.request, refused_tokens=piece.refused_tokens, checks=checks)
-    return Draft(take, piece.score, tuple(findings))
+    return Draft(take, piece.score, tuple(findings), piece.candidates)
 
 
 def _load(files: dict[str, bytes], *, plan: Plan) -> Composer:

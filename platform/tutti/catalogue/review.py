@@ -22,6 +22,7 @@ from tutti.catalogue.takes import Take
 from tutti.corpus.score import DRUM_PROGRAM, Score
 from tutti.features.events import bars_of, on_grid
 from tutti.features.vocabulary import instrument_of
+from tutti.generation.piece import Candidate
 from tutti.generation.request import Request
 from tutti.units import pitch_name
 
@@ -51,11 +52,19 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A take reviewed, before anything of it is on storage."""
+    """A take reviewed, before anything of it is on storage.
+
+    Args:
+        take: which one.
+        score: its music.
+        findings: of every check.
+        candidates: the pieces that it was chosen from, where its request wants the best of several.
+    """
 
     take: Take
     score: Score
     findings: tuple[Finding, ...]
+    candidates: tuple[Candidate, ...] = ()
 
 
 def review(score: Score, *, request: Request, refused_tokens: int, checks: Checks) -> list[Finding]:

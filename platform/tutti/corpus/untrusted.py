@@ -33,14 +33,18 @@ def parse_untrusted(files: Sequence[File], *, options: ParseOptions, timeout_s: 
     return joined(*_READER.read(files, asdict(options), timeout_s=timeout_s, alone=alone))
 
 
-def read_untrusted(data: bytes, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Score:
-    """The score of a MIDI file whose bytes nobody vouches for, the first of several; safe from any thread.
+def read_untrusted(data: bytes, *, name: str = "upload.mid", timeout_s: float = DEFAULT_TIMEOUT_S) -> Score:
+    """The score of a file whose bytes nobody vouches for, the first of several; safe from any thread.
+
+    Args:
+        name: whose end tells the format.
+        timeout_s: longest time that reading may take.
 
     Raises:
         DataError: what :func:`tutti.corpus.midi.read_midi` refuses; parser_crashed; parser_timeout.
     """
     parsed = parse_untrusted(
-        [("upload.mid", data)], options=ParseOptions(tempo_without_mark_qpm=DEFAULT_TEMPO_QPM), timeout_s=timeout_s
+        [(name, data)], options=ParseOptions(tempo_without_mark_qpm=DEFAULT_TEMPO_QPM), timeout_s=timeout_s
     )
     if not len(parsed.batch):
         _, reason, detail = parsed.refusals[0]

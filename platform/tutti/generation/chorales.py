@@ -26,11 +26,12 @@ from tutti.errors import IntegrityError, RecipeError
 from tutti.features.events import encode
 from tutti.features.vocabulary import instrument_of
 from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, STEPS_PER_QUARTER, VOCABULARY_SIZE, score_of
+from tutti.generation.choosing import chosen
 from tutti.generation.composing import Gathered
 from tutti.generation.controls import Limits, controls_of, limits_of
 from tutti.generation.length import bars_of_length
 from tutti.generation.piece import Piece, tempo_of
-from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters
+from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters, refuse_start
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
 from tutti.models import bundle as bundles
@@ -105,12 +106,13 @@ class ChoraleComposer:
         """
         refuse_controls(request, names=_FOREIGN, model=_MODEL)
         refuse_meters(request, model=_MODEL)
+        refuse_start(request, model=_MODEL)
         if request.instruments and not _programs(request, usual=self._programs):
             raise RecipeError("a drum kit cannot sing the voices of a chorale", remedy="ask for other instruments")
 
     def open(self) -> Gathered:
         """Requests under way, none yet."""
-        return Gathered(self.generate, check=self.check, model=_MODEL, max_batch=self._max_batch)
+        return Gathered(self._made, check=self.check, model=_MODEL, max_batch=self._max_batch)
 
     def generate(
         self,
@@ -131,6 +133,15 @@ class ChoraleComposer:
         refuse_material(materials, model=_MODEL)
         for request in requests:
             self.check(request)
+        return chosen(self._made, requests, materials=materials, cancelled=cancelled)
+
+    def _made(
+        self,
+        requests: Sequence[Request],
+        *,
+        materials: Sequence[Score | None] | None = None,  # noqa: ARG002
+        cancelled: Callable[[int], bool] | None = None,
+    ) -> list[Piece]:
         rows = [
             _Row(number, request, limits_of(request), steps=_bars(request) * _BAR_STEPS, grid=[])
             for number, request in enumerate(requests)

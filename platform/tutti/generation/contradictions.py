@@ -140,6 +140,15 @@ def _chords_and_length(request: Request) -> str | None:
     return None
 
 
+def _start(request: Request) -> str | None:
+    if request.start is None or request.start.kind == "continue":
+        return None
+    for name in ("chords", "polyphony"):
+        if getattr(request, name) is not None:
+            return f"{name} cannot hold around the notes that {request.start.kind} keeps: leave out one of them"
+    return None
+
+
 RULES: tuple[Callable[[Request], str | None], ...] = (
     _drums_alone,
     _length_twice,
@@ -150,6 +159,7 @@ RULES: tuple[Callable[[Request], str | None], ...] = (
     _chords_and_key,
     _range_and_key,
     _range_and_chords,
+    _start,
 )
 """What is asked of every request, in this order."""
 

@@ -38,7 +38,7 @@ class Limits:
         tempo: the nearest one, index into ``TEMPOS_QPM``; -1: the model chooses of those at which whole bars last the
             length.
         meter: index into ``METERS``; -1: the model chooses.
-        meters: meters that it may choose; shape (meters,).
+        free_meters: meters that it may choose; shape (meters,).
         pitches: allowed pitches; shape (128,).
         home: allowed pitches where a piece begins and where it ends: with a key, its tonic triad; shape (128,).
         programs: allowed programs; shape (128,).
@@ -52,7 +52,7 @@ class Limits:
     tempo_qpm: float | None
     tempo: int
     meter: int
-    meters: NDArray[np.bool_]
+    free_meters: NDArray[np.bool_]
     pitches: NDArray[np.bool_]
     home: NDArray[np.bool_]
     programs: NDArray[np.bool_]
@@ -66,6 +66,11 @@ class Limits:
             return self.bars
         said_qpm = float(TEMPOS_QPM[tempo]) if self.tempo_qpm is None or tempo != self.tempo else self.tempo_qpm
         return bars_of_length(self.length_s, tempo_qpm=said_qpm, meter=METERS[meter])
+
+    @property
+    def meters(self) -> NDArray[np.bool_]:
+        """Meters that a piece may have; shape (meters,)."""
+        return self.free_meters if self.meter == _ANY else np.isin(np.arange(len(METERS)), [self.meter])
 
     def tempos(self, meter: int) -> NDArray[np.bool_]:
         """Tempos that a piece in a meter may have; shape (tempos,)."""
@@ -114,16 +119,14 @@ def limits_of(request: Request, *, known_programs: Sequence[int] = range(DRUM_PR
     playing = _programs(request.instruments, known_programs=known_programs)
     bars, tempo_qpm = request.extent
     meter = METERS.index(request.meter_or_usual) if request.meter is not None or request.chords is not None else _ANY
-    meters = np.arange(len(METERS)) == meter
-    if meter == _ANY:
-        meters = np.ones(len(METERS), dtype=bool) if bars else meters_of_length(request.length_s, tempo_qpm=tempo_qpm)
+    any_meter = np.ones(len(METERS), dtype=bool)
     return Limits(
         bars=bars,
         length_s=request.length_s,
         tempo_qpm=tempo_qpm,
         tempo=_ANY if tempo_qpm is None else int(nearest_tempo(np.array([tempo_qpm]))[0]),
         meter=meter,
-        meters=meters,
+        free_meters=any_meter if bars else meters_of_length(request.length_s, tempo_qpm=tempo_qpm),
         pitches=_pitches(request.pitch_classes, request.compass),
         home=_pitches(request.home_classes, request.compass),
         programs=playing[:DRUM_PROGRAM],

@@ -14,6 +14,7 @@ from typing import Any, cast
 from tutti.corpus.score import Score
 from tutti.errors import IntegrityError, RecipeError
 from tutti.features.vocabulary import EVENTS
+from tutti.generation.choosing import chosen
 from tutti.generation.composing import drained
 from tutti.generation.controls import controls_of
 from tutti.generation.piece import Piece
@@ -140,6 +141,15 @@ class Engine:
         """
         for request in requests:
             self.check(request)
+        return chosen(self._made, requests, materials=materials, cancelled=cancelled)
+
+    def _made(
+        self,
+        requests: Sequence[Request],
+        *,
+        materials: Sequence[Score | None] | None,
+        cancelled: Callable[[int], bool] | None,
+    ) -> list[Piece]:
         with self._sparing:
             session = self._spare.pop() if self._spare else self.open()
         numbers = [

@@ -107,36 +107,30 @@ class Grammar:
         self._sounding = np.zeros((rows, 128), dtype=bool)
         self._sounding_drums = np.zeros((rows, 128), dtype=bool)
 
-    def read(self, row: int, tokens: NDArray[np.integer], *, more_length: bool) -> None:
-        """Follow given music without asking whether it is allowed (material that is to be continued).
-
-        Args:
-            more_length: the asked length counts from the end of this music.
-        """
-        one = np.array([row])
-        if more_length:
-            # The chords wait for the music's end.
+    def read(self, row: int, tokens: NDArray[np.integer]) -> None:
+        """Follow given music without asking whether it is allowed; chords begin at its last bar line."""
+        one, harmony = np.array([row]), self._limits[row].harmony
+        if harmony is not None:
             self._timetable.origin_ticks[row] = FAR
         for token in tokens.tolist():
             self._follow(one, np.array([token]))
-        if more_length and self._tempo[row] != _NONE:
-            limits = self._limits[row]
-            self._bars_asked[row] = self.bars[row] + limits.bars_at(tempo=self._tempo[row], meter=self._meter[row])
-            if limits.harmony is not None:
-                self._begin_harmony(row)
+        if harmony is not None:
+            self._begin_harmony(row)
 
     def _begin_harmony(self, row: int) -> None:
-        """Let a row's chords begin at its next bar line, in the meter that it has."""
-        begins_ticks = self._bar_start_ticks[row] + self._bar_ticks[row]
+        """Let a row's chords begin with the bar that it is in, in the meter that it has."""
+        begin_ticks = self._bar_start_ticks[row]
         fresh = Timetable([self._limits[row].spans(METERS[self._meter[row]])])
-        fresh.origin_ticks[0] = begins_ticks
+        fresh.origin_ticks[0] = begin_ticks
         order = np.arange(len(self._timetable))
         order[row] = len(order)
         self._timetable.join(fresh)
         self._timetable.keep(order)
-        self._must_ticks[row] = begins_ticks
         ends = self._voice_end_ticks[row]
-        self._voice_end_ticks[row] = np.where(ends < FAR, np.minimum(ends, begins_ticks), ends)
+        self._voice_end_ticks[row] = np.where(ends < FAR, np.minimum(ends, begin_ticks), ends)
+        self._must_ticks[row] = begin_ticks
+        if self._position[row] != _NONE:
+            self._keep_time(np.array([row]))
 
     def advance(self, tokens_B: NDArray[np.integer]) -> None:
         """Follow the token that each row chose; rows that ended stay as they are."""

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutti.corpus.score import Score
 from tutti.features.events import bars_of, decode
-from tutti.features.vocabulary import BAR
-from tutti.generation.controls import harmony_of
+from tutti.features.vocabulary import TICKS_PER_QUARTER
 from tutti.generation.harmony import Harmony, bar_ticks
 from tutti.generation.length import bars_of_length, exact_tempo_near
 from tutti.generation.request import Request
+from tutti.generation.restoring import Kept, restored
 
 Tokens = NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of several pieces of a request, as it was judged.
+
+    Args:
+        seed: of the request that gives this piece alone.
+        score: all its points; the fewest win.
+        points: by measure (:data:`tutti.generation.judging.MEASURES`).
+        chosen: whether this one was kept.
+    """
+
+    seed: int
+    score: float
+    points: Mapping[str, float]
+    chosen: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"seed": self.seed, "score": self.score, "points": dict(self.points), "chosen": self.chosen}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +48,13 @@ class Piece:
     Args:
         request: as it was asked.
         score: the music, 24 ticks a quarter, in normal form but that the last bar line and the ends of chords cut
-            notes; the tempo is that of :func:`tempo_of`.
+            notes; the tempo is that of :func:`tempo_of`. Where it starts from a file, the notes of the file that stay
+            are exact, in a resolution that holds both.
         tokens: the whole sequence, material included.
         refused_tokens: tokens that could not be decoded; 0 unless something is broken.
         cancelled: whether the request was given up before its end.
+        nats: how unlikely what was drawn is to the model, all tokens together; None where nobody chooses by it.
+        candidates: all pieces that it was chosen from, itself among them; none where there was no choice.
     """
 
     request: Request
@@ -37,6 +62,8 @@ class Piece:
     tokens: Tokens
     refused_tokens: int
     cancelled: bool = False
+    nats: float | None = None
+    candidates: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +142,7 @@ def told_of(number: int, piece: Piece) -> list[Event]:
     Args:
         number: of its request.
     """
-    score = piece.score
+    score = piece.score.with_resolution(TICKS_PER_QUARTER)
     notes = score.notes
     columns = (notes.onset_ticks, notes.duration_ticks, notes.pitch, notes.velocity, notes.program)
     events: list[tuple[int, int, Event]] = [
@@ -130,21 +157,28 @@ def told_of(number: int, piece: Piece) -> list[Event]:
     return [event for _, _, event in sorted(events, key=lambda item: item[:2])]
 
 
-def piece_of(tokens: Sequence[int], *, request: Request, continued: bool, cancelled: bool, given: int = 0) -> Piece:
+def piece_of(
+    tokens: Sequence[int],
+    *,
+    request: Request,
+    kept: Kept | None = None,
+    harmony: Harmony | None = None,
+    cancelled: bool = False,
+) -> Piece:
     """The piece that a sequence says.
 
     Args:
-        continued: whether it begins with given music, whose tempo it keeps.
+        kept: what is put back of the file that it starts from.
+        harmony: chords that it keeps.
         cancelled: whether it was given up.
-        given: how many of the tokens are controls and given music.
     """
     decoded = decode(np.array(tokens))
     score = _within_bars(decoded.score, bars=decoded.bars)
-    harmony = harmony_of(request)
     if harmony is not None and len(score.notes):
-        given_bars = int(np.count_nonzero(np.array(tokens[:given]) == BAR))
-        score = _within_chords(score, harmony, bars=decoded.bars - given_bars, all_bars=decoded.bars)
-    if not continued and len(score.tempo_qpm):
+        score = _within_chords(score, harmony, begin_ticks=0 if kept is None else kept.begin_ticks)
+    if kept is not None:
+        score = restored(score, kept)
+    elif len(score.tempo_qpm):
         tempo_qpm = tempo_of(request, said_qpm=float(score.tempo_qpm[0]), meter=_last_meter(score))
         score = replace(score, tempo_qpm=np.array([tempo_qpm]))
     return Piece(
@@ -185,18 +219,16 @@ def _within_bars(score: Score, *, bars: int) -> Score:
     return _released(score, np.full(len(score.notes), _end_ticks(score, bars=bars)))
 
 
-def _within_chords(score: Score, harmony: Harmony, *, bars: int, all_bars: int) -> Score:
+def _within_chords(score: Score, harmony: Harmony, *, begin_ticks: int) -> Score:
     """The score with the notes of each chord released where it ends.
 
     Args:
-        bars: that have chords, the last ones.
-        all_bars: of the piece.
+        begin_ticks: where the first chord begins.
     """
-    meter, notes = _last_meter(score), score.notes
-    origin = _end_ticks(score, bars=all_bars) - bars * bar_ticks(meter)
-    spans = harmony.spans(meter, before=np.ones(128, dtype=bool))
-    since = notes.onset_ticks.astype(np.int64) - origin
-    return _released(score, origin + spans.released(since, pitch=notes.pitch, program=notes.program))
+    notes = score.notes
+    spans = harmony.spans(_last_meter(score), before=np.ones(128, dtype=bool))
+    since = notes.onset_ticks.astype(np.int64) - begin_ticks
+    return _released(score, begin_ticks + spans.released(since, pitch=notes.pitch, program=notes.program))
 
 
 def _released(score: Score, ends_ticks: NDArray[np.int64]) -> Score:

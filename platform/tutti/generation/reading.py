@@ -121,6 +121,22 @@ class Reading:
         order[gaps] = self._places_B[self._places_B >= len(rows)]
         self._place(order)
 
+    def nats(self, before: list[int], after: Sequence[int], *, head: int) -> float:
+        """How unlikely tokens are after others: mean over them, in nats.
+
+        Args:
+            before: a sequence; of more than half of the context its latest bars count.
+            after: what follows; as much of it counts as fits the other half.
+            head: how many of the first tokens are controls.
+        """
+        recent, held = self._recent(before, head), list(after[: self._context_tokens // 2])
+        memory: Memory = self._model.new_cache(
+            rows=1, capacity_tokens=len(recent) + len(held), seeds=np.zeros(1, dtype=np.uint64)
+        )
+        tokens_T = torch.tensor([*recent, *held], device=memory.lengths_B.device)
+        said_TV = self._model.read(tokens_T[None], memory)[0, len(recent) - 1 : -1].float().log_softmax(-1)
+        return float(-said_TV.gather(-1, tokens_T[len(recent) :, None]).mean())
+
     def _place(self, order: NDArray[np.int64]) -> None:
         self._memory.keep(torch.from_numpy(order))
         now = np.zeros(int(order.max(initial=-1)) + 1, dtype=np.int64)
@@ -196,6 +212,10 @@ class GuidedReading:
     def held(self) -> int:
         """Readings under way."""
         return len(self._reading)
+
+    def nats(self, before: list[int], after: Sequence[int], *, head: int) -> float:
+        """As :meth:`Reading.nats`."""
+        return self._reading.nats(before, after, head=head)
 
     @staticmethod
     def needs(tokens: Sequence[int], *, head: int, guidance: float) -> int:

@@ -38,6 +38,16 @@ def refuse_meters(request: Request, *, model: str) -> None:
         raise RecipeError(f"{model} knows no meter {request.meter}", remedy=f"ask for {above}/{below}, or for none")
 
 
+def refuse_start(request: Request, *, model: str) -> None:
+    """Refuse to start from a file.
+
+    Raises:
+        RecipeError: the request does.
+    """
+    if request.start is not None:
+        raise RecipeError(f"{model} cannot {request.start.kind} a piece", remedy="use a model of sequences")
+
+
 def refuse_material(materials: Sequence[Score | None] | None, *, model: str) -> None:
     """Refuse to continue anything.
 

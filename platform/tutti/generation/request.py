@@ -14,6 +14,7 @@ from tutti.generation import contradictions
 from tutti.generation.chords import Progression, parse_chords
 from tutti.generation.length import USUAL_LENGTH_S, rounds_of_length, seconds_of_bar
 from tutti.generation.scales import Scale, parse_scale
+from tutti.generation.start import Start
 from tutti.units import (
     Key,
     PitchRange,
@@ -24,13 +25,14 @@ from tutti.units import (
 )
 
 MAX_BARS = 512
+MOST_CANDIDATES = 64
 MOST_VOICES = 24
 """Notes that may sound at once where polyphony is asked, and begin at once always."""
 USUAL_METER = (4, 4)
 """Of chords whose meter was not asked."""
 
-_LATER = ("pitch_range", "polyphony", "scale", "chords")
-"""Controls that came later: who does not ask for them has the digest and the addresses of before."""
+_LATER = ("pitch_range", "polyphony", "scale", "chords", "start")
+"""What came later enters where it is asked, so that orders and takes keep their identities."""
 _EVERY_PITCH = PitchRange(0, 127)
 _EVERY_CLASS = frozenset(range(12))
 _progression = lru_cache(maxsize=256)(parse_chords)
@@ -139,6 +141,13 @@ class Request(Settings):
     )  # fmt: skip
     temperature: float = Field(default=1.0, gt=0, le=2, description="sampling temperature, no unit")
     top_p: float = Field(default=0.95, gt=0, le=1, description="probability mass that sampling keeps, no unit")
+    start: Start | None = Field(
+        default=None, description="what the piece starts from, a file; the length counts from its end or is its own"
+    )
+    best_of: int = Field(
+        default=1, ge=1, le=MOST_CANDIDATES,
+        description="how many pieces are made, of which the best by measures is kept; each costs as much as one",
+    )  # fmt: skip
     seed: int = Field(default=0, ge=0, lt=2**63, description="root of the piece's random stream")
 
     @model_validator(mode="after")
@@ -153,8 +162,8 @@ class Request(Settings):
         return self
 
     @model_serializer(mode="wrap")
-    def _what_was_asked(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in plain(self).items() if name not in _LATER or value is not None}
+    def _stated(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name not in _LATER or value is not None}
 
     def digest(self) -> str:
         """Hash of every resolved value; a control that came later enters where it is asked, so that takes keep
@@ -162,6 +171,8 @@ class Request(Settings):
         values = self.model_dump(mode="json")
         if self.guidance == 1:
             del values["guidance"]
+        if self.best_of == 1:
+            del values["best_of"]
         return digest_of(values)
 
     @property

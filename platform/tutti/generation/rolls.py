@@ -31,11 +31,12 @@ from tutti.features import roll, tonality
 from tutti.features.controls import tempo_class
 from tutti.features.events import encode
 from tutti.features.vocabulary import ANY, INSTRUMENTS, instrument_of
+from tutti.generation.choosing import chosen
 from tutti.generation.composing import Gathered
 from tutti.generation.controls import controls_of
 from tutti.generation.length import bars_of_length
 from tutti.generation.piece import Piece
-from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters
+from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters, refuse_start
 from tutti.generation.request import Request
 from tutti.models import bundle as bundles
 from tutti.models import families
@@ -107,12 +108,13 @@ class RollComposer:
         """
         refuse_controls(request, names=_FOREIGN, model=_MODEL)
         refuse_meters(request, model=_MODEL)
+        refuse_start(request, model=_MODEL)
         if request.instruments == (_DRUMS,) and DRUM_PROGRAM not in self._known:
             raise RecipeError("this model has never heard drums", remedy="ask for other instruments, or for none")
 
     def open(self) -> Gathered:
         """Requests under way, none yet."""
-        return Gathered(self.generate, check=self.check, model=_MODEL, max_batch=_TOGETHER)
+        return Gathered(self._made, check=self.check, model=_MODEL, max_batch=_TOGETHER)
 
     def generate(
         self,
@@ -133,6 +135,15 @@ class RollComposer:
         refuse_material(materials, model=_MODEL)
         for request in requests:
             self.check(request)
+        return chosen(self._made, requests, materials=materials, cancelled=cancelled)
+
+    def _made(
+        self,
+        requests: Sequence[Request],
+        *,
+        materials: Sequence[Score | None] | None = None,  # noqa: ARG002
+        cancelled: Callable[[int], bool] | None = None,
+    ) -> list[Piece]:
         gone = cancelled or (lambda _: False)
         return [self._piece(request, cancelled=gone(number)) for number, request in enumerate(requests)]
 

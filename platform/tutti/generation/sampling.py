@@ -49,6 +49,19 @@ def choose(
     return chosen_B
 
 
+def nats_of(
+    tokens_B: NDArray[np.int64], *, logits_BV: NDArray[np.float32], allowed_BV: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """How unlikely each token was among those that were allowed, at temperature 1, nats; shape (B,).
+
+    A row's figure is a sum over the vocabulary in one order, whatever rows are beside it.
+    """
+    scores_BV = np.where(allowed_BV, logits_BV, -np.inf).astype(np.float64)
+    scores_BV -= scores_BV.max(axis=1, keepdims=True)
+    nats_B: NDArray[np.float64] = np.log(np.exp(scores_BV).sum(axis=1)) - scores_BV[np.arange(len(tokens_B)), tokens_B]
+    return nats_B
+
+
 def _likeliest(below_BV: NDArray[np.float32], *, most: int) -> NDArray[np.int64]:
     """The ``most`` likeliest tokens of each row in their order, equal ones by their number; shape (B, K).
 

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -26,14 +26,16 @@ from numpy.typing import NDArray
 from tutti import seeding
 from tutti.corpus.score import Score
 from tutti.errors import RecipeError
-from tutti.features.events import encode, on_grid
 from tutti.features.vocabulary import BAR, END, EVENTS, START, TEMPOS_QPM
-from tutti.generation.controls import controls_of, limits_of
+from tutti.generation.controls import Limits, controls_of, limits_of
+from tutti.generation.drafts import Drafts
 from tutti.generation.grammar import Grammar
-from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, TempoMade, piece_of, tempo_of
+from tutti.generation.material import Prepared, closing, prepared
+from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, TempoMade, piece_of, tempo_of, told_of
+from tutti.generation.planted import Planted
 from tutti.generation.reading import GuidedReading
 from tutti.generation.request import Request
-from tutti.generation.sampling import choose
+from tutti.generation.sampling import choose, nats_of
 from tutti.models.reader import Reader, Steps
 
 _PITCH0, _DRUM0 = EVENTS.first("Pitch"), EVENTS.first("Drum")
@@ -48,14 +50,19 @@ class _Row:
 
     number: int
     request: Request
+    limits: Limits
     head: int
     tokens: list[int]
     given: int
     told: bool
-    continued: bool
+    seed: int
     came_s: float
+    start: Prepared | None = None
+    drafts: Drafts = field(default_factory=lambda: Drafts(1))
+    draft: int = 0
     began_s: float = math.nan
     beside: int = 0
+    nats: float = 0.0
 
 
 class Session:
@@ -94,6 +101,7 @@ class Session:
         self._given_up: set[int] = set()
         self._rows: list[_Row] = []
         self._grammar = Grammar([])
+        self._planted = Planted()
         self._temperature_B, self._top_p_B = np.zeros(0), np.zeros(0)
         self._seeds_B = np.zeros(0, dtype=np.uint64)
         self._logits_BV = np.zeros((0, len(EVENTS)), dtype=np.float32)
@@ -122,13 +130,12 @@ class Session:
 
     def submit(self, request: Request, *, material: Score | None = None, told: bool = False) -> int:
         """As :meth:`tutti.generation.composing.Composing.submit`."""
-        controls = controls_of(request, collections=self._collections)
-        if material is None:
-            tokens = [START, *controls.tokens().tolist()]
-            head = len(tokens)
-        else:
-            tokens = encode(on_grid(material), controls)[:-1].tolist()
-            head = tokens.index(BAR)
+        start = self._start(request, material)
+        controls = controls_of(request, collections=self._collections) if start is None else start.controls
+        limits = limits_of(request, known_programs=self._programs) if start is None else start.limits
+        tokens = [START, *controls.tokens().tolist()]
+        head = len(tokens)
+        tokens += [] if start is None else start.given
         needs = GuidedReading.needs(tokens, head=head, guidance=request.guidance)
         if needs > self._room_rows:
             raise RecipeError(
@@ -136,12 +143,23 @@ class Session:
                 remedy="give the engine more memory, or ask without guidance",
             )
         with self._door:
-            row = _Row(
-                next(self._numbers), request, head, tokens, given=len(tokens), told=told,
-                continued=material is not None, came_s=time.monotonic(),
-            )  # fmt: skip
-            self._waiting.append(row)
-        return row.number
+            number, came_s = next(self._numbers), time.monotonic()
+            drafts = Drafts(1 if start is None else start.drafts)
+            self._waiting += [
+                _Row(
+                    number, request, limits, head, list(tokens), given=len(tokens), told=told,
+                    seed=drafts.seed(request.seed, draft), came_s=came_s, start=start, drafts=drafts, draft=draft,
+                )
+                for draft in range(drafts.size)
+            ]  # fmt: skip
+        return number
+
+    def _start(self, request: Request, material: Score | None) -> Prepared | None:
+        if material is None:
+            if request.start is not None:
+                raise RecipeError(f"{request.start.kind} starts from a file, and there is none", remedy="give a file")
+            return None
+        return prepared(request, material, collections=self._collections, programs=self._programs)
 
     def cancel(self, number: int) -> None:
         """As :meth:`tutti.generation.composing.Composing.cancel`."""
@@ -152,32 +170,48 @@ class Session:
     def step(self) -> list[Event]:
         """One token of each row, the first ones of those that join among them; what came of it, in order."""
         events: list[Event] = [*self._let_go_of_cancelled()]
-        self._admit()
+        events += self._admit()
         if not self._rows:
             return events
         for row in self._rows:
             row.beside = max(row.beside, len(self._rows))
+        logits_BV, allowed_BV = self._grammar.with_one_bar_line(self._logits_BV), self._grammar.allowed()
+        if len(self._planted):
+            logits_BV, allowed_BV = self._planted.narrow(logits_BV, allowed_BV)
         tokens_B = choose(
-            self._grammar.with_one_bar_line(self._logits_BV),
-            allowed_BV=self._grammar.allowed(),
+            logits_BV,
+            allowed_BV=allowed_BV,
             temperature_B=self._temperature_B,
             top_p_B=self._top_p_B,
             seeds_B=self._seeds_B,
             counters_B=np.array([len(row.tokens) - row.given for row in self._rows], dtype=np.uint64),
         )
+        self._weigh(tokens_B, logits_BV=logits_BV, allowed_BV=allowed_BV)
         self._grammar.advance(tokens_B)
+        if len(self._planted):
+            self._planted.advance(tokens_B)
         for row, token in zip(self._rows, tokens_B.tolist(), strict=True):
             row.tokens.append(token)
         events += self._told(tokens_B)
         if self._grammar.ended.any():
-            ended = [self._rows[row] for row in np.flatnonzero(self._grammar.ended).tolist()]
+            for place in np.flatnonzero(self._grammar.ended).tolist():
+                events += self._over(self._rows[place], fit=self._planted.weight(place))
             stays = np.flatnonzero(~self._grammar.ended)
             self._keep(stays)
             tokens_B = tokens_B[stays]
-            events += [_made(row, cancelled=False) for row in ended]
         if self._rows:
             self._logits_BV = self._reading.following(tokens_B)
         return events
+
+    def _weigh(
+        self, tokens_B: NDArray[np.int64], *, logits_BV: NDArray[np.float32], allowed_BV: NDArray[np.bool_]
+    ) -> None:
+        """Add up how unlikely what was drawn is to the model, in rows that are one of several to choose from."""
+        places = [place for place, row in enumerate(self._rows) if row.request.best_of > 1]
+        if places:
+            nats = nats_of(tokens_B[places], logits_BV=logits_BV[places], allowed_BV=allowed_BV[places])
+            for place, each in zip(places, nats.tolist(), strict=True):
+                self._rows[place].nats += each
 
     def _told(self, tokens_B: NDArray[np.int64]) -> list[Event]:
         """Tempos, notes and bars that these tokens complete, in rows that want them."""
@@ -185,7 +219,7 @@ class Session:
         says_B = _SAYS_NOTE[tokens_B] | _SAYS_TEMPO[tokens_B] | (tokens_B == BAR) | (tokens_B == END)
         for place in np.flatnonzero(says_B).tolist():
             row, token = self._rows[place], int(tokens_B[place])
-            if not row.told:
+            if not row.told or row.drafts.size > 1:
                 continue
             if _SAYS_TEMPO[token]:
                 # Said once, at the first position of all.
@@ -204,34 +238,40 @@ class Session:
                 events.append(BarMade(row.number, bars - 2))
         return events
 
-    def _admit(self) -> None:
-        """Let requests join, first come first served, while there is room."""
+    def _admit(self) -> list[TempoMade]:
+        """Let requests join, first come first served, while there is room; tempos that they begin with."""
+        events: list[TempoMade] = []
         while self._waiting and len(self._rows) < self._max_batch:
             row = self._waiting[0]
             needs = GuidedReading.needs(row.tokens, head=row.head, guidance=row.request.guidance)
             if self._reading.held + needs > self._room_rows:
-                return
+                break
             with self._door:
                 self._waiting.popleft()
             self._join(row)
+            if row.told and row.drafts.size == 1 and row.start and row.start.kept.changed_tempo:
+                events.append(TempoMade(row.number, *row.start.kept.changed_tempo))
+        return events
 
     def _join(self, row: _Row) -> None:
         row.began_s = time.monotonic()
-        grammar = Grammar([limits_of(row.request, known_programs=self._programs)])
-        if row.given > row.head:
-            grammar.read(0, np.array(row.tokens[row.head :]), more_length=True)
+        grammar, given = Grammar([row.limits]), row.tokens[row.head :]
+        if given:
+            grammar.read(0, np.array(given))
+        if row.start is not None and row.start.planting is not None:
+            self._planted.join(Planted.of(row.start.planting, given=given), row=len(self._rows))
         logits_V = self._reading.join(
             row.tokens,
             head=row.head,
             guidance=row.request.guidance,
-            seed=seeding.derive(row.request.seed, "latents"),
+            seed=seeding.derive(row.seed, "latents"),
         )
         self._grammar.join(grammar)
         self._rows.append(row)
         self._logits_BV = np.concatenate((self._logits_BV, logits_V[None]))
         self._temperature_B = np.append(self._temperature_B, row.request.temperature)
         self._top_p_B = np.append(self._top_p_B, row.request.top_p)
-        seed = np.uint64(seeding.derive(row.request.seed, "generation"))
+        seed = np.uint64(seeding.derive(row.seed, "generation"))
         self._seeds_B = np.append(self._seeds_B, seed)
 
     def _keep(self, stays: NDArray[np.int64]) -> None:
@@ -239,6 +279,7 @@ class Session:
         self._temperature_B, self._top_p_B = self._temperature_B[stays], self._top_p_B[stays]
         self._seeds_B, self._logits_BV = self._seeds_B[stays], self._logits_BV[stays]
         self._grammar.keep(stays)
+        self._planted.keep(stays)
         self._reading.keep(stays)
 
     def _let_go_of_cancelled(self) -> list[PieceMade]:
@@ -252,11 +293,26 @@ class Session:
         stays = [place for place, row in enumerate(self._rows) if row.number not in given_up]
         if len(stays) < len(self._rows):
             self._keep(np.array(stays, dtype=np.int64))
-        return [_made(row, cancelled=True) for row in gone]
+        return [made for row in gone for made in self._over(row, fit=0.0, cancelled=True)]
+
+    def _over(self, row: _Row, *, fit: float, cancelled: bool = False) -> list[PieceMade]:
+        """The piece of a row that is over, where no other draft of its request is under way."""
+        if row.start is not None and row.start.after and row.drafts.size > 1 and not cancelled:
+            fit = -self._reading.nats(row.tokens[:-1], row.start.after, head=row.head)
+        made = row.drafts.take(_made(row, cancelled=cancelled), draft=row.draft, fit=fit)
+        if made is None:
+            return []
+        # Which draft it is to be is known only now.
+        return [*(told_of(row.number, made.piece) if row.told and row.drafts.size > 1 else ()), made]
 
 
 def _made(row: _Row, *, cancelled: bool) -> PieceMade:
-    piece = piece_of(row.tokens, request=row.request, continued=row.continued, cancelled=cancelled, given=row.given)
+    after, kept = ((), None) if row.start is None else (row.start.after, row.start.kept)
+    piece = piece_of(
+        closing(row.tokens, after), request=row.request, kept=kept, harmony=row.limits.harmony, cancelled=cancelled
+    )
+    if row.request.best_of > 1:
+        piece = replace(piece, nats=row.nats)
     now_s = time.monotonic()
     began_s = now_s if math.isnan(row.began_s) else row.began_s
     waited_s, stepped_s = began_s - row.came_s, now_s - began_s

@@ -49,6 +49,7 @@ INPUTS: dict[str, dict[str, Any]] = {
     "guidance": {"type": "double"},
     "temperature": {"type": "double"},
     "top_p": {"type": "double"},
+    "best_of": {"type": "long"},
     "seed": {"type": "long"},
 }
 """MLflow's type of each control, by its name in :class:`tutti.generation.request.Request`; all may be left out."""

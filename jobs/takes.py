@@ -1,0 +1,94 @@
+"""Several takes of one request: drafted together, each written as soon as it is there."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from tutti import seeding
+from tutti.corpus.score import Score
+from tutti.generation.composers import Composer
+from tutti.generation.desk import Desk
+from tutti.generation.piece import Event, Piece, PieceMade
+from tutti.generation.request import Request
+from tutti.render.export import SUFFIXES, finish
+from tutti.render.voice import Instrument
+from tutti.storage import Folder
+
+
+def requests_of(request: Request, *, takes: int) -> list[Request]:
+    """The request itself, and as many more with seeds derived from its seed as make ``takes``."""
+    seeds = [request.seed, *(seeding.derive(request.seed, "take", number) for number in range(1, takes))]
+    return [request.model_copy(update={"seed": seed}) for seed in seeds]
+
+
+def write_all(
+    composer: Composer,
+    requests: Sequence[Request],
+    material: Score | None,
+    *,
+    files: Mapping[str, Path],
+    title: str,
+    instruments: Mapping[int, Instrument],
+) -> list[Piece]:
+    """Every piece in each format, numbered from 1 where there are several; whoever stops it keeps what is written.
+
+    Args:
+        material: music that each continues.
+        files: by format, where one piece would go.
+        title: of each, before its seed.
+        instruments: what plays the notes of a program in place of the SoundFont.
+
+    Raises:
+        KeyboardInterrupt: it was stopped; the takes that were over are written, and a line says how many.
+    """
+    desk = Desk(composer)
+    told: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
+    numbers = desk.submit(requests, materials=[material] * len(requests), deliver=told.put)
+    pieces: dict[int, Piece] = {}
+    try:
+        while len(pieces) < len(numbers):
+            event = told.get()
+            if isinstance(event, Exception):
+                raise event
+            assert isinstance(event, PieceMade)
+            place = numbers.index(event.number)
+            own = files if len(requests) == 1 else _numbered(files, place + 1, of=len(requests))
+            write(event.piece, own, title=f"{title} · seed {event.piece.request.seed}", instruments=instruments)
+            pieces[place] = event.piece
+            if len(requests) > 1:
+                click.echo(f"{', '.join(map(str, own.values()))}: {told_of(event.piece)}")
+    except KeyboardInterrupt:
+        click.echo(f"stopped: {len(pieces)} of {len(numbers)} takes are written", err=True)
+        raise
+    finally:
+        desk.close()
+    return [pieces[place] for place in range(len(pieces))]
+
+
+def write(piece: Piece, files: Mapping[str, Path], *, title: str, instruments: Mapping[int, Instrument]) -> None:
+    """One piece in each format.
+
+    Args:
+        files: by format, where it goes.
+    """
+    finished = finish(piece.score, formats=tuple(files), title=title, instruments=instruments)
+    for name, path in files.items():
+        Folder(str(path.absolute().parent)).write(path.name, finished.files[SUFFIXES[name]])
+
+
+def told_of(piece: Piece) -> str:
+    """A piece in a few words, and how it was chosen."""
+    text = f"{len(piece.score.notes)} notes · {piece.score.length_s:.1f} s · seed {piece.request.seed}"
+    kept = [candidate for candidate in piece.candidates if candidate.chosen]
+    if not kept:
+        return text
+    scores = ", ".join(f"{candidate.score:g}" for candidate in piece.candidates)
+    return f"{text} · best of {len(piece.candidates)}: seed {kept[0].seed} ({kept[0].score:g} points of {scores})"
+
+
+def _numbered(files: Mapping[str, Path], number: int, *, of: int) -> dict[str, Path]:
+    return {name: path.with_stem(f"{path.stem}-{number:0{len(str(of))}d}") for name, path in files.items()}
