@@ -1,8 +1,8 @@
 """Soft controls, asked against measured: ``python -m benchmarks.controls``.
 
 The demo's model (or the bundle in ``--model``) makes ``--takes`` pieces under moods, densities and tempos spread evenly
-over what can be asked, at each guidance, with the same seeds. What comes is measured as works are: valence and
-arousal, notes a quarter, quarter notes a minute. ``--picture`` draws every take.
+over what can be asked, each way of asking (:data:`WAYS`) with the same seeds. What comes is measured as works are:
+valence and arousal, notes a quarter, quarter notes a minute. ``--picture`` draws every take.
 
 Correlations are Spearman's, of ranks, and Pearson's, of values. A mood is asked by a word; its place on an axis is
 that of its quadrant's middle. Densities are compared as logarithms.
@@ -28,7 +28,10 @@ from tutti.features.vocabulary import DENSITIES, MOODS
 from tutti.generation.engine import Engine
 from tutti.generation.request import Request
 
-GUIDANCES = (1.0, 3.0)
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "guidance 1": {"guidance": 1}, "guidance 3": {"guidance": 3}, "best of 4": {"guidance": 1, "best_of": 4},
+}  # fmt: skip
+"""How strongly is asked."""
 BARS = 8
 MIDDLE = 0.5
 PLACES: Mapping[str, tuple[float, float]] = {
@@ -69,29 +72,33 @@ def measure(bench: Bench) -> None:
     """Ask, measure, tell, draw."""
     takes, folder = int(bench.settings["takes"]), bench.arguments.model
     engine = demo()[0] if folder is None else Engine.load(Path(folder), max_batch=ROWS)
-    found = {guidance: asked(engine, takes=takes, guidance=guidance) for guidance in GUIDANCES}
-    for guidance, axes in found.items():
+    found = {way: asked(engine, takes=takes, how=how) for way, how in WAYS.items()}
+    for way, axes in found.items():
         for each in axes:
             spearman, pearson = each.correlations()
-            subject = f"{each.control} at guidance {guidance:g}"
+            subject = f"{each.control}, {way}"
             bench.record(subject, f"{each.axis}, Spearman", spearman, unit="correlation")
             bench.record(subject, f"{each.axis}, Pearson", pearson, unit="correlation")
-            bench.name(f"{each.control}_{each.axis}_spearman_at_{guidance:g}", spearman)
+            bench.name(f"{each.control}_{each.axis}_spearman, {way}".replace(", ", "_").replace(" ", "_"), spearman)
             for value in np.unique(each.asked) if each.control != "tempo" else ():
                 got = each.got[each.asked == value]
                 bench.record(subject, f"{each.axis} {value:.2g} asked, mean", float(got.mean()), unit=each.axis)
-    bench.note(f"{takes} takes of {BARS} bars for each control and guidance, the same seeds for all; top_p 0.95")
+    bench.note(f"{takes} takes of {BARS} bars for each control and way, the same seeds for all; top_p 0.95")
     if bench.arguments.picture:
         draw(found, Path(bench.arguments.picture), title=f"{takes} takes each, {BARS} bars")
 
 
-def asked(engine: Engine, *, takes: int, guidance: float) -> list[Asked]:
-    """Every axis of every soft control, over ``takes`` pieces each."""
+def asked(engine: Engine, *, takes: int, how: Mapping[str, Any], bars: int = BARS) -> list[Asked]:
+    """Every axis of every soft control, over ``takes`` pieces each.
+
+    Args:
+        how: further fields of their requests.
+    """
     moods = [MOODS[take % len(MOODS)] for take in range(takes)]
     densities = [DENSITIES[take % len(DENSITIES)] for take in range(takes)]
     tempos = np.linspace(*TEMPOS_QPM, takes).round().tolist()
     of_moods, of_densities, of_tempos = (
-        engine.generate([_request(control, value, take, guidance) for take, value in enumerate(values)])
+        engine.generate([_request(control, value, take, {**how, "bars": bars}) for take, value in enumerate(values)])
         for control, values in (("mood", moods), ("density", densities), ("tempo", tempos))
     )
     feelings, numbers = measured(of_moods), measured(of_densities)["notes_per_quarter"]
@@ -104,8 +111,8 @@ def asked(engine: Engine, *, takes: int, guidance: float) -> list[Asked]:
     ]
 
 
-def _request(control: str, value: Any, take: int, guidance: float) -> Request:
-    tree = {control: value, "bars": BARS, "seed": SEED + take, "guidance": guidance}
+def _request(control: str, value: Any, take: int, how: Mapping[str, Any]) -> Request:
+    tree = {control: value, "seed": SEED + take, **how}
     return build(Request, tree, origin="controls")
 
 
@@ -114,21 +121,21 @@ def _tempo(score: Any) -> float:
     return float(60 * score.end_ticks / score.ticks_per_quarter / score.length_s)
 
 
-def draw(found: Mapping[float, Sequence[Asked]], path: Path, *, title: str) -> None:
-    """A row of panels for each guidance: every take, and the mean of each class."""
+def draw(found: Mapping[str, Sequence[Asked]], path: Path, *, title: str) -> None:
+    """A row of panels for each way of asking: every take, and the mean of each class."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(len(found), 4, figsize=(15, 3.6 * len(found)), layout="constrained", squeeze=False)
-    for row, (guidance, axes) in zip(panels, found.items(), strict=True):
+    for row, (way, axes) in zip(panels, found.items(), strict=True):
         for panel, each in zip(row, axes, strict=True):
-            _panel(panel, each, guidance=guidance)
+            _panel(panel, each, way=way)
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 
-def _panel(panel: Any, each: Asked, *, guidance: float) -> None:
+def _panel(panel: Any, each: Asked, *, way: str) -> None:
     logarithmic = each.control == "density"
     places = np.log2(each.asked) if logarithmic else each.asked
     got = np.log2(np.maximum(each.got, 0.25)) if logarithmic else each.got
@@ -144,9 +151,7 @@ def _panel(panel: Any, each: Asked, *, guidance: float) -> None:
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_formatter(lambda value, _: f"{2**value:.2g}")
     spearman, pearson = each.correlations()
-    panel.set_title(
-        f"{each.control}, guidance {guidance:g}: Spearman {spearman:.2f}, Pearson {pearson:.2f}", fontsize=9
-    )
+    panel.set_title(f"{each.control}, {way}: Spearman {spearman:.2f}, Pearson {pearson:.2f}", fontsize=9)
     panel.set_xlabel(f"{each.axis.replace('_', ' ')} asked")
     panel.set_ylabel("measured")
 
@@ -157,4 +162,4 @@ def _extend(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    run("controls", measure, settings={"takes": (200, "pieces of each control and guidance")}, extend=_extend)
+    run("controls", measure, settings={"takes": (200, "pieces of each control and way")}, extend=_extend)

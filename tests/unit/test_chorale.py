@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ import torch
 from tests.music import voices_dataset
 from tests.trainings import StoppedError, Watch, assert_same_bits, plan_of, train, weights_of
 from tutti import lineage
+from tutti.corpus.score import Score
 from tutti.dataset.loader import Loader
 from tutti.dataset.voices import MOST_STEPS, VoiceLayout
-from tutti.errors import RecipeError
-from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, VOCABULARY_SIZE, VOICES
+from tutti.errors import InputError, RecipeError
+from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, VOCABULARY_SIZE, VOICES, score_of
 from tutti.generation import composers
+from tutti.generation.composing import drained
 from tutti.generation.request import Request
+from tutti.generation.start import Start
 from tutti.models.chorale import CHORALE, Chorale
 from tutti.models.chorale.part import heard_classes, held_steps
 from tutti.storage import Folder
@@ -216,3 +220,70 @@ def test_a_piece_that_is_given_up_ends_alone(learnt: Path) -> None:
     assert [piece.cancelled for piece in pieces] == [True, False]
     alone = composer.generate([Request(bars=2, seed=4)])[0]
     assert pieces[1].tokens.tolist() == alone.tokens.tolist()
+
+
+def four_voices() -> Score:
+    grid = np.repeat(np.array([[72, 67, 64, 48], [71, 67, 62, 43], [72, 69, 65, 41], [71, 67, 62, 43]]), 8, axis=0)
+    score = score_of((grid - LOWEST_PITCH + 2).astype(np.uint16), tempo_qpm=77.0)
+    # Off the grid of sixteenths a little, and louder than it writes: what is kept must come back as it was.
+    exact = score.with_resolution(480)
+    velocity = (exact.notes.pitch % 50 + 40).astype(np.uint8)
+    return replace(exact, notes=replace(exact.notes, onset_ticks=exact.notes.onset_ticks + 7, velocity=velocity))
+
+
+def rows_of(score: Score) -> set[tuple[int, ...]]:
+    score = score.with_resolution(480)
+    columns = (getattr(score.notes, name).tolist() for name in ("onset_ticks", "duration_ticks", "pitch", "velocity"))
+    return set(zip(*columns, strict=True))
+
+
+def test_a_soprano_is_harmonised_and_other_voices_stay_beneath(learnt: Path) -> None:
+    composer, file = composers.load(learnt / "bundle"), four_voices()
+    tune = replace(file, notes=file.notes.take(file.notes.track == 0))
+    asked = Request(start=Start(kind="harmonise", drafts=5), seed=4)
+    (piece,) = composer.generate([asked], materials=[tune])
+    assert rows_of(tune) <= rows_of(piece.score)
+    assert piece.score.tempo_qpm.tolist() == [77]
+    assert len(np.unique(piece.score.notes.track)) == VOICES
+    others = piece.score.with_resolution(480).notes.take(piece.score.notes.track > 0)
+    sung = tune.notes.pitch[(np.searchsorted(tune.notes.onset_ticks - 7, others.onset_ticks, side="right") - 1)]
+    assert (others.pitch <= sung).all()
+    session = composer.open()
+    number = session.submit(asked, material=tune)
+    assert drained(session, [number])[0].score.same_music(piece.score)
+
+
+def test_chorales_are_continued_filled_in_and_varied_and_what_stays_is_exact(learnt: Path) -> None:
+    composer, file = composers.load(learnt / "bundle"), four_voices()
+    more, filled, varied = composer.generate(
+        [
+            Request(bars=1, seed=1),
+            Request(start=Start(kind="infill", bars="2", drafts=3), seed=2),
+            Request(start=Start(kind="vary", strength=0.5, drafts=3), seed=3),
+        ],
+        materials=[file] * 3,
+    )
+    assert rows_of(file) < rows_of(more.score)
+    assert more.score.notes.onset_ticks.max() >= 2 * 4 * more.score.ticks_per_quarter
+    bar_ticks = 4 * 480
+    outside = {row for row in rows_of(file) if row[0] < bar_ticks}
+    assert outside < rows_of(filled.score)
+    assert all(row in outside or bar_ticks <= row[0] for row in rows_of(filled.score))
+    assert len(rows_of(file) & rows_of(varied.score)) >= len(file.notes) // 2
+    assert filled.score.end_ticks <= 2 * 4 * filled.score.ticks_per_quarter
+
+
+def test_files_that_voices_cannot_sing_are_refused_in_one_line(learnt: Path) -> None:
+    composer, file = composers.load(learnt / "bundle"), four_voices()
+    tune = replace(file, notes=file.notes.take(file.notes.track == 0))
+    waltz = Score.of(tune.notes, ticks_per_quarter=480, meters=[(0, 3, 4)])
+    high = replace(tune, notes=replace(tune.notes, pitch=tune.notes.pitch + 30))
+    for kind, score, line in (
+        ("vary", tune, "the file is not of four voices"),
+        ("harmonise", waltz, "knows no meter 3/4"),
+        ("harmonise", high, "pitches 101 to 102 are outside the voices'"),
+        ("restyle", tune, "a model of voices cannot restyle a piece"),
+        ("harmonise", None, "harmonise starts from a file, and there is none"),
+    ):
+        with pytest.raises((RecipeError, InputError), match=line):
+            composer.generate([Request(start=Start(kind=kind))], materials=[score])  # type: ignore[arg-type]

@@ -3,8 +3,8 @@
 A step is a sixteenth; within it the voices sing from the highest, each hearing those above. What holds by construction:
 length, tempo, key and scale (only pitches of it; its tonic triad at the first step and in the last quarter) and
 instruments, which share the voices. Meters other than 4/4, mood, density and collection are of no meaning to such a
-model, it has four voices and their compass, and follows no chords, nor does it continue material: a request that asks
-for them is refused.
+model, which has four voices and their compass and follows no chords: a request that asks for them is refused. What
+starts from a file is :mod:`tutti.generation.voicing`'s.
 
 Legend: B rows, V voices, P identifiers of pitches.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ from tutti.errors import IntegrityError, RecipeError
 from tutti.features.events import encode
 from tutti.features.vocabulary import instrument_of
 from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, STEPS_PER_QUARTER, VOCABULARY_SIZE, score_of
+from tutti.generation import voicing
 from tutti.generation.choosing import chosen
 from tutti.generation.composing import Gathered
 from tutti.generation.controls import Limits, controls_of, limits_of
 from tutti.generation.length import bars_of_length
 from tutti.generation.piece import Piece, tempo_of
-from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters, refuse_start
+from tutti.generation.refusals import METER, refuse_controls, refuse_meters, refuse_start
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
 from tutti.models import bundle as bundles
@@ -106,13 +108,13 @@ class ChoraleComposer:
         """
         refuse_controls(request, names=_FOREIGN, model=_MODEL)
         refuse_meters(request, model=_MODEL)
-        refuse_start(request, model=_MODEL)
+        refuse_start(request, model=_MODEL, but=voicing.KINDS)
         if request.instruments and not _programs(request, usual=self._programs):
             raise RecipeError("a drum kit cannot sing the voices of a chorale", remedy="ask for other instruments")
 
     def open(self) -> Gathered:
         """Requests under way, none yet."""
-        return Gathered(self._made, check=self.check, model=_MODEL, max_batch=self._max_batch)
+        return Gathered(self._made, check=self.check, model=_MODEL, max_batch=self._max_batch, take=self._take)
 
     def generate(
         self,
@@ -124,31 +126,49 @@ class ChoraleComposer:
         """One piece a request, in their order; the same request gives the same notes whatever is asked beside it.
 
         Args:
-            materials: None for each request: nothing is continued.
+            materials: files that requests start from, four voices or a melody.
             cancelled: asked between steps with a request's number; True gives that request up.
 
         Raises:
             RecipeError: a request that this model cannot take; nothing ran.
         """
-        refuse_material(materials, model=_MODEL)
-        for request in requests:
+        for request, material in zip(requests, materials or [None] * len(requests), strict=True):
             self.check(request)
+            self._take(request, material)
         return chosen(self._made, requests, materials=materials, cancelled=cancelled)
 
     def _made(
         self,
         requests: Sequence[Request],
         *,
-        materials: Sequence[Score | None] | None = None,  # noqa: ARG002
+        materials: Sequence[Score | None] | None = None,
         cancelled: Callable[[int], bool] | None = None,
     ) -> list[Piece]:
+        gone = cancelled or (lambda _: False)
+        files = dict(enumerate(materials or ()))
         rows = [
             _Row(number, request, limits_of(request), steps=_bars(request) * _BAR_STEPS, grid=[])
             for number, request in enumerate(requests)
+            if files.get(number) is None
         ]
         for start in range(0, len(rows), self._max_batch):
-            self._run(rows[start : start + self._max_batch], cancelled or (lambda _: False))
-        return [self._piece(row) for row in rows]
+            self._run(rows[start : start + self._max_batch], gone)
+        made = {row.number: self._piece(row) for row in rows}
+        for number, file in files.items():
+            if file is not None:
+                request = requests[number]
+                programs = _programs(request, usual=self._programs)
+                made[number] = voicing.voiced(
+                    self._model, request, file, programs=programs, cancelled=partial(gone, number)
+                )
+        return [made[number] for number in range(len(requests))]
+
+    def _take(self, request: Request, material: Score | None) -> None:
+        """Refuse a file that a request cannot start from, or one that is not there."""
+        if material is not None:
+            voicing.check(request, material, programs=_programs(request, usual=self._programs))
+        elif request.start is not None:
+            raise RecipeError(f"{request.start.kind} starts from a file, and there is none", remedy="give a file")
 
     @torch.inference_mode()
     def _run(self, rows: list[_Row], cancelled: Callable[[int], bool]) -> None:

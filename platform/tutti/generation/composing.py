@@ -76,8 +76,9 @@ class Gathered:
     Args:
         generate: makes one piece a request, and refuses before anything runs.
         check: refuses a request that the model cannot take.
-        model: what it is, for people: it continues nothing.
+        model: what it is, for people.
         max_batch: most pieces that are made at once.
+        take: refuses a file that a request cannot start from; None: it starts from none.
     """
 
     exact, whole = False, True
@@ -89,11 +90,12 @@ class Gathered:
         check: Callable[[Request], None],
         model: str,
         max_batch: int,
+        take: Callable[[Request, Score | None], None] | None = None,
     ) -> None:
         self._generate, self._check = generate, check
-        self._model, self._max_batch = model, max_batch
+        self._model, self._max_batch, self._take = model, max_batch, take
         self._numbers = itertools.count()
-        self._waiting: deque[tuple[int, Request, float]] = deque()
+        self._waiting: deque[tuple[int, Request, Score | None, float]] = deque()
         self._told: set[int] = set()
         self._given_up: set[int] = set()
 
@@ -105,11 +107,14 @@ class Gathered:
     def submit(self, request: Request, *, material: Score | None = None, told: bool = False) -> int:
         """As :meth:`Composing.submit`; notes and bars are told of when the piece is there."""
         self._check(request)
-        refuse_material([material], model=self._model)
+        if self._take is None:
+            refuse_material([material], model=self._model)
+        else:
+            self._take(request, material)
         number = next(self._numbers)
         if told:
             self._told.add(number)
-        self._waiting.append((number, request, time.monotonic()))
+        self._waiting.append((number, request, material, time.monotonic()))
         return number
 
     def cancel(self, number: int) -> None:
@@ -121,16 +126,17 @@ class Gathered:
         taken = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
         if not taken:
             return []
-        numbers = [number for number, _, _ in taken]
+        numbers = [number for number, _, _, _ in taken]
         given_up, began_s = self._given_up, time.monotonic()
         pieces = self._generate(
-            [request for _, request, _ in taken],
+            [request for _, request, _, _ in taken],
+            materials=[material for _, _, material, _ in taken],
             cancelled=lambda place: numbers[place] in given_up,
         )
         given_up.difference_update(numbers)
         stepped_s = time.monotonic() - began_s
         events: list[Event] = []
-        for (number, _, came_s), piece in zip(taken, pieces, strict=True):
+        for (number, _, _, came_s), piece in zip(taken, pieces, strict=True):
             if number in self._told:
                 events += told_of(number, piece)
             events.append(PieceMade(number, piece, beside=len(taken), waited_s=began_s - came_s, stepped_s=stepped_s))

@@ -277,7 +277,7 @@ def _around(
     if start.kind == "restyle":
         _refuse_no_style(request)
     tempo = float(file.grid.tempo_qpm[0]) if request.tempo is None else request.tempo
-    planting = _planting(start, file, source, kept, limits, shared=not request.instruments)
+    planting = _planting(start, file, source, kept, limits, named=bool(request.instruments))
     meter = METERS[file.bars.meter[0]]
     given = (
         BAR,
@@ -295,22 +295,23 @@ def _around(
     )
 
 
-def _planting(start: Start, file: _File, source: Score, kept: Mask, limits: Limits, *, shared: bool) -> Planting:
+def _planting(start: Start, file: _File, source: Score, kept: Mask, limits: Limits, *, named: bool) -> Planting:
     """What must be said of the notes that stay, and how free the others are.
 
     Args:
-        shared: whether the model may add programs of its own choice.
+        named: whether instruments are asked for.
     """
     only = replace(source, notes=source.notes.take(kept))
     notes = Grid.of(ScoreBatch.of([only])).notes
     own = np.zeros(128, dtype=bool)
     ceilings: tuple[tuple[int, int], ...] = ()
-    if start.kind in ("accompany", "restyle"):
+    if start.kind != "vary":
         own[notes.program[notes.program != DRUM_PROGRAM]] = True
-        if not (limits.programs & ~own).any() and (shared or not limits.drums.any()):
-            own[:] = False
-    if start.kind == "harmonise" or (start.kind != "vary" and not own.any()):
-        ceilings = _ceilings(source, kept)
+        # Who names several instruments means that the melody has its own.
+        others = start.kind != "harmonise" and named and bool((limits.programs & ~own).any() or limits.drums.any())
+        if not others:
+            own &= ~limits.programs
+            ceilings = _ceilings(source, kept)
     _, together = np.unique(notes.time_ticks, return_counts=True)
     most_planted = int(together.max(initial=0))
 

@@ -41,7 +41,14 @@ _SIZES = {name: np.arange(len(EVENTS.span(name))) for name in ("Position", "Prog
 _STARTS_NOTES = np.isin(np.arange(len(_KIND)), [_KIND[name] for name in ("Position", "Tempo", "Pitch", "Drum")])
 _LEAVES = np.isin(np.arange(len(_KIND)), [_KIND[name] for name in ("Bar", "Meter", "Tempo", "Pitch", "Drum")])
 _NOTE_TOKENS = ("Program", "Duration", "Velocity", "Pitch", "Drum")
+_IS_NOTE_TOKEN = np.isin(EVENTS.kind_of, [_KIND[name] for name in _NOTE_TOKENS])
 _NONE = -1
+
+
+def _log_sum(logs: NDArray[np.float64]) -> float:
+    """Logarithm of the sum of what they are logarithms of."""
+    most = logs.max()
+    return float(most + np.log(np.exp(logs - most).sum()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +233,9 @@ class Planted:
         mask[due, _FIRST["Meter"] + self._meter_of_bar()[due]] = True
         led = np.flatnonzero(forced != _NONE)
         mask[led, forced[led]] = True
-        passing = base & ~mask
         out_BV, allowed_BV = logits_BV.copy(), allowed_BV.copy()
+        passing = base & ~mask
+        self._lend(out_BV, mask, passing, next_)
         scores = np.where(passing[led], logits_BV[self.row_R[led]], -np.inf).astype(np.float64)
         own = logits_BV[self.row_R[led], forced[led]].astype(np.float64)
         most = np.maximum(scores.max(axis=1, initial=-np.inf), own)
@@ -388,6 +396,18 @@ class Planted:
         full = (self.free_R >= self.most_free_R) & _STARTS_NOTES[self.last_kind_R]
         for kind in _NOTE_TOKENS:
             mask[:, _SPAN[kind]] &= ~full[:, None]
+
+    def _lend(self, logits_BV: NDArray[np.float32], mask: Mask, passing: Mask, next_: _Next) -> None:
+        """A wish for a note of a program that only planted notes may play becomes one for any program that may play."""
+        begins = _STARTS_NOTES[self.last_kind_R] & ~next_.here & ~self._sings() & (self.program_R != _NONE)
+        for row in np.flatnonzero(begins).tolist():
+            may, logits_V = mask[row, _SPAN["Program"]], logits_BV[self.row_R[row]]
+            wished = passing[row] & _IS_NOTE_TOKEN
+            if may.any() and wished.any():
+                programs_P = logits_V[_SPAN["Program"]]
+                all_V = np.concatenate((logits_V[wished], programs_P[may])).astype(np.float64)
+                programs_P[may] += np.float32(_log_sum(all_V) - _log_sum(programs_P[may].astype(np.float64)))
+                passing[row] &= ~wished
 
     def _lead(self, forced: Index, next_: _Next) -> None:
         """The next token on the way to a planted note of this position."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from tutti.corpus.score import Score
 from tutti.errors import RecipeError
@@ -38,13 +38,13 @@ def refuse_meters(request: Request, *, model: str) -> None:
         raise RecipeError(f"{model} knows no meter {request.meter}", remedy=f"ask for {above}/{below}, or for none")
 
 
-def refuse_start(request: Request, *, model: str) -> None:
-    """Refuse to start from a file.
+def refuse_start(request: Request, *, model: str, but: Collection[str] = ()) -> None:
+    """Refuse to start from a file, but for these kinds.
 
     Raises:
         RecipeError: the request does.
     """
-    if request.start is not None:
+    if request.start is not None and request.start.kind not in but:
         raise RecipeError(f"{model} cannot {request.start.kind} a piece", remedy="use a model of sequences")
 
 

@@ -36,6 +36,7 @@ class Kept:
         tempo_qpm: in place of all tempos of the file, or None.
         new_tempo: tick of the grid and tempo from there on, or None.
         new_meter: tick of the grid and meter from there on, or None.
+        own_tracks: whether new notes keep the tracks that they come with.
         marks_until: tick of the grid after which the file's tempos and meters hold no more; None: all hold.
     """
 
@@ -48,6 +49,7 @@ class Kept:
     new_tempo: tuple[int, float] | None = None
     new_meter: tuple[int, int, int] | None = None
     marks_until: int | None = None
+    own_tracks: bool = False
 
     @property
     def changed_tempo(self) -> tuple[int, float] | None:
@@ -92,7 +94,7 @@ def restored(made: Score, kept: Kept) -> Score:
         new,
         onset_ticks=onset.astype(np.int32),
         duration_ticks=np.maximum(end - onset, 1).astype(np.int32),
-        track=_tracks(new.program, old),
+        track=new.track if kept.own_tracks else _tracks(new.program, old),
     )
     new = _apart(new, old)
     last = None if kept.marks_until is None else int(at(kept.marks_until))

@@ -30,6 +30,7 @@ from tutti.features.vocabulary import BAR, END, EVENTS, START, TEMPOS_QPM
 from tutti.generation.controls import Limits, controls_of, limits_of
 from tutti.generation.drafts import Drafts
 from tutti.generation.grammar import Grammar
+from tutti.generation.leading import led
 from tutti.generation.material import Prepared, closing, prepared
 from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, TempoMade, piece_of, tempo_of, told_of
 from tutti.generation.planted import Planted
@@ -131,8 +132,9 @@ class Session:
     def submit(self, request: Request, *, material: Score | None = None, told: bool = False) -> int:
         """As :meth:`tutti.generation.composing.Composing.submit`."""
         start = self._start(request, material)
-        controls = controls_of(request, collections=self._collections) if start is None else start.controls
-        limits = limits_of(request, known_programs=self._programs) if start is None else start.limits
+        asked = led(request)
+        controls = controls_of(asked, collections=self._collections) if start is None else start.controls
+        limits = limits_of(asked, known_programs=self._programs) if start is None else start.limits
         tokens = [START, *controls.tokens().tolist()]
         head = len(tokens)
         tokens += [] if start is None else start.given
