@@ -10,11 +10,14 @@ from typing import Any
 import click
 
 from cluster.embedded import start_embedded_ray
+from jobs import starting
 from tutti import config, lineage, telemetry
 from tutti.catalogue import publish
 from tutti.catalogue.blocks import is_done
 from tutti.catalogue.order import Order
 from tutti.catalogue.takes import Block, Plan
+from tutti.corpus.score import Score
+from tutti.corpus.score_batch import work_id
 from tutti.errors import InputError, PlaceError
 from tutti.generation.sentences.scenes import understood
 from tutti.lineage import Dataset
@@ -25,7 +28,14 @@ from tutti.telemetry import Reporter
 from tutti.units import format_bytes, format_seconds
 
 
-def run(order: Order, *, root: Folder, registry: Registry, reporter: Reporter) -> Dataset:
+def run(
+    order: Order,
+    *,
+    root: Folder,
+    registry: Registry,
+    reporter: Reporter,
+    files: Mapping[str, Score] | None = None,
+) -> Dataset:
     """Make the catalogue, or find it; killed anywhere and started again, it makes what is missing and nothing twice.
 
     Args:
@@ -33,20 +43,21 @@ def run(order: Order, *, root: Folder, registry: Registry, reporter: Reporter) -
         root: results root.
         registry: where the order's model is found.
         reporter: told how far it is.
+        files: music that takes start from, by its identity; see :func:`with_files`.
 
     Raises:
         UserError: the model is not there, the model cannot take a request, the folder cannot be used.
     """
     version = registry.resolve(order.model)
     drawn = known(order.timbres, registry=registry)
-    plan = plan_of(order, version=version, timbres=[timbre for timbre, _ in drawn])
+    plan = plan_of(order, version=version, timbres=[timbre for timbre, _ in drawn], files=files or {})
     folder = publish.place_of(plan, root=root)
     found = lineage.find(folder)
     if found is not None:
         reporter.line(f"catalogue {order.name}: found finished · {_counts(found)}")
         return found
     bundle = registry.fetch(version)
-    facts = check_requests(order, bundle=bundle)
+    facts = check_requests(plan, bundle=bundle)
     check_space(plan, folder=folder)
     folder.check_writable()
     waiting = [block for block in plan.blocks() if not is_done(folder, block)]
@@ -56,7 +67,13 @@ def run(order: Order, *, root: Folder, registry: Registry, reporter: Reporter) -
     return dataset
 
 
-def plan_of(order: Order, *, version: ModelVersion, timbres: Sequence[KnownTimbre] = ()) -> Plan:
+def plan_of(
+    order: Order,
+    *,
+    version: ModelVersion,
+    timbres: Sequence[KnownTimbre] = (),
+    files: Mapping[str, Score] | None = None,
+) -> Plan:
     """The order under one version of its model, and of those that play it."""
     return Plan(
         order,
@@ -64,11 +81,12 @@ def plan_of(order: Order, *, version: ModelVersion, timbres: Sequence[KnownTimbr
         model_version=version.version,
         model_digest=version.digest,
         timbres=tuple(timbres),
+        files=dict(files or {}),
     )
 
 
-def check_requests(order: Order, *, bundle: Path) -> Mapping[str, Any]:
-    """Hold every request of an order against the model in ``bundle``; return what is known of that model.
+def check_requests(plan: Plan, *, bundle: Path) -> Mapping[str, Any]:
+    """Hold every request of a plan against the model in ``bundle``; return what is known of that model.
 
     Raises:
         RecipeError: the model cannot take a request.
@@ -76,8 +94,8 @@ def check_requests(order: Order, *, bundle: Path) -> Mapping[str, Any]:
     from tutti.generation import composers  # brings torch: a second run, which makes nothing, must not wait for it
 
     composer = composers.load(bundle)
-    for line in order.lines:
-        composer.check(line.controls)
+    for line in plan.order.lines:
+        composer.check(line.controls, plan.material(line.controls))
     return composer.facts
 
 
@@ -111,6 +129,28 @@ def read_order(path: Path, *, overrides: Sequence[str] = ()) -> Order:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise InputError(f"cannot read the order {path} ({reason})", remedy="name a YAML file") from None
     return config.parse(Order, text, overrides=overrides, origin=str(path))
+
+
+def with_files(order: Order, *, beside: Path) -> tuple[Order, dict[str, Score]]:
+    """An order whose lines name the music that they start from, and that music by its identity.
+
+    Args:
+        beside: folder that relative paths count from.
+
+    Raises:
+        MissingError: a file is not there.
+        InputError: it cannot be read.
+    """
+    found: dict[str, Score] = {}
+    lines = []
+    for line in order.lines:
+        if line.file is not None and line.controls.start is not None:
+            score = starting.read(beside / line.file)
+            found[work_id(score)] = score
+            start = line.controls.start.model_copy(update={"works": (work_id(score),)})
+            line = line.model_copy(update={"controls": line.controls.model_copy(update={"start": start})})
+        lines.append(line)
+    return order.model_copy(update={"lines": tuple(lines)}), found
 
 
 def _make(
@@ -185,15 +225,15 @@ def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: st
       tutti catalogue jobs/recipes/order-calm-chorales.yaml --set seed=7
     """
     telemetry.quiet_libraries()
-    asked = read_order(order, overrides=overrides)
+    asked, files = with_files(read_order(order, overrides=overrides), beside=order.parent)
     place = Folder(root)
     registry = Registry.embedded(place, tracking_uri=tracking_uri)
     if dry_run:
         version = registry.resolve(asked.model)
-        check_requests(asked, bundle=registry.fetch(version))
         timbres = [timbre for timbre, _ in known(asked.timbres, registry=registry)]
-        plan = plan_of(asked, version=version, timbres=timbres)
+        plan = plan_of(asked, version=version, timbres=timbres, files=files)
+        check_requests(plan, bundle=registry.fetch(version))
         click.echo("\n".join(_plan_lines(plan, root=place)))
         return
-    dataset = run(asked, root=place, registry=registry, reporter=telemetry.reporter())
+    dataset = run(asked, root=place, registry=registry, reporter=telemetry.reporter(), files=files)
     click.echo(f"catalogue: {page_of(dataset.folder)}")

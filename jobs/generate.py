@@ -150,7 +150,7 @@ def command(
     registry = Registry.embedded(Folder(root), tracking_uri=tracking_uri)
     version = registry.resolve(model or registry.only_model())
     engine = composers.load(registry.fetch(version))
-    engine.check(request)
+    engine.check(request, None if more else score)
     if between or more:
         latents.engine_of(engine)
     drawn = known(timbres, registry=registry)

@@ -235,23 +235,27 @@ async def _take(body: GenerateBody, *, stages: Stages, settings: ServeSettings) 
     version = await stages.version(body.model or settings.model)
     material = await _material(body, settings)
     identity = version.digest if material is None else f"{version.digest} {work_id(material)}"
+    if request.start is not None and material is not None:
+        start = request.start.model_copy(update={"works": (work_id(material),)})
+        request = request.model_copy(update={"start": start})
     return _Take(body, take_id_of(request, model_digest=identity), version, Job(request, material, str(version)))
 
 
 async def _material(body: GenerateBody, settings: ServeSettings) -> Score | None:
-    data = body.material()
-    if data is None:
+    given = body.material()
+    if given is None:
         return None
+    name, data, pointer = given
     try:
-        read = partial(read_untrusted, data, timeout_s=MATERIAL_TIMEOUT_S)
+        read = partial(read_untrusted, data, name=name, timeout_s=MATERIAL_TIMEOUT_S)
         score: Score = await asyncio.get_running_loop().run_in_executor(_READER, read)
     except (DataError, InputError) as error:
-        raise fault(f"no readable MIDI file ({error})", pointer="/continue_midi") from None
+        kind = "MIDI file" if name == "upload.mid" else "file"
+        raise fault(f"no readable {kind} ({error})", pointer=pointer) from None
     most = settings.max_material_notes
     if len(score.notes) > most:
         raise fault(
-            f"the MIDI file has {len(score.notes):,} notes, the limit is {most:,}; send its end only",
-            pointer="/continue_midi",
+            f"the file has {len(score.notes):,} notes, the limit is {most:,}; send a part of it", pointer=pointer
         )
     return score
 

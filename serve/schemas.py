@@ -33,6 +33,17 @@ def _is_base64(value: str) -> str:
     return value
 
 
+class GivenFile(BaseModel):
+    """A file to start from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(max_length=255, description="its name, whose end tells the format, such as tune.mid or tune.mxl")
+    data: Annotated[str, AfterValidator(_is_base64)] = Field(
+        description="its bytes, in base64", json_schema_extra={"contentEncoding": "base64"}
+    )
+
+
 class GenerateBody(Request):
     """What one piece must be; everything may be left out."""
 
@@ -63,8 +74,11 @@ class GenerateBody(Request):
     )
     continue_midi: Annotated[str, AfterValidator(_is_base64)] | None = Field(
         default=None,
-        description="Standard MIDI file to continue, in base64; the length counts from its end",
+        description="Standard MIDI file to start from, in base64; continued where start is left out",
         json_schema_extra={"contentEncoding": "base64", "contentMediaType": "audio/midi"},
+    )
+    file: GivenFile | None = Field(
+        default=None, description="file to start from as start says, MIDI or MusicXML; in place of continue_midi"
     )
 
     @model_validator(mode="before")
@@ -81,9 +95,21 @@ class GenerateBody(Request):
         """The controls alone, as the engine takes them."""
         return Request.model_validate(self.model_dump(include=set(Request.model_fields)))
 
-    def material(self) -> bytes | None:
-        """Bytes of the MIDI file to continue."""
-        return None if self.continue_midi is None else base64.b64decode(self.continue_midi)
+    @model_validator(mode="after")
+    def _one_file(self) -> GenerateBody:
+        if self.file is not None and self.continue_midi is not None:
+            raise ValueError("file and continue_midi are two files; leave out one of them")
+        if self.start is not None and self.file is None and self.continue_midi is None:
+            raise ValueError(f"start wants to {self.start.kind} a file; send it as file")
+        return self
+
+    def material(self) -> tuple[str, bytes, str] | None:
+        """Name and bytes of the file to start from, and the field that holds it."""
+        if self.file is not None:
+            return self.file.name, base64.b64decode(self.file.data), "/file"
+        if self.continue_midi is not None:
+            return "upload.mid", base64.b64decode(self.continue_midi), "/continue_midi"
+        return None
 
 
 class SentenceBody(BaseModel):

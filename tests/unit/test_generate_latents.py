@@ -108,3 +108,18 @@ def test_several_takes_each_the_best_of_two(root: Folder, capsys: pytest.Capture
     assert len(read_midi((at / "several-2.mid").read_bytes()).notes)
     assert generate(root, "--more", "density=1", "--takes", "2") == 2
     assert "leave out --takes and --best-of" in capsys.readouterr().err
+
+
+def test_a_file_is_filled_in_and_varied(root: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    at = root.local_path
+    filled = ("--fill", str(at / "a.mid"), "--at", "2", "--drafts", "2", "--out", str(at / "filled.mid"))
+    assert generate(root, *filled, "--dry-run") == 0
+    assert generate(root, *filled) == 0
+    given, made = (read_midi((at / name).read_bytes()) for name in ("a.mid", "filled.mid"))
+    bar_ticks = 4 * given.ticks_per_quarter
+    before = given.notes.onset_ticks < bar_ticks
+    again = made.with_resolution(given.ticks_per_quarter).notes
+    assert again.pitch[again.onset_ticks < bar_ticks].tolist() == given.notes.pitch[before].tolist()
+    assert generate(root, "--vary", str(at / "a.mid"), "--strength", "0.9", "--out", str(at / "varied.mid")) == 0
+    assert generate(root, "--fill", str(at / "a.mid"), "--at", "9", "--dry-run") == 2
+    assert "bars 9 are not all in the file: it has 2 bars with notes" in capsys.readouterr().err

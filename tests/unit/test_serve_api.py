@@ -249,6 +249,25 @@ def test_times_of_a_continued_piece_are_those_of_the_piece(call: Call) -> None:
     assert told < kept
 
 
+def test_a_piece_starts_from_a_file_that_is_sent(call: Call) -> None:
+    data = base64.b64encode(write_midi(walk(3, bars=2))).decode()
+    body = {
+        "seed": 3,
+        "file": {"name": "tune.mid", "data": data},
+        "start": {"kind": "infill", "bars": "2", "drafts": 2},
+    }
+    answer = call("POST", GENERATE, json=body).json()
+    told = {(note["onset_s"], note["pitch"]) for note in answer["notes"]}
+    bar_s = 4 * 60 / 96
+    given = walk(3, bars=2)
+    kept = zip(given.seconds_at(given.notes.onset_ticks).tolist(), given.notes.pitch.tolist(), strict=True)
+    assert {(round(onset, 6), pitch) for onset, pitch in kept if onset < bar_s} <= told
+    again = call("POST", GENERATE, json=body | {"start": {"kind": "vary"}}).json()
+    assert again["take_id"] != answer["take_id"]
+    events = events_of(call("POST", GENERATE, json=body, headers={"Accept": "text/event-stream"}))
+    assert {(note["onset_s"], note["pitch"]) for name, note in events if name == "note"} == told
+
+
 def test_what_goes_wrong_on_the_way_is_an_event(engine: Engine) -> None:
     accept = {"Accept": "text/event-stream"}
     events = events_of(send(Failing(engine, KeyError("/secret/place")), "POST", GENERATE, json=SMALL, headers=accept))
@@ -338,6 +357,9 @@ def test_models_and_health(call: Call, engine: Engine) -> None:
         ({"seed": -1}, ["/seed"], "greater than or equal to 0"),
         ({"temperature": "hot"}, ["/temperature"], "valid number"),
         ({"continue_midi": "not base64!"}, ["/continue_midi"], "not base64"),
+        ({"file": {"name": "tune.txt", "data": "AAAA"}}, ["/file"], "no readable file"),
+        ({"start": {"kind": "vary"}}, [""], "start wants to vary a file; send it as file"),
+        ({"start": {"kind": "infill"}}, ["/start"], "infill needs bars"),
         ({"continue_midi": base64.b64encode(b"RIFF, not MIDI").decode()}, ["/continue_midi"], "no readable MIDI file"),
         ({"continue_midi": ""}, ["/continue_midi"], "no readable MIDI file"),
         (["a list"], [""], "not a JSON object"),

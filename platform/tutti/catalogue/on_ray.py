@@ -215,7 +215,11 @@ def draft_block(block: Block, *, plan: Plan, desk: Desk) -> list[Draft]:
     under_way: dict[int, Take] = {}
 
     def begin(takes: Sequence[Take]) -> None:
-        numbers = desk.submit([take.request for take in takes], deliver=told.put)
+        numbers = desk.submit(
+            [take.request for take in takes],
+            materials=[plan.material(take.request) for take in takes],
+            deliver=told.put,
+        )
         under_way.update(zip(numbers, takes, strict=True))
 
     def ended() -> list[tuple[Take, Draft]]:

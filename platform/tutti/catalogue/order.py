@@ -104,6 +104,10 @@ class Line(Settings):
         default=None,
         description="what each take is like, in English or Chinese; what controls say beside it wins",
     )
+    file: str | None = Field(
+        default=None, min_length=1, max_length=1024,
+        description="file that each take starts from as controls.start says, MIDI or MusicXML, beside the order's own",
+    )  # fmt: skip
     controls: Request = Field(default_factory=Request, description="what each take must be; seeds come from the order")
 
     @model_validator(mode="before")
@@ -125,6 +129,11 @@ class Line(Settings):
     def _controls_fit(self) -> Line:
         if "seed" in self.controls.model_fields_set:
             raise ValueError("controls.seed is not a line's to give: the order's seed rules every take")
+        start = self.controls.start
+        if self.file is not None and start is None:
+            raise ValueError("a line with a file says in controls.start what becomes of it, such as {kind: continue}")
+        if start is not None and self.file is None and not start.works:
+            raise ValueError(f"controls.start wants to {start.kind} a file: name it as file")
         for field in _FIELD.findall(self.title):
             if field in Request.model_fields and getattr(self.controls, field) is None:
                 raise ValueError(f"the title uses {{{field}}}, which the controls leave open")
@@ -198,6 +207,8 @@ class Order(Settings):
         for line in tree["lines"]:
             if line["sentence"] is None:
                 del line["sentence"]
+            # Its music is named by controls.start.works: the same under another name is the same.
+            del line["file"]
         # What came later enters where it is asked, so that catalogues keep their addresses.
         later = ("timbres", *HOW)
         return {name: tree[name] for name in tree if name not in later or getattr(self, name) != _default(name)}

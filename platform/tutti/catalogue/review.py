@@ -2,7 +2,8 @@
 
 Goal: reject, before anything is rendered, what a listener would send back, and say why. Convention: scores as the
 engine gives them; times in seconds under the tempo map from the first bar line to the end of the last note; a share is
-of the take's notes or of its length. A check that the request gives no cause for (key, tempo, instruments) is not made.
+of the take's notes or of its length. A check that the request gives no cause for (key, tempo, instruments) is not made,
+nor that of the length where a take starts from a file.
 A take without notes fails ``notes``, and what needs a note is not made. Whether a take copies a known work is not
 looked at here: ``originality`` is recorded as not checked rather than left out, so that no reader takes silence for a
 pass.
@@ -24,6 +25,7 @@ from tutti.features.events import bars_of, on_grid
 from tutti.features.vocabulary import instrument_of
 from tutti.generation.piece import Candidate
 from tutti.generation.request import Request
+from tutti.generation.start import PLANTED
 from tutti.units import pitch_name
 
 PASSED, FAILED, NOT_CHECKED = "passed", "failed", "not_checked"
@@ -70,19 +72,21 @@ class Draft:
 def review(score: Score, *, request: Request, refused_tokens: int, checks: Checks) -> list[Finding]:
     """All findings on one take, in a fixed order."""
     findings = [_well_formed(refused_tokens), _notes(score, checks)]
+    # A file's own bars are as they are, and what is composed keeps its limits by construction.
+    own = request.start is None or request.start.kind in PLANTED
     if len(score.notes):
         findings += [
-            _length(score, request, checks),
+            *([_length(score, request, checks)] if request.start is None else []),
             *_silence(score, checks),
             _longest_note(score, checks),
             _stuck_notes(score, checks),
             _range(score, checks),
         ]
-        if request.key is not None:
+        if request.key is not None and own:
             findings.append(_key(score, request, checks))
-        if request.tempo is not None:
+        if request.tempo is not None and own:
             findings.append(_tempo(score, request, checks))
-        if request.instruments:
+        if request.instruments and own:
             findings.append(_instruments(score, request))
     findings.append(Finding("originality", None, None, "", NOT_CHECKED, "not compared with known works"))
     return findings

@@ -12,11 +12,12 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, TypeVar
 
 from tutti.catalogue.order import Order
+from tutti.corpus.score import Score
 from tutti.errors import IntegrityError
 from tutti.generation.request import Request
 from tutti.render.timbres import KnownTimbre
@@ -73,6 +74,7 @@ class Plan:
         model_version: its version.
         model_digest: hash of weights, configuration and vocabulary.
         timbres: models of notes that play in place of the SoundFont.
+        files: music that takes start from, by its identity.
     """
 
     order: Order
@@ -80,6 +82,7 @@ class Plan:
     model_version: str
     model_digest: str
     timbres: tuple[KnownTimbre, ...] = ()
+    files: Mapping[str, Score] = field(default_factory=dict)
 
     @property
     def num_blocks(self) -> int:
@@ -120,6 +123,10 @@ class Plan:
     def blocks(self) -> list[Block]:
         """All blocks; together they hold every slot once."""
         return [self.block(index) for index in range(self.num_blocks)]
+
+    def material(self, request: Request) -> Score | None:
+        """What a request starts from."""
+        return None if request.start is None else self.files[request.start.works[0]]
 
     def take(self, slot: Slot, attempt: int) -> Take:
         """The take that fills ``slot`` at ``attempt``."""

@@ -100,8 +100,8 @@ class ChoraleComposer:
         model.load_state_dict(dict(bundle.weights))
         return cls(model.eval().to(device), digest=bundle.digest(), facts=bundle.facts, max_batch=max_batch)
 
-    def check(self, request: Request) -> None:
-        """Refuse a request that this model cannot take, before anything runs.
+    def check(self, request: Request, material: Score | None = None) -> None:
+        """Refuse a request that this model cannot take, or a file that it cannot start from, before anything runs.
 
         Raises:
             RecipeError: a control that voices cannot hold.
@@ -111,6 +111,8 @@ class ChoraleComposer:
         refuse_start(request, model=_MODEL, but=voicing.KINDS)
         if request.instruments and not _programs(request, usual=self._programs):
             raise RecipeError("a drum kit cannot sing the voices of a chorale", remedy="ask for other instruments")
+        if material is not None:
+            voicing.check(request, material, programs=_programs(request, usual=self._programs))
 
     def open(self) -> Gathered:
         """Requests under way, none yet."""

@@ -36,8 +36,8 @@ class Composer(Protocol):
     collections: tuple[str, ...]
     facts: Mapping[str, Any]
 
-    def check(self, request: Request) -> None:
-        """Refuse a request that this model cannot take, before anything runs.
+    def check(self, request: Request, material: Score | None = None) -> None:
+        """Refuse a request that this model cannot take, or a file that it cannot start from, before anything runs.
 
         Raises:
             RecipeError: it cannot.

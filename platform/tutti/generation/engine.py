@@ -17,6 +17,7 @@ from tutti.features.vocabulary import EVENTS
 from tutti.generation.choosing import chosen
 from tutti.generation.composing import drained
 from tutti.generation.controls import controls_of
+from tutti.generation.material import prepared
 from tutti.generation.piece import Piece
 from tutti.generation.request import Request
 from tutti.generation.session import Session
@@ -103,13 +104,16 @@ class Engine:
         """The network itself."""
         return self._model
 
-    def check(self, request: Request) -> None:
-        """Refuse a request that this model cannot take, before anything runs.
+    def check(self, request: Request, material: Score | None = None) -> None:
+        """Refuse a request that this model cannot take, or a file that it cannot start from, before anything runs.
 
         Raises:
-            RecipeError: an unknown collection.
+            RecipeError: an unknown collection; a file that the request contradicts.
+            InputError: a file without what the request needs of it.
         """
         controls_of(request, collections=self.collections)
+        if material is not None:
+            prepared(request, material, collections=self.collections, programs=self._programs)
 
     def open(self) -> Session:
         """Requests under way, none yet, with memory of their own."""

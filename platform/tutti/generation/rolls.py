@@ -100,7 +100,7 @@ class RollComposer:
         generator.load_state_dict(dict(bundle.weights))
         return cls(generator.eval().to(device), configuration=configuration, digest=bundle.digest(), facts=bundle.facts)
 
-    def check(self, request: Request) -> None:
+    def check(self, request: Request, material: Score | None = None) -> None:
         """Refuse a request that this model cannot take, before anything runs.
 
         Raises:
@@ -109,6 +109,7 @@ class RollComposer:
         refuse_controls(request, names=_FOREIGN, model=_MODEL)
         refuse_meters(request, model=_MODEL)
         refuse_start(request, model=_MODEL)
+        refuse_material([material], model=_MODEL)
         if request.instruments == (_DRUMS,) and DRUM_PROGRAM not in self._known:
             raise RecipeError("this model has never heard drums", remedy="ask for other instruments, or for none")
 
