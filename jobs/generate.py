@@ -64,9 +64,13 @@ def said(sentence: str, *, given: Collection[str]) -> dict[str, Any]:
 @click.command(name="generate")
 @click.option("--model", help="NAME, NAME@production or NAME/VERSION; the only registered one by default.")
 @click.option("--say", metavar="SENTENCE", help="What it is like, in English or Chinese; options that are given win.")
-@click.option("--length", default="30s", show_default=True, help="Length, such as 30s or 1m30s.")
+@click.option("--length", help="Length, such as 30s or 1m30s; by default 30s, or that of the chords.")
 @click.option("--bars", type=int, help="Length in bars instead.")
 @click.option("--key", help='Tonality, such as "D minor".')
+@click.option("--scale", help='Scale, such as "C major pentatonic", "A blues", "D dorian" or "C gong".')
+@click.option("--chords", metavar="TEXT", help='Chord progression, such as "Cm7 F7 | Bbmaj7 | Eb | %".')
+@click.option("--pitch-range", help="Lowest and highest pitch, such as C3-C6 or 48-84.")
+@click.option("--polyphony", type=int, help="Most notes that sound at once; 1: a single line.")
 @click.option("--tempo", type=float, help="Quarter notes a minute.")
 @click.option("--meter", help="Meter, such as 3/4.")
 @click.option("--instrument", "instruments", multiple=True, help="Instrument family that may play; repeatable.")
@@ -119,6 +123,7 @@ def command(
     \b
     Example:
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
+        tutti generate --chords "Cm7 F7 | Bbmaj7 | Eb" --tempo 96 --instrument piano --out song.mid
         tutti generate --harmonise tune.mid --out hymn.mid --out hymn.png
         tutti generate --fill song.mid --at 5-8 --out mended.mid
         tutti generate --takes 8 --best-of 4 --mood calm --out calm.mid
