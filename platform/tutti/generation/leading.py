@@ -56,8 +56,9 @@ def led(request: Request) -> Request:
     asked = request.model_copy(update=added)
     if request.guidance:
         asked = asked.model_copy(update=_of_mood(asked))
-        if asked.polyphony is None and asked.density in POLYPHONY and _fits(asked, "polyphony"):
-            asked = asked.model_copy(update={"polyphony": POLYPHONY[asked.density]})
+        most = POLYPHONY.get(asked.density or "")
+        if most and asked.polyphony is None and _fits(asked, "polyphony"):
+            asked = asked.model_copy(update={"polyphony": most})
     return asked
 
 
