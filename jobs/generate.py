@@ -126,10 +126,9 @@ def command(
     \b
     Example:
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
-        tutti generate --chords "Cm7 F7 | Bbmaj7 | Eb" --tempo 96 --instrument piano --out song.mid
         tutti generate --harmonise tune.mid --out hymn.mid --out hymn.png
         tutti generate --fill song.mid --at 5-8 --out mended.mid
-        tutti generate --takes 8 --best-of 4 --mood calm --out calm.mid
+        tutti generate --takes 8 --best-of 4 --chords "Cm7 F7 | Bbmaj7 | Eb" --out song.mid
         tutti generate --say "gentle piano for falling asleep, slow, no drums" --out take.mid
         tutti generate --between a.mid b.mid --steps 5 --out way.mid --out way.png
         tutti generate --vary a.mid --more density=1.5 --out busier.mid

@@ -21,6 +21,7 @@ from tutti.generation.piece import piece_of
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
 from tutti.models.decoder import DECODER, Decoder
+from tutti.seeding import uniform_at
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None)
@@ -196,3 +197,27 @@ def test_top_p_keeps_the_likeliest_and_draws_follow_the_distribution() -> None:
     np.testing.assert_allclose(free, [0.5, 0.3, 0.15, 0.05], atol=0.03)
     held = np.bincount(choose(logits, top_p_B=np.full(4000, 0.75), **arguments), minlength=4) / 4000
     np.testing.assert_allclose(held, [0.625, 0.375, 0, 0], atol=0.03)
+
+
+@given(st.integers(0, 2**32), st.floats(0.01, 1), st.floats(0.2, 2), st.integers(1, 300))
+@settings(max_examples=60)
+def test_the_nucleus_is_that_of_its_definition(seed: int, top_p: float, temperature: float, tokens: int) -> None:
+    random = np.random.default_rng(seed)
+    logits = (5 * random.normal(size=(40, tokens))).round(random.integers(0, 3)).astype(np.float32)
+    allowed = random.random(logits.shape) < random.random()
+    allowed[:, 0] = True
+    seeds, counters = np.arange(40, dtype=np.uint64), np.full(40, seed, dtype=np.uint64)
+    chosen = choose(
+        logits, allowed_BV=allowed, temperature_B=np.full(40, temperature), top_p_B=np.full(40, top_p),
+        seeds_B=seeds, counters_B=counters,
+    )  # fmt: skip
+    for row, draw in enumerate(uniform_at(seeds, counters)):
+        scores = np.where(allowed[row], logits[row] / temperature, -np.inf).astype(np.float64)
+        mass = np.exp(scores - scores.max())
+        order = np.lexsort((np.arange(tokens), -mass))
+        before = np.cumsum(mass[order]) - mass[order]
+        mass[order[before >= top_p * mass.sum() * (1 + 1e-6)]] = 0
+        reached = np.cumsum(mass)
+        assert mass[chosen[row]] > 0
+        assert reached[chosen[row]] - mass[chosen[row]] <= reached[-1] * (draw + 1e-5)
+        assert reached[chosen[row]] >= reached[-1] * (draw - 1e-5)

@@ -17,6 +17,7 @@ from tutti.generation.reading import GuidedReading, Reading, unled
 from tutti.generation.request import Request
 from tutti.models.cache import KeyValueCache
 from tutti.models.decoder import DECODER, Decoder
+from tutti.models.precision import Precision
 from tutti.models.reader import PlainSteps, Reader
 
 SHAPE = {"vocabulary_size": len(EVENTS), "max_tokens": 512}
@@ -49,7 +50,7 @@ class DensityReader(Decoder):
         logits[:, :, [BAR, END]] += cache.pull_B[:, None, None]
         return logits
 
-    def steps(self) -> PlainSteps:  # type: ignore[override]
+    def steps(self, precision: Precision = "float32") -> PlainSteps:  # type: ignore[override]  # noqa: ARG002
         return PlainSteps(self)
 
     def new_cache(self, *, rows: int, capacity_tokens: int, seeds: object = None) -> KeyValueCache:  # noqa: ARG002

@@ -11,6 +11,7 @@ import torch
 from tests.unit.test_readers import bar_vae, decoder
 from tutti.models.decoder.steps import reached_by, settled
 from tutti.models.matrices import Matrix
+from tutti.models.precision import Precision
 from tutti.models.reader import Reader, Steps
 from tutti.models.recurrent import Recurrent, RecurrentConfiguration
 
@@ -86,11 +87,19 @@ def test_rows_that_leave_and_join_change_nothing_for_the_others(model: Reader) -
             torch.testing.assert_close(said[place], heard, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "bar_vae"])
-def test_what_a_row_hears_does_not_depend_on_its_company_to_the_bit(name: str) -> None:
+needs_bfloat16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN multiplies no bfloat16 on this processor"
+)
+HALVES = ["decoder", "grouped heads", "window", "recurrent"]
+ALONE: list[Any] = [(name, "float32") for name in MODELS if name != "bar_vae"]
+ALONE += [pytest.param(name, "bfloat16", marks=needs_bfloat16) for name in HALVES]
+
+
+@pytest.mark.parametrize(("name", "precision"), ALONE)
+def test_what_a_row_hears_does_not_depend_on_its_company_to_the_bit(name: str, precision: Precision) -> None:
     torch.manual_seed(0)
     model = MODELS[name]()
-    steps, random = model.steps(), np.random.default_rng(0)
+    steps, random = model.steps(precision), np.random.default_rng(0)
     mine, following = drawn(58, seed=4), drawn(9, seed=5).tolist()
     heard = []
     with torch.inference_mode():
@@ -139,8 +148,58 @@ def test_rows_of_many_blocks_come_first_where_much_is_won() -> None:
     assert order[10] == 10, "who lies well stays"
 
 
-def test_memory_for_steps_is_allocated_once_and_moves_whole_rows() -> None:
+@needs_bfloat16
+@pytest.mark.parametrize("name", HALVES)
+def test_in_sixteen_bits_steps_say_nearly_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    model = MODELS[name]()
+
+    def said(precision: Precision) -> torch.Tensor:
+        steps = model.steps(precision)
+        memory = joined(steps, model, [drawn(70), drawn(5)])
+        with torch.inference_mode():
+            return torch.stack([steps(tokens, memory) for tokens in drawn(40, 2)])
+
+    exact = said("float32")
+    assert 0 < (said("bfloat16") - exact).std() / exact.std() < 0.02
+
+
+def test_rows_hear_the_same_however_many_threads_share_them() -> None:
+    torch.manual_seed(0)
+    model, threads = decoder(), torch.get_num_threads()
+    said = []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(1)
+            steps = model.steps()
+            memory = joined(steps, model, [drawn(length) for length in range(1, 49)], room_rows=48)
+            torch.set_num_threads(number)
+            with torch.inference_mode():
+                said.append(steps(drawn(48), memory))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(said[0], said[1])
+    assert torch.equal(said[0], said[2])
+
+
+def test_rows_keep_their_slots_and_who_joins_takes_one_that_is_free() -> None:
     model = decoder()
+    steps = model.steps()
+    prompts = [drawn(length, seed=length) for length in (70, 3, 130)]
+    memory = joined(steps, model, prompts, room_rows=3)
+    assert memory.size_bytes == 3 * 2 * 4 * 3 * 4 * 64 * 8 * 4
+    kept = memory.slots_B[[2, 0]].tolist()
+    memory.keep(torch.tensor([2, 0]))
+    assert (memory.lengths_B.tolist(), memory.slots_B.tolist()) == ([130, 70], kept)
+    fresh = model.new_cache(rows=1, capacity_tokens=3)
+    model.read(prompts[1][None], fresh)
+    memory.join(fresh)
+    assert memory.lengths_B.tolist() == [130, 70, 3]
+    assert sorted(memory.slots_B.tolist()) == [0, 1, 2]
+
+
+def test_memory_of_blocks_is_allocated_once_and_moves_whole_rows() -> None:
+    model = decoder(relative="pitch_and_time")
     steps = model.steps()
     prompts = [drawn(length, seed=length) for length in (70, 3, 130)]
     memory = joined(steps, model, prompts, room_rows=3)

@@ -23,6 +23,7 @@ from tutti.generation.request import Request
 from tutti.generation.session import Session
 from tutti.models import bundle as bundles
 from tutti.models import families
+from tutti.models.precision import Precision
 from tutti.models.reader import Reader
 
 __all__ = ["CACHE_BYTES", "Engine", "Piece"]
@@ -42,6 +43,7 @@ class Engine:
         context_tokens: how far back the model looks; it was trained on sequences of this length.
         max_batch: most requests that step together; one with guidance counts twice where memory is short.
         cache_bytes: memory for what rows have read; how many step together follows from it.
+        precision: of products and of what is remembered; see :mod:`tutti.models.precision`.
 
     Raises:
         RecipeError: not even one row fits the memory.
@@ -57,8 +59,9 @@ class Engine:
         context_tokens: int,
         max_batch: int = 32,
         cache_bytes: int = CACHE_BYTES,
+        precision: Precision = "auto",
     ) -> None:
-        self._model, self._steps = model, model.steps()
+        self._model, self._steps = model, model.steps(precision)
         row = self._steps.new_memory(room_rows=1, capacity_tokens=context_tokens)
         self._context_tokens = min(context_tokens, row.capacity_tokens)
         if row.size_bytes > cache_bytes:
@@ -77,7 +80,15 @@ class Engine:
         self.facts = facts
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu", max_batch: int = 32, cache_bytes: int = CACHE_BYTES) -> Engine:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        max_batch: int = 32,
+        cache_bytes: int = CACHE_BYTES,
+        precision: Precision = "auto",
+    ) -> Engine:
         """An engine from a bundle folder.
 
         Raises:
@@ -97,6 +108,7 @@ class Engine:
             context_tokens=int(bundle.facts.get("training", {}).get("sequence_tokens", 512)),
             max_batch=max_batch,
             cache_bytes=cache_bytes,
+            precision=precision,
         )
 
     @property

@@ -30,6 +30,7 @@ from tutti.generation.request import MAX_BARS, Request
 from tutti.models.bar_vae import BarVae
 from tutti.models.bar_vae.units import Units
 from tutti.models.family import NOT_LEARNT
+from tutti.models.precision import Precision
 from tutti.models.reader import PlainSteps
 
 Latents = NDArray[np.float32]
@@ -54,7 +55,7 @@ class _Planned:
         """As the network reads."""
         return self._network.read(tokens_BT, cache, counts_B=counts_B)
 
-    def steps(self) -> PlainSteps:
+    def steps(self, precision: Precision = "float32") -> PlainSteps:  # noqa: ARG002
         """As the network steps."""
         return PlainSteps(self)
 

@@ -49,6 +49,7 @@ _UNCHANGED = {
     **dict.fromkeys(PLANTED, ("bars", "length", "meter")),
 }
 _COMPASS = 128
+_NOTHING_ASKED = Request()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def prepared(request: Request, score: Score, *, collections: Sequence[str], prog
     if not len(score.notes):
         raise InputError("the file has no notes", remedy="give a file with notes")
     for name in _UNCHANGED.get(start.kind, ()):
-        if getattr(request, name) != Request.model_fields[name].default:
+        if getattr(request, name) != getattr(_NOTHING_ASKED, name):
             raise RecipeError(f"{start.kind} keeps the file's {name}", remedy=f"leave {name} out")
     file = _File.of(score)
     if start.kind == "continue":

@@ -5,13 +5,18 @@ Legend: B rows, V vocabulary, K tokens that are still candidates.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tutti import seeding
+from tutti.models.compiled import compiled, exponential, within
 
 # Scores this far below the likeliest, in nats, have no mass that a draw of 53 bits could find.
-_FURTHEST = 64.0
+_FURTHEST = np.float32(64)
+_BINS = 512
+_BINS_A_NAT = np.float32(_BINS / 64)
 
 
 def choose(
@@ -25,7 +30,8 @@ def choose(
 ) -> NDArray[np.int64]:
     """One token a row: the inverse of the cumulative distribution over the likeliest tokens that hold ``top_p``.
 
-    Nucleus sampling is Holtzman et al. 2020 (arXiv 1904.09751). The draw is a function of a row's seed and counter
+    Nucleus sampling is Holtzman et al. 2020 (arXiv 1904.09751). Tokens of the nucleus stand in the order of their
+    numbers; of equally likely ones at its edge the first are in. The draw is a function of a row's seed and counter
     alone, so a neighbour in the batch never changes it.
 
     Args:
@@ -34,18 +40,9 @@ def choose(
         temperature_B, top_p_B: of each row's request.
         seeds_B, counters_B: random stream of each row and how far it is.
     """
-    scores_BV = logits_BV / temperature_B[:, None].astype(np.float32)
-    np.copyto(scores_BV, -np.inf, where=~allowed_BV)
-    below_BV = scores_BV.max(axis=1, keepdims=True) - scores_BV
-    tokens_BK = _likeliest(below_BV, most=int(np.count_nonzero(allowed_BV, axis=1).max()))
-    rows_B = np.arange(len(tokens_BK))
-    reached_BK = np.cumsum(np.exp(-below_BV[rows_B[:, None], tokens_BK]), axis=1, dtype=np.float64)
-    # A token is in while those before it do not hold the mass yet: the first always, and none that is not allowed.
-    inside_B = (reached_BK < top_p_B[:, None] * reached_BK[:, -1:]).sum(axis=1)
-    inside_B = np.minimum(inside_B, (reached_BK < reached_BK[:, -1:]).sum(axis=1))
-    draws_B = seeding.uniform_at(seeds_B, counters_B) * reached_BK[rows_B, inside_B]
-    picked_B = np.minimum((reached_BK <= draws_B[:, None]).sum(axis=1), inside_B)
-    chosen_B: NDArray[np.int64] = tokens_BK[rows_B, picked_B]
+    chosen_B = np.empty(len(logits_BV), dtype=np.int64)
+    draws_B = seeding.uniform_at(seeds_B, counters_B)
+    _choose(logits_BV, allowed_BV, (1 / temperature_B).astype(np.float32), top_p_B, draws_B, chosen_B)
     return chosen_B
 
 
@@ -62,24 +59,72 @@ def nats_of(
     return nats_B
 
 
-def _likeliest(below_BV: NDArray[np.float32], *, most: int) -> NDArray[np.int64]:
-    """The ``most`` likeliest tokens of each row in their order, equal ones by their number; shape (B, K).
+@compiled
+def _choose(logits_BV: Any, allowed_BV: Any, coolness_B: Any, top_p_B: Any, draws_B: Any, chosen_B: Any) -> None:
+    vocabulary = logits_BV.shape[1]
+    tokens_K = np.empty(vocabulary, dtype=np.int64)
+    below_K, mass_K = np.empty(vocabulary, dtype=np.float32), np.empty(vocabulary, dtype=np.float32)
+    for row in range(len(logits_BV)):
+        candidates = _gathered(logits_BV[row], allowed_BV[row], coolness_B[row], tokens_K, below_K)
+        for number in range(candidates):
+            mass_K[number] = exponential(-below_K[number])
+        if top_p_B[row] < 1:
+            _keep_nucleus(below_K[:candidates], mass_K[:candidates], top_p_B[row])
+        chosen_B[row] = tokens_K[_drawn(mass_K[:candidates], draws_B[row])]
 
-    One sort of whole numbers, how far a score lies below the best above its token: numpy sorts 32 bits several times
-    faster than it finds the order of floats. Scores within a 65,000th of a nat are equal.
 
-    Args:
-        below_BV: of each score below the best of its row; infinite where it is not allowed.
-    """
-    tokens = below_BV.shape[1]
-    token_bits = (tokens - 1).bit_length()
-    # Whole numbers that 32-bit floats hold, one by one.
-    steps = 2 ** min(32 - token_bits, 22) - 1
-    far_BV = np.minimum(below_BV * np.float32((steps - 1) / _FURTHEST), np.float32(steps - 1))
-    keys_BV = far_BV.astype(np.uint32)
-    np.copyto(keys_BV, steps, where=np.isinf(below_BV))
-    keys_BV <<= np.uint32(token_bits)
-    keys_BV |= np.arange(tokens, dtype=np.uint32)
-    keys_BV.sort(axis=1)
-    tokens_BK: NDArray[np.int64] = (keys_BV[:, :most] & np.uint32(2**token_bits - 1)).astype(np.int64)
-    return tokens_BK
+@within
+def _gathered(logits_V: Any, allowed_V: Any, coolness: Any, tokens_K: Any, below_K: Any) -> int:
+    """The tokens that may come and have any mass, and how far they score below the likeliest; how many there are."""
+    highest = np.float32(-np.inf)
+    for token in range(len(logits_V)):
+        if allowed_V[token]:
+            highest = max(highest, logits_V[token])
+    candidates = 0
+    for token in range(len(logits_V)):
+        if allowed_V[token]:
+            below = (highest - logits_V[token]) * coolness
+            tokens_K[candidates], below_K[candidates] = token, below
+            candidates += below < _FURTHEST
+    return candidates
+
+
+@within
+def _keep_nucleus(below_K: Any, mass_K: Any, top_p: float) -> None:
+    """Take away the mass of all but the likeliest that hold ``top_p``: bins of like mass first, then one bin's own."""
+    held_by = np.zeros(_BINS, dtype=np.float64)
+    whole = 0.0
+    for number in range(len(mass_K)):
+        held_by[int(below_K[number] * _BINS_A_NAT)] += mass_K[number]
+        whole += mass_K[number]
+    wanted = top_p * whole
+    held, edge = 0.0, 0
+    while edge < _BINS - 1 and held + held_by[edge] < wanted:
+        held += held_by[edge]
+        edge += 1
+    inside = np.flatnonzero((below_K * _BINS_A_NAT).astype(np.int64) == edge)
+    order = np.argsort(below_K[inside], kind="mergesort")
+    for place in range(len(order)):
+        number = inside[order[place]]
+        held, before = held + mass_K[number], held
+        if before >= wanted:
+            mass_K[number] = np.float32(0)
+    for number in range(len(mass_K)):
+        if int(below_K[number] * _BINS_A_NAT) > edge:
+            mass_K[number] = np.float32(0)
+
+
+@within
+def _drawn(mass_K: Any, draw: float) -> int:
+    """The candidate at a share of all mass."""
+    whole = 0.0
+    for number in range(len(mass_K)):
+        whole += mass_K[number]
+    reached, last = 0.0, 0
+    for number in range(len(mass_K)):
+        if mass_K[number] > 0:
+            last = number
+            reached += mass_K[number]
+            if reached > draw * whole:
+                break
+    return last

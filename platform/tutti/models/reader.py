@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutti.models.precision import Precision
+
 
 class Memory(Protocol):
     """What was already read of some rows, each at its own length."""
@@ -74,8 +76,12 @@ class Reader(Protocol):
                 beside it. None: one for all.
         """
 
-    def steps(self) -> Steps:
-        """The network as it is now, made ready to step."""
+    def steps(self, precision: Precision = "float32") -> Steps:
+        """The network as it is now, made ready to step.
+
+        Args:
+            precision: of its products and of what it remembers, where it has a choice.
+        """
 
 
 class PlainSteps:

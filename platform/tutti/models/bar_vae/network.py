@@ -30,6 +30,7 @@ from tutti.models.bar_vae.state import BarState
 from tutti.models.bar_vae.units import Units, normal_at, seeds_of_content
 from tutti.models.decoder.network import Block
 from tutti.models.positions import angles
+from tutti.models.precision import Precision
 from tutti.models.reader import PlainSteps
 
 MOST_LOG_VARIANCE = 10.0
@@ -149,7 +150,7 @@ class BarVae(nn.Module):
         assert logits_BTV is not None, "no row reads anything"
         return logits_BTV
 
-    def steps(self) -> PlainSteps:
+    def steps(self, precision: Precision = "float32") -> PlainSteps:  # noqa: ARG002
         """The network as it is now, made ready to step."""
         return PlainSteps(self)
 

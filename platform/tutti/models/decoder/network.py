@@ -24,10 +24,12 @@ from tutti.models.attention import Attention, Context, begins_of, pieces_of, wit
 from tutti.models.cache import KeyValueCache
 from tutti.models.decoder import relative
 from tutti.models.decoder.memory import RelativeCache
+from tutti.models.decoder.processor import ProcessorSteps
 from tutti.models.decoder.relative import EventTokens, Heard, Listener, RelativeBias
 from tutti.models.decoder.steps import DecoderSteps
 from tutti.models.family import Footprint
 from tutti.models.positions import angles
+from tutti.models.precision import Precision, dtype_of
 
 Relative = Literal["none", "pitch_and_time"]
 
@@ -212,9 +214,11 @@ class Decoder(nn.Module):
         cache.lengths_B = cache.lengths_B + (tokens if counts_B is None else counts_B)
         return logits
 
-    def steps(self) -> DecoderSteps:
+    def steps(self, precision: Precision = "float32") -> DecoderSteps | ProcessorSteps:
         """The network as it is now, made ready to step."""
-        return DecoderSteps(self)
+        if not ProcessorSteps.takes(self):
+            return DecoderSteps(self)
+        return ProcessorSteps(self, dtype=dtype_of(precision, device=self.embedding.weight.device))
 
     def new_cache(
         self,

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tutti.models.family import Footprint
+from tutti.models.precision import Precision, dtype_of
 from tutti.models.recurrent.state import RecurrentState
 from tutti.models.recurrent.steps import RecurrentSteps
 
@@ -125,9 +126,9 @@ class Recurrent(nn.Module):
         cache.lengths_B = cache.lengths_B + (tokens_BT.shape[1] if counts_B is None else counts_B)
         return functional.linear(self._mixed(y_BTH), self.embedding.weight)
 
-    def steps(self) -> RecurrentSteps:
+    def steps(self, precision: Precision = "float32") -> RecurrentSteps:
         """The network as it is now, made ready to step."""
-        return RecurrentSteps(self)
+        return RecurrentSteps(self, dtype=dtype_of(precision, device=self.embedding.weight.device))
 
     def new_cache(
         self,

@@ -1,0 +1,92 @@
+"""Keys and values of rows that step together on a processor: each row has a slot, and keeps it as long as it is there.
+
+Legend: R slots, L layers, B rows, G heads of keys and values, N blocks of P places, D channels of a head, S places.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutti.models.cache import KeyValueCache
+from tutti.models.decoder.loops import BLOCK_TOKENS
+
+if TYPE_CHECKING:
+    from tutti.models.decoder.network import DecoderConfiguration
+
+
+class SlotCache:
+    """A memory of no rows at first; see :class:`tutti.models.reader.Memory`.
+
+    Args:
+        configuration: of the decoder.
+        room_rows, capacity_tokens: R, S; the decoder reads no further than its own limit.
+        dtype: ``float32``, or ``bfloat16``, which is kept as ``uint16``.
+
+    Memory: ``2 * R * L * G * S * D`` numbers, which the machine hands out page by page as they are first used.
+    """
+
+    def __init__(
+        self, configuration: DecoderConfiguration, *, room_rows: int, capacity_tokens: int, dtype: torch.dtype
+    ) -> None:
+        self._capacity_tokens = min(capacity_tokens, configuration.max_tokens)
+        blocks = -(-self._capacity_tokens // BLOCK_TOKENS)
+        width = configuration.width // configuration.heads
+        kept = np.dtype(np.uint16 if dtype == torch.bfloat16 else np.float32)
+        held = (room_rows, configuration.layers, blocks, configuration.groups)
+        self.keys_RLNGDP = np.zeros((*held, width, BLOCK_TOKENS), dtype=kept)
+        self.values_RLNGPD = np.zeros((*held, BLOCK_TOKENS, width), dtype=kept)
+        self._dtype = dtype
+        self.lengths_B = torch.zeros(0, dtype=torch.long)
+        self.slots_B = np.zeros(0, dtype=np.int64)
+        self._free = list(range(room_rows))[::-1]
+
+    @property
+    def capacity_tokens(self) -> int:
+        """S."""
+        return self._capacity_tokens
+
+    @property
+    def room_rows(self) -> int:
+        """R."""
+        return len(self.keys_RLNGDP)
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of keys and values."""
+        return self.keys_RLNGDP.nbytes + self.values_RLNGPD.nbytes
+
+    def join(self, fresh: KeyValueCache) -> None:
+        """Take the one row that the decoder has read in as one more row."""
+        self.lengths_B = torch.cat((self.lengths_B, fresh.lengths_B))
+        self.slots_B = np.append(self.slots_B, self._free.pop())
+        self.put_row(len(self.lengths_B) - 1, fresh)
+
+    def put_row(self, index: int, fresh: KeyValueCache) -> None:
+        """Take the one row that the decoder has read in in place of a row."""
+        length, slot = int(fresh.lengths_B[0]), self.slots_B[index]
+        keys_LGSD, values_LGSD = (
+            self._kept(given[:, 0, :, :length].detach()) for given in (fresh.keys_LBHSD, fresh.values_LBHSD)
+        )
+        for start in range(0, length, BLOCK_TOKENS):
+            block, some = start // BLOCK_TOKENS, slice(start, start + BLOCK_TOKENS)
+            places = min(BLOCK_TOKENS, length - start)
+            self.keys_RLNGDP[slot, :, block, :, :, :places] = keys_LGSD[:, :, some].swapaxes(2, 3)
+            self.values_RLNGPD[slot, :, block, :, :places] = values_LGSD[:, :, some]
+        self.lengths_B[index] = length
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all rows but these; their order becomes the order of ``rows``. Nothing moves."""
+        kept_B = self.slots_B[rows.numpy()]
+        self._free += np.setdiff1d(self.slots_B, kept_B).tolist()
+        self.slots_B, self.lengths_B = kept_B, self.lengths_B[rows]
+
+    def _kept(self, values: Tensor) -> NDArray[Any]:
+        if self._dtype == torch.float32:
+            return values.numpy()
+        halves: NDArray[Any] = values.to(self._dtype).view(torch.uint16).numpy()
+        return halves
