@@ -187,6 +187,11 @@ class Request(Settings):
         return digest_of(values)
 
     @property
+    def chooses(self) -> bool:
+        """Whether the piece is one of several, so that none of its notes is known before all are there."""
+        return self.best_of > 1 or (self.start is not None and self.start.num_drafts > 1)
+
+    @property
     def length_s(self) -> float:
         """The asked length in seconds; without meaning where :attr:`bars` or :attr:`chords` alone are given."""
         return USUAL_LENGTH_S if self.length is None else float(self.length)

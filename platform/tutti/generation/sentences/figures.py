@@ -162,10 +162,12 @@ def _scale(match: re.Match[str]) -> str | None:
         return None
 
 
-def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
+Row = tuple[str, str, Read]
+
+
+def _rows_of_pitch() -> tuple[Row, ...]:
     accidental = "(?P<accidental>sharp|flat|#|♯|b|♭)?"
-    minute, second = r"(?:minu?te?s?|mins?|m)", r"(?:seconds?|secs?|s)"
-    rows: tuple[tuple[str, str, Read], ...] = (
+    return (
         (
             "chords",
             rf"(?:chords?|progression|和弦)\s*(?:of|:|：|是|为)?\s*(?P<chords>{_CHORD}(?:[\s,|–-]+{_CHORD})+)",
@@ -173,6 +175,35 @@ def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
         ),
         ("pitch_range", rf"(?:between\s+)?\b({_PITCH})\s*(?:-|–|to|and|到|至)\s*({_PITCH})(?![A-Za-z0-9])", _range),
         ("scale", rf"(?<![A-Za-z])(?P<tonic>[A-Ga-g])(?P<sign>[#b♯♭])?[ -](?P<name>{_SCALE})\b", _scale),
+        (
+            "key",
+            rf"(?<![A-Za-z])(?P<letter>[A-Ga-g])[ -]?{accidental}[ -]?(?P<mode>major|minor|maj|min)\b",
+            _key,
+        ),
+        (
+            "key",
+            rf"(?:\bkey of|\b[Ii]n)\s+(?P<letter>[A-G])(?:[ -]?{accidental})(?P<mode>)(?![A-Za-z\d#♯♭'])",
+            _key,
+        ),
+        (
+            "key",
+            r"(?P<before>升|降|#|♯|b|♭)?(?P<letter>[A-Ga-g])(?P<after>#|♯|b|♭)?\s?(?P<mode>[大小])[调調]",
+            _chinese_key,
+        ),
+        (
+            "polyphony",
+            rf"(?:at most|up to|no more than|max(?:imum)?(?: of)?)\s+{_N}\s+(?:voices?|notes?|parts?)",
+            _voices,
+        ),
+        ("polyphony", rf"\b{_N}[- ](?:voices?|parts?)(?:\s+at (?:most|once))?\b", _voices),
+        ("polyphony", rf"(?:最多|不超过|至多)\s*{_Z}\s*(?:个?声部|个?音)", _voices),
+        ("polyphony", rf"{_Z}\s*个?声部", _voices),
+    )
+
+
+def _rows_of_time() -> tuple[Row, ...]:
+    minute, second = r"(?:minu?te?s?|mins?|m)", r"(?:seconds?|secs?|s)"
+    return (
         ("meter", r"(?<![\d/])(\d{1,2})\s?/\s?(\d{1,2})(?:\s*[拍柏]|\s+time|\s+meter)?(?![\d/])", _meter),
         ("meter", rf"\b({NUMBER})[- ](two|four|eight|sixteen)(?:[- ]time)\b", _meter_in_words),
         ("meter", rf"{_Z}分之{_Z}[拍柏]", _fraction_meter),
@@ -211,31 +242,11 @@ def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
         ("length", rf"{_Z}分(?P<half>)(?P<seconds>{NUMERAL})秒钟?", _chinese_minutes),
         ("length", rf"{_Z}分(?P<half>半)(?P<seconds>)[钟种]?", _chinese_minutes),
         ("length", rf"{_Z}\s*秒[钟种]?", _first),
-        (
-            "key",
-            rf"(?<![A-Za-z])(?P<letter>[A-Ga-g])[ -]?{accidental}[ -]?(?P<mode>major|minor|maj|min)\b",
-            _key,
-        ),
-        (
-            "key",
-            rf"(?:\bkey of|\b[Ii]n)\s+(?P<letter>[A-G])(?:[ -]?{accidental})(?P<mode>)(?![A-Za-z\d#♯♭'])",
-            _key,
-        ),
-        (
-            "key",
-            r"(?P<before>升|降|#|♯|b|♭)?(?P<letter>[A-Ga-g])(?P<after>#|♯|b|♭)?\s?(?P<mode>[大小])[调調]",
-            _chinese_key,
-        ),
-        (
-            "polyphony",
-            rf"(?:at most|up to|no more than|max(?:imum)?(?: of)?)\s+{_N}\s+(?:voices?|notes?|parts?)",
-            _voices,
-        ),
-        ("polyphony", rf"\b{_N}[- ](?:voices?|parts?)(?:\s+at (?:most|once))?\b", _voices),
-        ("polyphony", rf"(?:最多|不超过|至多)\s*{_Z}\s*(?:个?声部|个?音)", _voices),
-        ("polyphony", rf"{_Z}\s*个?声部", _voices),
     )
-    for control, pattern, read in rows:
+
+
+def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
+    for control, pattern, read in (*_rows_of_pitch(), *_rows_of_time()):
         yield control, re.compile(pattern, 0 if control in ("key", "chords", "pitch_range") else re.IGNORECASE), read
 
 
