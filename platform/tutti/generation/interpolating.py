@@ -29,7 +29,7 @@ def interpolated(request: Request, material: Score, *, model: Reader, programs: 
     if not isinstance(material, Ends) or request.start is None:
         raise RecipeError("interpolate needs two files", remedy="name the second one too")
     for name in ("bars", "length", "meter"):
-        if getattr(request, name) != Request.model_fields[name].default:
+        if getattr(request, name) != getattr(Request(), name):
             raise RecipeError(f"interpolate takes its {name} from the files", remedy=f"leave {name} out")
     points, like = latent.between(model, material, share=request.start.share_of_second)
     tempo = like.tempo if request.tempo is None else request.tempo
