@@ -17,8 +17,8 @@ from tutti.catalogue.blocks import is_done
 from tutti.catalogue.order import Order
 from tutti.catalogue.takes import Block, Plan
 from tutti.corpus.score import Score
-from tutti.corpus.score_batch import work_id
 from tutti.errors import InputError, PlaceError
+from tutti.generation.restoring import Ends, works_of
 from tutti.generation.sentences.scenes import understood
 from tutti.lineage import Dataset
 from tutti.registry.versions import ModelVersion, Registry
@@ -34,7 +34,7 @@ def run(
     root: Folder,
     registry: Registry,
     reporter: Reporter,
-    files: Mapping[str, Score] | None = None,
+    files: Mapping[tuple[str, ...], Score] | None = None,
 ) -> Dataset:
     """Make the catalogue, or find it; killed anywhere and started again, it makes what is missing and nothing twice.
 
@@ -72,7 +72,7 @@ def plan_of(
     *,
     version: ModelVersion,
     timbres: Sequence[KnownTimbre] = (),
-    files: Mapping[str, Score] | None = None,
+    files: Mapping[tuple[str, ...], Score] | None = None,
 ) -> Plan:
     """The order under one version of its model, and of those that play it."""
     return Plan(
@@ -131,7 +131,7 @@ def read_order(path: Path, *, overrides: Sequence[str] = ()) -> Order:
     return config.parse(Order, text, overrides=overrides, origin=str(path))
 
 
-def with_files(order: Order, *, beside: Path) -> tuple[Order, dict[str, Score]]:
+def with_files(order: Order, *, beside: Path) -> tuple[Order, dict[tuple[str, ...], Score]]:
     """An order whose lines name the music that they start from, and that music by its identity.
 
     Args:
@@ -141,13 +141,15 @@ def with_files(order: Order, *, beside: Path) -> tuple[Order, dict[str, Score]]:
         MissingError: a file is not there.
         InputError: it cannot be read.
     """
-    found: dict[str, Score] = {}
+    found: dict[tuple[str, ...], Score] = {}
     lines = []
     for line in order.lines:
         if line.file is not None and line.controls.start is not None:
             score = starting.read(beside / line.file)
-            found[work_id(score)] = score
-            start = line.controls.start.model_copy(update={"works": (work_id(score),)})
+            if line.second is not None:
+                score = Ends.between(score, starting.read(beside / line.second))
+            found[works_of(score)] = score
+            start = line.controls.start.model_copy(update={"works": works_of(score)})
             line = line.model_copy(update={"controls": line.controls.model_copy(update={"start": start})})
         lines.append(line)
     return order.model_copy(update={"lines": tuple(lines)}), found

@@ -13,6 +13,8 @@ from tutti.generation import latent
 from tutti.generation.composers import Composer
 from tutti.generation.engine import Engine, Piece
 from tutti.generation.request import Request
+from tutti.generation.restoring import Ends, works_of
+from tutti.generation.start import Start
 from tutti.render.export import SUFFIXES, finish
 from tutti.render.picture import piano_rolls_png
 from tutti.render.voice import Instrument
@@ -41,12 +43,15 @@ def amounts_of(texts: Sequence[str]) -> dict[latent.Attribute, float]:
 
 
 def between(composer: Composer, ends: tuple[Score, Score], *, steps: int, seed: int) -> list[Piece]:
-    """Pieces from one score to another, both as they come back.
+    """Pieces from one score to another, both as they come back, told by the likeliest tokens.
 
     Raises:
         InputError: the model has no latents, or a score is none that it reads.
     """
-    return latent.interpolate(engine_of(composer), *ends, steps=steps, seed=seed)
+    material = Ends.between(*ends)
+    starts = [Start(kind="interpolate", weight=step / (steps - 1), works=works_of(material)) for step in range(steps)]
+    requests = [Request(start=start, top_p=latent.GREEDY, seed=seed) for start in starts]
+    return composer.generate(requests, materials=[material] * steps)
 
 
 def moved(

@@ -11,9 +11,9 @@ import click
 
 from tutti.config import build
 from tutti.corpus.score import Score
-from tutti.corpus.score_batch import work_id
 from tutti.errors import DataError, InputError, MissingError
 from tutti.generation.request import Request
+from tutti.generation.restoring import works_of
 from tutti.generation.start import Start
 from tutti.storage import Folder
 
@@ -73,7 +73,7 @@ class Given:
         """
         if score is None:
             return request
-        start = build(Start, {"kind": self.kind, **self.figures, "works": (work_id(score),)}, origin="generate")
+        start = build(Start, {"kind": self.kind, **self.figures, "works": works_of(score)}, origin="generate")
         return request.model_copy(update={"start": start})
 
 

@@ -35,10 +35,10 @@ from serve.schemas import (
 from serve.settings import ServeSettings
 from tutti.catalogue.takes import take_id_of
 from tutti.corpus.score import Score
-from tutti.corpus.score_batch import work_id
 from tutti.corpus.untrusted import read_untrusted
 from tutti.errors import DataError, InputError, RecipeError
 from tutti.generation.piece import BarMade, NoteMade, TempoMade
+from tutti.generation.restoring import Ends, works_of
 from tutti.generation.sentences.scenes import understood
 from tutti.units import format_seconds
 
@@ -234,18 +234,20 @@ async def _take(body: GenerateBody, *, stages: Stages, settings: ServeSettings) 
     request = body.request()
     version = await stages.version(body.model or settings.model)
     material = await _material(body, settings)
-    identity = version.digest if material is None else f"{version.digest} {work_id(material)}"
+    works = () if material is None else works_of(material)
+    identity = " ".join((version.digest, *works))
     if request.start is not None and material is not None:
-        start = request.start.model_copy(update={"works": (work_id(material),)})
+        start = request.start.model_copy(update={"works": works})
         request = request.model_copy(update={"start": start})
     return _Take(body, take_id_of(request, model_digest=identity), version, Job(request, material, str(version)))
 
 
 async def _material(body: GenerateBody, settings: ServeSettings) -> Score | None:
-    given = body.material()
-    if given is None:
-        return None
-    name, data, pointer = given
+    scores = [await _read(*file, settings=settings) for file in body.files()]
+    return Ends.between(*scores) if len(scores) > 1 else next(iter(scores), None)
+
+
+async def _read(name: str, data: bytes, pointer: str, *, settings: ServeSettings) -> Score:
     try:
         read = partial(read_untrusted, data, name=name, timeout_s=MATERIAL_TIMEOUT_S)
         score: Score = await asyncio.get_running_loop().run_in_executor(_READER, read)

@@ -95,6 +95,8 @@ class GenerateBody(Request):
         """The controls alone, as the engine takes them."""
         return Request.model_validate(self.model_dump(include=set(Request.model_fields)))
 
+    second: GivenFile | None = Field(default=None, description="the other file, of start: {kind: interpolate}")
+
     @model_validator(mode="after")
     def _one_file(self) -> GenerateBody:
         if self.file is not None and self.continue_midi is not None:
@@ -103,13 +105,13 @@ class GenerateBody(Request):
             raise ValueError(f"start wants to {self.start.kind} a file; send it as file")
         return self
 
-    def material(self) -> tuple[str, bytes, str] | None:
-        """Name and bytes of the file to start from, and the field that holds it."""
-        if self.file is not None:
-            return self.file.name, base64.b64decode(self.file.data), "/file"
+    def files(self) -> list[tuple[str, bytes, str]]:
+        """Name and bytes of each file to start from, and the field that holds it."""
+        found = [("/file", self.file), ("/second", self.second)]
+        sent = [(file.name, base64.b64decode(file.data), pointer) for pointer, file in found if file is not None]
         if self.continue_midi is not None:
-            return "upload.mid", base64.b64decode(self.continue_midi), "/continue_midi"
-        return None
+            sent.insert(0, ("upload.mid", base64.b64decode(self.continue_midi), "/continue_midi"))
+        return sent
 
 
 class SentenceBody(BaseModel):

@@ -224,7 +224,7 @@ def test_voices_beneath_stay_beneath(engine: Engine) -> None:
             walk(1),
             "no pitched notes of track 7: it has track 0, 1",
         ),
-        (Request(start=start("interpolate")), walk(1), "interpolate needs two files"),
+        (Request(start=start("interpolate")), walk(1), "this model has no latents"),
         (Request(start=start("vary")), None, "vary starts from a file, and there is none"),
         (Request(), replace(walk(1), notes=Notes.none()), "the file has no notes"),
     ],

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from tutti.corpus.score import Notes, Score
-from tutti.errors import InputError
+from tutti.errors import InputError, RecipeError
 from tutti.features.events import encode
 from tutti.features.vocabulary import BAR, EVENTS
 from tutti.generation import latent
 from tutti.generation.engine import Engine
+from tutti.generation.request import Request
+from tutti.generation.restoring import Ends
+from tutti.generation.start import Start
 from tutti.models.bar_vae import BAR_VAE, BarVae
 from tutti.models.decoder import DECODER, Decoder
 from tutti.models.family import NOT_LEARNT
@@ -80,6 +83,14 @@ def test_latents_say_what_the_decoder_cannot_know(engine: Engine, scores: list[S
 def test_ends_come_back_and_the_middle_lies_between(engine: Engine) -> None:
     first, last = piece(1000, notes=1, low=48), piece(1001, notes=8, low=72)
     made = latent.interpolate(engine, first, last, steps=5)
+    ends = Ends.between(first, last)
+    asked = [Request(start=Start(kind="interpolate", weight=step / 4), top_p=latent.GREEDY) for step in range(5)]
+    for asked_for, same in zip(engine.generate(asked, materials=[ends] * 5), made, strict=True):
+        assert asked_for.score.same_music(same.score)
+    with pytest.raises(RecipeError, match="interpolate needs two files"):
+        engine.generate(asked[:1], materials=[first])
+    with pytest.raises(RecipeError, match="vary starts from one file, and there are two"):
+        engine.generate([Request(start=Start(kind="vary"))], materials=[ends])
     alone = latent.reconstruct(engine, [first, last])
     assert [made[0].tokens.tolist(), made[-1].tokens.tolist()] == [ends.tokens.tolist() for ends in alone]
     assert all(each.refused_tokens == 0 for each in made)

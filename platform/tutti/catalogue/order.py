@@ -108,6 +108,12 @@ class Line(Settings):
         default=None, min_length=1, max_length=1024,
         description="file that each take starts from as controls.start says, MIDI or MusicXML, beside the order's own",
     )  # fmt: skip
+    second: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1024,
+        description="the other file, of kind interpolate",
+    )
     controls: Request = Field(default_factory=Request, description="what each take must be; seeds come from the order")
 
     @model_validator(mode="before")
@@ -208,7 +214,7 @@ class Order(Settings):
             if line["sentence"] is None:
                 del line["sentence"]
             # Its music is named by controls.start.works: the same under another name is the same.
-            del line["file"]
+            del line["file"], line["second"]
         # What came later enters where it is asked, so that catalogues keep their addresses.
         later = ("timbres", *HOW)
         return {name: tree[name] for name in tree if name not in later or getattr(self, name) != _default(name)}

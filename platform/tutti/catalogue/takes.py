@@ -82,7 +82,7 @@ class Plan:
     model_version: str
     model_digest: str
     timbres: tuple[KnownTimbre, ...] = ()
-    files: Mapping[str, Score] = field(default_factory=dict)
+    files: Mapping[tuple[str, ...], Score] = field(default_factory=dict)
 
     @property
     def num_blocks(self) -> int:
@@ -126,7 +126,7 @@ class Plan:
 
     def material(self, request: Request) -> Score | None:
         """What a request starts from."""
-        return None if request.start is None else self.files[request.start.works[0]]
+        return None if request.start is None else self.files[request.start.works]
 
     def take(self, slot: Slot, attempt: int) -> Take:
         """The take that fills ``slot`` at ``attempt``."""

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any, cast
 
 from tutti.corpus.score import Score
-from tutti.errors import IntegrityError, RecipeError
+from tutti.errors import InputError, IntegrityError, RecipeError
 from tutti.features.vocabulary import EVENTS
 from tutti.generation.choosing import chosen
 from tutti.generation.composing import drained
 from tutti.generation.controls import controls_of
+from tutti.generation.interpolating import interpolated
 from tutti.generation.material import prepared
 from tutti.generation.piece import Piece
 from tutti.generation.request import Request
 from tutti.generation.session import Session
 from tutti.models import bundle as bundles
 from tutti.models import families
+from tutti.models.bar_vae import BarVae
 from tutti.models.precision import Precision
 from tutti.models.reader import Reader
 
@@ -124,7 +126,12 @@ class Engine:
             InputError: a file without what the request needs of it.
         """
         controls_of(request, collections=self.collections)
-        if material is not None:
+        if request.start is not None and request.start.kind == "interpolate":
+            if not isinstance(self._model, BarVae):
+                raise InputError("this model has no latents", remedy="name a version of family bar_vae")
+            if material is not None:
+                interpolated(request, material, model=self._model, programs=self._programs)
+        elif material is not None:
             prepared(request, material, collections=self.collections, programs=self._programs)
 
     def open(self) -> Session:

@@ -27,6 +27,7 @@ from tutti.features.events import bars_of, encode, on_grid
 from tutti.features.vocabulary import BAR, METERS, TEMPOS_QPM, TICKS_PER_QUARTER
 from tutti.generation.engine import Engine, Piece
 from tutti.generation.request import MAX_BARS, Request
+from tutti.generation.restoring import Ends
 from tutti.models.bar_vae import BarVae
 from tutti.models.bar_vae.units import Units
 from tutti.models.family import NOT_LEARNT
@@ -88,7 +89,11 @@ def encode_bars(engine: Engine, score: Score) -> Latents:
     Raises:
         InputError: more tokens than the network reads, or no notes.
     """
-    network = network_of(engine)
+    return latents_of(network_of(engine), score)
+
+
+def latents_of(network: BarVae, score: Score) -> Latents:
+    """As :func:`encode_bars`, by the network alone."""
     tokens = _tokens(network, score)
     units = Units.of(tokens, None, bar_token=BAR)
     with torch.inference_mode():
@@ -241,6 +246,26 @@ def interpolate(engine: Engine, first: Score, last: Score, *, steps: int, seed: 
     latents = [(1 - share) * ends[0][:bars] + share * ends[1][:bars] for share in shares]
     requests = [asked[0].model_copy(update={"tempo": float(tempo)}) for tempo in tempos]
     return decode_bars(engine, latents, requests=requests)
+
+
+def between(network: BarVae, ends: Ends, *, share: float) -> tuple[Latents, Request]:
+    """Latents of the bars of a piece between two, and a request for its tempo and meter.
+
+    It has as many bars as the shorter one and the meter of the first.
+
+    Args:
+        share: of the second one, 0 to 1.
+
+    Raises:
+        InputError: more tokens than the network reads, or no notes.
+    """
+    points = [latents_of(network, score) for score in (ends.first, ends.second)]
+    bars = min(len(each) for each in points)
+    asked = [request_like(score) for score in (ends.first, ends.second)]
+    tempos = [cast(float, request.tempo) for request in asked]
+    weight = np.float32(share)
+    latents = (1 - weight) * points[0][:bars] + weight * points[1][:bars]
+    return latents, asked[0].model_copy(update={"tempo": (1 - share) * tempos[0] + share * tempos[1]})
 
 
 def attribute_direction(engine: Engine, scores: Sequence[Score], attribute: Attribute) -> Latents:

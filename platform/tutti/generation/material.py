@@ -36,7 +36,7 @@ from tutti.generation.length import bars_of_length, rounds_of_length, seconds_of
 from tutti.generation.melody import melody_of, structural
 from tutti.generation.planted import MOST_FREE_AT_ONE_POSITION, Planting, no_notes
 from tutti.generation.request import MAX_BARS, Request
-from tutti.generation.restoring import Kept, grid_onsets
+from tutti.generation.restoring import Ends, Kept, grid_onsets
 from tutti.generation.start import PLANTED, Start
 from tutti.units import pitch_name
 
@@ -64,15 +64,19 @@ class Prepared:
         planting: what must be said, if anything.
         after: tokens of what follows the composed bars.
         drafts: how many are made, of which one is taken.
+        latents: of the bars, of models that have any; shape (bars, Z).
+        tempo_qpm: of the whole piece, to the figure; None: as the tokens say it.
     """
 
     controls: Controls
     limits: Limits
     given: tuple[int, ...]
-    kept: Kept
+    kept: Kept | None = None
     planting: Planting | None = None
     after: tuple[int, ...] = ()
     drafts: int = 1
+    latents: NDArray[np.float32] | None = None
+    tempo_qpm: float | None = None
 
 
 def prepared(request: Request, score: Score, *, collections: Sequence[str], programs: Sequence[int]) -> Prepared:
@@ -88,7 +92,9 @@ def prepared(request: Request, score: Score, *, collections: Sequence[str], prog
     """
     start = request.start or Start(kind="continue")
     if start.kind == "interpolate":
-        raise RecipeError("interpolate needs two files and a model with latents", remedy="use a model of bar_vae")
+        raise RecipeError("interpolate needs a model with latents", remedy="use a model of bar_vae")
+    if isinstance(score, Ends):
+        raise RecipeError(f"{start.kind} starts from one file, and there are two", remedy="leave out one of them")
     if not len(score.notes):
         raise InputError("the file has no notes", remedy="give a file with notes")
     for name in _UNCHANGED.get(start.kind, ()):

@@ -77,18 +77,21 @@ class Reading:
         """
         return not isinstance(self._steps, PlainSteps) and self._memory.lengths_B.device.type == "cpu"
 
-    def join(self, tokens: Sequence[int], *, head: int, seed: int) -> NDArray[np.float32]:
+    def join(
+        self, tokens: Sequence[int], *, head: int, seed: int, latents: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """One more row; logits of the token after it, of shape (V,).
 
         Args:
             tokens: what there is of it.
             head: how many of them are controls, which are never forgotten.
             seed: of the row, for models that draw.
+            latents: that its first bars take in place of drawn ones, of models that have any; shape (bars, Z).
         """
         self._tokens.append(list(tokens))
         self._heads.append(head)
         self._seeds.append(seed)
-        fresh, logits_V = self._read_in(len(self._tokens) - 1)
+        fresh, logits_V = self._read_in(len(self._tokens) - 1, latents=latents)
         self._places_B = np.append(self._places_B, len(self._places_B))
         self._memory.join(fresh)
         return logits_V
@@ -147,7 +150,7 @@ class Reading:
         lengths_B: NDArray[np.int64] = self._memory.lengths_B.cpu().numpy()
         return (lengths_B >= self._memory.capacity_tokens)[self._places_B]
 
-    def _read_in(self, row: int) -> tuple[Memory, NDArray[np.float32]]:
+    def _read_in(self, row: int, *, latents: NDArray[np.float32] | None = None) -> tuple[Memory, NDArray[np.float32]]:
         """A row by itself: its memory, and logits of what follows.
 
         A row whose memory is full reads its latest bars anew, which leaves room for as many tokens again.
@@ -160,6 +163,8 @@ class Reading:
         fresh: Memory = self._model.new_cache(
             rows=1, capacity_tokens=len(recent), seeds=np.array([self._seeds[row]], dtype=np.uint64)
         )
+        if latents is not None:
+            fresh.plan([torch.from_numpy(latents)])  # type: ignore[attr-defined]
         tokens_1T = torch.tensor([recent], device=fresh.lengths_B.device)
         logits_V: NDArray[np.float32] = self._model.read(tokens_1T, fresh)[0, -1].float().cpu().numpy()
         if not self._steps.draws and len(recent) <= _MOST_SHARED_TOKENS:
@@ -222,11 +227,19 @@ class GuidedReading:
         """Readings of a row: one where it asks for no guidance, or has no condition to be led by."""
         return 1 if guidance == 1 or unled(tokens, head=head) == list(tokens) else 2
 
-    def join(self, tokens: Sequence[int], *, head: int, guidance: float, seed: int) -> NDArray[np.float32]:
+    def join(
+        self,
+        tokens: Sequence[int],
+        *,
+        head: int,
+        guidance: float,
+        seed: int,
+        latents: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
         """One more row; logits of the token after it, of shape (V,).
 
         Args:
-            tokens, head, seed: as for :meth:`Reading.join`.
+            tokens, head, seed, latents: as for :meth:`Reading.join`.
             guidance: how strongly its soft conditions lead it.
         """
         twice = self.needs(tokens, head=head, guidance=guidance) == 2
@@ -234,10 +247,10 @@ class GuidedReading:
         self._guidance_B = np.append(self._guidance_B, guidance)
         self._led_B = np.append(self._led_B, held)
         self._unled_B = np.append(self._unled_B, held + 1 if twice else -1)
-        logits_V = self._reading.join(tokens, head=head, seed=seed)
+        logits_V = self._reading.join(tokens, head=head, seed=seed, latents=latents)
         if not twice:
             return logits_V
-        plain_V = self._reading.join(unled(tokens, head=head), head=head, seed=seed)
+        plain_V = self._reading.join(unled(tokens, head=head), head=head, seed=seed, latents=latents)
         guided_V: NDArray[np.float32] = _extrapolated(logits_V[None], plain_V[None], np.array([guidance]))[0]
         return guided_V
 

@@ -9,7 +9,7 @@ Legend: N notes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from math import lcm
 from typing import Any
 
@@ -17,11 +17,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutti.corpus.score import Notes, Score
+from tutti.corpus.score_batch import work_id
 from tutti.features.grid import GridNotes
 from tutti.features.vocabulary import TICKS_PER_QUARTER
 
 _FINEST = 32_767
 """Ticks a quarter that a MIDI file can state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends(Score):
+    """Two files to make something between: it goes wherever the music goes that a request starts from.
+
+    Args:
+        second: the other one; the fields are the first one's.
+    """
+
+    second: Score = field(kw_only=True)
+
+    @classmethod
+    def between(cls, first: Score, second: Score) -> Ends:
+        """Two files as one material."""
+        return cls(**{each.name: getattr(first, each.name) for each in fields(Score)}, second=second)
+
+    @property
+    def first(self) -> Score:
+        """The first file alone."""
+        return Score(**{each.name: getattr(self, each.name) for each in fields(Score)})
+
+
+def works_of(material: Score) -> tuple[str, ...]:
+    """Identities of the music that a request starts from."""
+    return (work_id(material.first), work_id(material.second)) if isinstance(material, Ends) else (work_id(material),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from tutti.features.vocabulary import BAR, END, EVENTS, START, TEMPOS_QPM
 from tutti.generation.controls import Limits, controls_of, limits_of
 from tutti.generation.drafts import Drafts
 from tutti.generation.grammar import Grammar
+from tutti.generation.interpolating import interpolated
 from tutti.generation.leading import led
 from tutti.generation.material import Prepared, closing, prepared
 from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, TempoMade, piece_of, tempo_of, told_of
@@ -92,7 +93,7 @@ class Session:
         max_batch: int,
         room_rows: int,
     ) -> None:
-        self._collections, self._programs = collections, programs
+        self._model, self._collections, self._programs = model, collections, programs
         self._max_batch, self._room_rows = max_batch, room_rows
         self._reading = GuidedReading(model, steps, room_rows=room_rows, context_tokens=context_tokens)
         self._numbers = itertools.count()
@@ -161,6 +162,8 @@ class Session:
             if request.start is not None:
                 raise RecipeError(f"{request.start.kind} starts from a file, and there is none", remedy="give a file")
             return None
+        if request.start is not None and request.start.kind == "interpolate":
+            return interpolated(request, material, model=self._model, programs=self._programs)
         return prepared(request, material, collections=self._collections, programs=self._programs)
 
     def cancel(self, number: int) -> None:
@@ -251,7 +254,7 @@ class Session:
             with self._door:
                 self._waiting.popleft()
             self._join(row)
-            if row.told and row.drafts.size == 1 and row.start and row.start.kept.changed_tempo:
+            if row.told and row.drafts.size == 1 and row.start and row.start.kept and row.start.kept.changed_tempo:
                 events.append(TempoMade(row.number, *row.start.kept.changed_tempo))
         return events
 
@@ -267,6 +270,7 @@ class Session:
             head=row.head,
             guidance=row.request.guidance,
             seed=seeding.derive(row.seed, "latents"),
+            latents=None if row.start is None else row.start.latents,
         )
         self._grammar.join(grammar)
         self._rows.append(row)
@@ -313,6 +317,8 @@ def _made(row: _Row, *, cancelled: bool) -> PieceMade:
     piece = piece_of(
         closing(row.tokens, after), request=row.request, kept=kept, harmony=row.limits.harmony, cancelled=cancelled
     )
+    if row.start is not None and row.start.tempo_qpm is not None:
+        piece = replace(piece, score=replace(piece.score, tempo_qpm=np.array([row.start.tempo_qpm])))
     if row.request.best_of > 1:
         piece = replace(piece, nats=row.nats)
     now_s = time.monotonic()

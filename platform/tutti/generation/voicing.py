@@ -102,6 +102,7 @@ def voiced(
         tempo_qpm=float(score.tempo_qpm[0]),
     ).with_resolution(TICKS_PER_QUARTER)
     voice = made.notes.track
+    assert ready.kept is not None
     notes = replace(
         made.notes,
         program=np.array(frame.programs, dtype=np.uint8)[voice],
@@ -187,6 +188,8 @@ def _allowed(limits: Limits, *, step: int, steps: int) -> NDArray[np.bool_]:
 def _framed(request: Request, score: Score, *, programs: Sequence[int]) -> tuple[Prepared, _Frame]:
     start = request.start or Start(kind="continue")
     ready = prepared(request, score, collections=(), programs=programs)
+    kept = ready.kept
+    assert kept is not None, "what a model of voices makes starts from one file"
     bars = bars_of(on_grid(score))
     if bars.meter[-1] != COMMON_TIME:
         above, below = METERS[bars.meter[-1]]
@@ -194,7 +197,7 @@ def _framed(request: Request, score: Score, *, programs: Sequence[int]) -> tuple
     steps = (int(bars.start_ticks[-1]) + 4 * TICKS_PER_QUARTER) // _STEP_TICKS
     if start.kind in ("harmonise", "accompany"):
         cells_TV = np.full((steps, VOICES), NOTHING, dtype=np.int64)
-        cells_TV[:, 0] = _column(score.notes.take(ready.kept.notes), score, steps=steps)
+        cells_TV[:, 0] = _column(score.notes.take(kept.notes), score, steps=steps)
         new_tracks = [int(score.notes.track.max()) + voice for voice in range(VOICES)]
         new_programs = [programs[voice % len(programs)] for voice in range(VOICES)]
         return ready, _Frame(cells_TV, steps, True, new_tracks, new_programs)
@@ -202,7 +205,7 @@ def _framed(request: Request, score: Score, *, programs: Sequence[int]) -> tuple
     if request.instruments:
         own = [programs[voice % len(programs)] for voice in range(VOICES)]
     if start.kind == "continue":
-        steps = ready.kept.begin_ticks // _STEP_TICKS
+        steps = kept.begin_ticks // _STEP_TICKS
     given_TV = np.stack(
         [_column(score.notes.take(score.notes.track == track), score, steps=steps) for track in tracks], axis=1
     )
@@ -211,12 +214,12 @@ def _framed(request: Request, score: Score, *, programs: Sequence[int]) -> tuple
         free_TV = np.full((max(more, 0), VOICES), NOTHING, dtype=np.int64)
         return ready, _Frame(np.concatenate((given_TV, free_TV)), len(given_TV) + len(free_TV), False, tracks, own)
     if start.kind == "infill":
-        begin, end = ready.kept.begin_ticks // _STEP_TICKS, (ready.kept.end_ticks or 0) // _STEP_TICKS
+        begin, end = kept.begin_ticks // _STEP_TICKS, (kept.end_ticks or 0) // _STEP_TICKS
         given_TV[begin:end] = NOTHING
         return ready, _Frame(given_TV, min(end + _BEYOND_STEPS, steps), False, tracks, own)
-    kept = ready.kept.notes
     held_TV = np.stack(
-        [_column(score.notes.take(kept & (score.notes.track == track)), score, steps=steps) for track in tracks], axis=1
+        [_column(score.notes.take(kept.notes & (score.notes.track == track)), score, steps=steps) for track in tracks],
+        axis=1,
     )
     return ready, _Frame(np.where(held_TV >= FIRST_PITCH, held_TV, NOTHING), steps, False, tracks, own)
 
