@@ -10,7 +10,8 @@ left out and its reading left in.
 - **mixed_lengths_share**: tokens a second where lengths are drawn from 64 to 1,024, to those of equal lengths of the
   same mean; 64 requests are under way at any time.
 - **first_note_ms**: from a request to an idle engine to its first note; the median.
-- **memory_growth_mib**: of the process, from the 1,000th to the last of ``--requests`` pieces of a bar.
+- **memory_growth_mib**: of the process, from the 1,000th of ``--requests`` pieces of a bar to the last that has full
+  company.
 
 Under ``OMP_NUM_THREADS=1`` everything is timed by the processor's seconds.
 """
@@ -40,6 +41,7 @@ from tutti.generation.session import Session
 from tutti.models.bundle import Bundle
 from tutti.models.decoder import DECODER, Decoder
 from tutti.models.decoder.llama import llama_files
+from tutti.models.precision import Precision
 from tutti.models.recurrent import RECURRENT, Recurrent
 from tutti.units import PITCH_CLASSES
 
@@ -63,14 +65,21 @@ def measure(bench: Bench) -> None:
     engine = _engine(model)
     llama = _llama(model)
     threads = torch.get_num_threads()
-    bench.note(f"decoder of {configuration.parameters:,} parameters; float32; threads: {threads}")
+    bench.note(
+        f"decoder of {configuration.parameters:,} parameters; HF in float32, the engine as it chooses by itself; "
+        f"threads: {threads}"
+    )
     if threads == 1:
         bench.note("seconds are those of the processor, not of the clock on the wall")
     for rows in (ROWS, 1):
         _beside_hf(bench, engine, llama, rows=rows, tokens=tokens)
+    _beside_hf(bench, _engine(model, "float32"), llama, rows=ROWS, tokens=tokens, named="float32, ", key="float32")
     _notes(bench, engine, tokens=tokens)
     grouped = Decoder(DECODER.configure("small", shape=shape, settings={"key_value_heads": 2})).eval()
-    _beside_hf(bench, _engine(grouped), _llama(grouped), rows=ROWS, tokens=tokens, named="2 heads of keys and values, ")
+    _beside_hf(
+        bench, _engine(grouped), _llama(grouped), rows=ROWS, tokens=tokens,
+        named="2 heads of keys and values, ", key="grouped",
+    )  # fmt: skip
     _recurrent(bench, tokens=tokens)
     _mixed(bench, engine, steps=int(bench.settings["steps"]))
     _first_note(bench, engine)
@@ -82,10 +91,11 @@ def _clock() -> float:
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def _engine(model: Any) -> Engine:
+def _engine(model: Any, precision: Precision = "auto") -> Engine:
     return Engine(
-        model, digest="", collections=(), facts={}, context_tokens=CONTEXT_TOKENS, max_batch=ROWS, cache_bytes=2 << 30
-    )
+        model, digest="", collections=(), facts={}, context_tokens=CONTEXT_TOKENS, max_batch=ROWS,
+        cache_bytes=2 << 30, precision=precision,
+    )  # fmt: skip
 
 
 def _llama(model: Decoder) -> Any:
@@ -122,7 +132,9 @@ def _ended(session: Session, numbers: Sequence[int]) -> list[PieceMade]:
     return [event for event in session.step() if isinstance(event, PieceMade)]
 
 
-def _beside_hf(bench: Bench, engine: Engine, llama: Any, *, rows: int, tokens: int, named: str = "") -> None:
+def _beside_hf(
+    bench: Bench, engine: Engine, llama: Any, *, rows: int, tokens: int, named: str = "", key: str = ""
+) -> None:
     head = torch.tensor([[START, *controls_of(Request(), collections=()).tokens().tolist()]]).expand(rows, -1)
 
     session = engine.open()
@@ -144,8 +156,10 @@ def _beside_hf(bench: Bench, engine: Engine, llama: Any, *, rows: int, tokens: i
     subject = f"{named}{rows} sequence{'s' if rows > 1 else ''} of {tokens} tokens"
     bench.race(subject, {"HF generate": theirs, "engine": ours}, amount=rows * tokens, unit="tokens", clock=_clock)
     figures = bench.figures[subject]
-    key = f"engine_vs_hf_{rows}" if not named else f"engine_vs_hf_{rows}_grouped"
-    bench.name(key, figures["engine"].median / figures["HF generate"].median)
+    bench.name(
+        "_".join(filter(None, ("engine_vs_hf", str(rows), key))),
+        figures["engine"].median / figures["HF generate"].median,
+    )
 
 
 def _notes(bench: Bench, engine: Engine, *, tokens: int) -> None:
@@ -246,14 +260,15 @@ def _memory(bench: Bench, *, requests: int) -> None:
             if isinstance(event, PieceMade):
                 done += 1
                 refused += event.piece.refused_tokens
-                if done in (min(SETTLED, requests), requests):
+                # The last ones step in ever smaller company, for each of which oneDNN prepares itself once more.
+                if done in (min(SETTLED, requests - ROWS), requests - ROWS, requests):
                     gc.collect()
                     held_mib[f"after {done}"] = process.memory_info().rss / MIB
     assert done == requests
     bench.count(f"memory of the process, {requests} requests", held_mib, unit="MiB")
     bench.count("tokens that could not be decoded", {f"{requests} untrained pieces": float(refused)}, unit="tokens")
-    growth = list(held_mib.values())
-    bench.name("memory_growth_mib", growth[-1] - growth[0])
+    settled, full, _ = held_mib.values()
+    bench.name("memory_growth_mib", full - settled)
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ class CandidatePiece(BaseModel):
     """One of several pieces of a request, as it was judged."""
 
     seed: int = Field(description="the same request with this seed and best_of 1 gives this piece")
-    score: float = Field(description="all its points, those of what was asked twice; the fewest win")
+    score: float = Field(description="all its points, those of what was asked four times; the fewest win")
     points: dict[str, float] = Field(description="by measure, 0 where nothing is wanting")
     chosen: bool = Field(description="whether this is the piece")
 

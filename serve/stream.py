@@ -59,7 +59,9 @@ class Clock:
             self._tempos = list(zip(given.tempo_ticks.tolist(), given.tempo_qpm.tolist(), strict=True))
 
     def hear(self, tempo: TempoMade) -> None:
-        """Take in a tempo."""
+        """Take in a tempo; who tells that of the beginning tells all that there are."""
+        if not tempo.onset_ticks:
+            self._tempos = []
         self._tempos.append((tempo.onset_ticks, tempo.tempo_qpm))
 
     def seconds(self, note: NoteMade) -> tuple[float, float]:

@@ -35,12 +35,16 @@ def made(model: torch.nn.Module, **settings: object) -> Engine:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["decoder", "recurrent"])
-def engine(request: pytest.FixtureRequest) -> Engine:
+@pytest.fixture(scope="module")
+def engine() -> Engine:
     torch.set_num_threads(1)
     torch.manual_seed(3)
-    if request.param == "decoder":
-        return made(Decoder(DECODER.configure("nano", shape=SHAPE)))
+    return made(Decoder(DECODER.configure("nano", shape=SHAPE)))
+
+
+@pytest.fixture(scope="module")
+def recurrent() -> Engine:
+    torch.manual_seed(3)
     return made(Recurrent(RECURRENT.configure("nano", shape=SHAPE)))
 
 
@@ -91,7 +95,7 @@ def start(kind: str, **figures: object) -> Start:
     return Start.model_validate({"kind": kind, **figures})
 
 
-laws = settings(max_examples=5, suppress_health_check=list(HealthCheck), deadline=None)
+laws = settings(max_examples=4, suppress_health_check=list(HealthCheck), deadline=None)
 
 
 @laws
@@ -178,7 +182,9 @@ def test_a_variation_keeps_the_share_that_is_not_asked_anew(
     assert set(piece.score.notes.program.tolist()) <= set(score.notes.program.tolist())
 
 
-def test_company_changes_no_note_of_what_starts_from_a_file(engine: Engine) -> None:
+@pytest.mark.parametrize("family", ["engine", "recurrent"])
+def test_company_changes_no_note_of_what_starts_from_a_file(family: str, request: pytest.FixtureRequest) -> None:
+    engine: Engine = request.getfixturevalue(family)
     asked = [
         Request(start=start("accompany", drafts=2), seed=1),
         Request(bars=1, seed=2),
@@ -188,12 +194,27 @@ def test_company_changes_no_note_of_what_starts_from_a_file(engine: Engine) -> N
     ]
     files = [walk(1, bars=2), walk(2, bars=2), walk(3, bars=3), walk(4, bars=2), None]
     together = engine.generate(asked, materials=files)
-    for request, file, piece in zip(asked, files, together, strict=True):
-        (alone,) = engine.generate([request], materials=[file])
+    for each, file, piece in zip(asked, files, together, strict=True):
+        (alone,) = engine.generate([each], materials=[file])
         assert alone.score.same_music(piece.score)
-        assert piece.request == request
+        assert piece.request == each
     other = engine.generate([asked[0].model_copy(update={"seed": 9})], materials=files[:1])[0]
     assert not other.score.same_music(together[0].score)
+
+
+def test_the_beginning_of_a_long_file_is_heard_and_its_middle_is_not(engine: Engine) -> None:
+    def continued(**changed: int) -> list[int]:
+        pitch = 60 + np.arange(400) % 12
+        for name, to in changed.items():
+            pitch[{"first": 1, "middle": 200, "last": 397}[name]] = to
+        file = Score.of(Notes.of(onset_ticks=np.arange(400) * 24, duration_ticks=24, pitch=pitch), ticks_per_quarter=24)
+        (piece,) = engine.generate([Request(bars=1, seed=4)], materials=[file])
+        return [*piece.tokens.tolist()][-30:]
+
+    plain = continued()
+    assert continued(middle=90) == plain
+    assert continued(first=90) != plain
+    assert continued(last=90) != plain
 
 
 def test_voices_beneath_stay_beneath(engine: Engine) -> None:

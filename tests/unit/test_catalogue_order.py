@@ -10,8 +10,11 @@ from pydantic import BaseModel
 
 from jobs.catalogue import read_order
 from tutti.catalogue.order import Checks, Line, Order
+from tutti.catalogue.publish import place_of
+from tutti.catalogue.takes import Plan
 from tutti.config import build, parse
 from tutti.errors import InputError, RecipeError
+from tutti.storage import Folder
 
 RECIPES = Path(__file__).parents[2] / "jobs" / "recipes"
 SMALL: dict[str, Any] = {"name": "small", "model": "bach", "lines": [{"count": 3}]}
@@ -45,6 +48,7 @@ def test_every_field_has_a_sentence(kind: type[BaseModel]) -> None:
         ({"lines": [{"count": 1, "controls": {"length": 36_000}}]}, "length 36000.* is outside 1 s to 600 s"),
         ({"lines": [{"count": 1, "controls": {"tempo": 0}}]}, "tempo 0 is outside 20 to 300"),
         ({"lines": [{"count": 1, "controls": {"seed": 3}}]}, "the order's seed rules every take"),
+        ({"lines": [{"count": 1, "controls": {"best_of": 65}}]}, "lines.0.controls.best_of = 65"),
         ({"lines": [{"count": 0}]}, "lines.0.count = 0"),
         ({"lines": []}, "lines"),
         ({"lines": [{"count": 60_000}, {"count": 60_000}]}, "120000 takes are more than the 100000"),
@@ -84,3 +88,13 @@ def test_a_title_may_hold_markup_as_text() -> None:
 def test_overrides_lie_over_the_file() -> None:
     order = parse(Order, "name: a\nmodel: m\nlines: [{count: 1}]\n", overrides=["seed=9", "checks.min_notes=20"])
     assert (order.seed, order.checks.min_notes) == (9, 20)
+
+
+def test_how_an_order_is_made_is_no_part_of_its_address() -> None:
+    def address(**fields: Any) -> str:
+        order = build(Order, {**SMALL, **fields})
+        assert build(Order, order.document()) == order
+        return place_of(Plan(order, "bach", "1", "d" * 32), root=Folder("results")).uri
+
+    assert address() == address(max_batch=4) == address(cache_bytes=1 << 20)
+    assert address() != address(takes_per_block=4)

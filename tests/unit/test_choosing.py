@@ -85,8 +85,8 @@ def test_silence_gives_points() -> None:
     assert more > fewer == 0
 
 
-def test_what_was_asked_counts_twice_and_what_is_no_piece_never_wins() -> None:
-    assert total({"scale": 1.0, "mood": 1.0}) == 3.0
+def test_what_was_asked_counts_more_and_what_is_no_piece_never_wins() -> None:
+    assert total({"scale": 1.0, "mood": 1.0}) == 5.0
     assert {*ASKED} < {measure.name for measure in MEASURES}
     empty = replace(piece([60]), score=Score.of(Notes.none(), ticks_per_quarter=QUARTER))
     broken = replace(piece(SCALE), refused_tokens=1)

@@ -21,6 +21,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("_drums_alone", {"instruments": ["drums"], "key": "C major"}, "drums alone have no key: leave it out"),
     ("_drums_alone", {"instruments": ["drums"], "chords": "C"}, "drums alone have no chords: leave it out"),
     ("_drums_alone", {"instruments": ["drums"], "pitch_range": "C3-C4"}, "drums alone have no pitch_range"),
+    ("_mood_twice", {"mood": "sad", "arousal": 0.5}, "mood sad and arousal both say a mood: leave out one of them"),
     ("_length_twice", {"length": "20s", "bars": 8}, "length 20 s and bars 8 both say how long: leave out one of them"),
     ("_no_bar", {"length": 1, "tempo": 20, "meter": "4/4"}, "length 1 s is less than half a bar of 4/4 at tempo 20"),
     ("_scale_without_tonic", {"scale": "blues"}, "scale 'blues' has no tonic: write it like 'C blues'"),

@@ -332,6 +332,26 @@ def test_a_midi_file_is_continued(call: Call, stages: InProcess) -> None:
     assert answer.headers["tutti-take"] != call("POST", GENERATE, json=SMALL).headers["tutti-take"]
 
 
+def test_a_midi_file_is_filled_in_and_accompanied(call: Call, stages: InProcess) -> None:
+    given = walk(3, bars=3)
+    midi = {"continue_midi": base64.b64encode(write_midi(given)).decode()}
+    filled = call("POST", GENERATE, json={"seed": 3, "start": {"kind": "infill", "bars": "2", "drafts": 1}, **midi})
+    assert filled.status_code == 200, filled.text
+    start = stages.composed[-1].request.start
+    assert start is not None
+    assert len(start.works) == 1
+    accept = {"Accept": "text/event-stream"}
+    body = {"seed": 3, "start": {"kind": "accompany", "melody": "all", "drafts": 2}, **midi}
+    events = events_of(call("POST", GENERATE, json=body, headers=accept))
+    told = [(note["onset_s"], note["pitch"]) for name, note in events if name == "note"]
+    assert sorted(told) == sorted((note["onset_s"], note["pitch"]) for note in events[-1][1]["notes"])
+    melody = {(note["onset_s"], note["pitch"]) for note in events[-1][1]["notes"]}
+    onset_s = given.seconds_at(given.notes.onset_ticks).round(6).tolist()
+    assert set(zip(onset_s, given.notes.pitch.tolist(), strict=True)) <= melody
+    contradicts = call("POST", GENERATE, json={**body, "bars": 2})
+    assert "accompany keeps the file's bars" in check_problem(contradicts, "invalid-request")["detail"]
+
+
 def test_models_and_health(call: Call, engine: Engine) -> None:
     (entry,) = call("GET", "/v1/models").json()["models"]
     assert (entry["name"], entry["version"], entry["digest"]) == ("sketch", "3", engine.digest)
@@ -349,7 +369,7 @@ def test_models_and_health(call: Call, engine: Engine) -> None:
         ({"best_of": 17}, ["/best_of"], "the best of 17 is over this service's limit of 16"),
         ({"bars": 500}, ["/bars"], "500 bars are over this service's limit of 256"),
         ({"tempoo": 90}, ["/tempoo"], "did you mean 'tempo'?"),
-        ({"zzz": 1}, ["/zzz"], "known are bars, best_of, "),
+        ({"zzz": 1}, ["/zzz"], "known are arousal, bars, "),
         ({"a/b~": 1}, ["/a~1b~0"], "unknown"),
         ({"instruments": ["piano", "kazoo"]}, ["/instruments/1"], "an instrument is one of piano"),
         ({"instruments": ["piano", "piano"]}, [""], "an instrument is named twice"),

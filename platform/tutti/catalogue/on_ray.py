@@ -58,6 +58,8 @@ if TYPE_CHECKING:  # an engine brings torch and a writer matplotlib: each worker
 CPUS_PER_STAGE = 0.5
 # Engines that may be lost one after the other without a block between them.
 MOST_LOST = 3
+# Takes of the blocks under way, of the room in the batch.
+BUSY = 4
 
 
 def make_blocks(
@@ -166,8 +168,12 @@ def _engines(plan: Plan, *, num_blocks: int) -> tuple[int, dict[str, float]]:
 
 
 def blocks_under_way(plan: Plan) -> int:
-    """Blocks that one engine drafts at a time: as many as keep its batch full, and one more that waits at hand."""
-    return 1 + -(-plan.order.max_batch // plan.order.takes_per_block)
+    """Blocks that one engine drafts at a time, so that its batch stays full.
+
+    A block is under way until its longest take and the last of its next seeds are over: of mixed lengths about a
+    quarter of its takes step, on average (``benchmarks/catalogue.py``).
+    """
+    return 1 + -(-BUSY * plan.order.max_batch // plan.order.takes_per_block)
 
 
 def _cores() -> int:

@@ -43,7 +43,10 @@ from tutti.models.chorale import Chorale
 USUAL_QPM = 80.0
 """Where no tempo is asked."""
 _MODEL = "a model of voices"
-_FOREIGN = ("mood", "density", "collection", "guidance", "pitch_range", "polyphony", "chords")
+_FOREIGN = (
+    "mood", "valence", "arousal", "density", "difficulty", "collection", "guidance", "pitch_range", "polyphony",
+    "chords",
+)  # fmt: skip
 _BAR_STEPS = 4 * STEPS_PER_QUARTER
 _CHOIR = 52
 

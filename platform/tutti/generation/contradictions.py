@@ -143,9 +143,16 @@ def _chords_and_length(request: Request) -> str | None:
 def _start(request: Request) -> str | None:
     if request.start is None or request.start.kind == "continue":
         return None
-    for name in ("chords", "polyphony"):
+    for name in ("chords", "polyphony", "difficulty"):
         if getattr(request, name) is not None:
             return f"{name} cannot hold around the notes that {request.start.kind} keeps: leave out one of them"
+    return None
+
+
+def _mood_twice(request: Request) -> str | None:
+    numbers = [name for name in ("valence", "arousal") if getattr(request, name) is not None]
+    if request.mood is not None and numbers:
+        return f"mood {request.mood} and {_list(numbers)} both say a mood: leave out one of them"
     return None
 
 
@@ -160,6 +167,7 @@ RULES: tuple[Callable[[Request], str | None], ...] = (
     _range_and_key,
     _range_and_chords,
     _start,
+    _mood_twice,
 )
 """What is asked of every request, in this order."""
 

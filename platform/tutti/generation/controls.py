@@ -104,7 +104,7 @@ def controls_of(request: Request, *, collections: Sequence[str]) -> Controls:
         tempo_class=None if tempo_qpm is None else tempo_class(tempo_qpm),
         density=request.density,
         length=None if bars is None else length_class(bars),
-        mood=request.mood,
+        mood=request.feeling,
         instruments=request.instruments,
     )
 

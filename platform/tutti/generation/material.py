@@ -48,6 +48,7 @@ _UNCHANGED = {
     "infill": ("bars", "length", "tempo", "meter"),
     **dict.fromkeys(PLANTED, ("bars", "length", "meter")),
 }
+_NOTHING_ASKED = Request()
 _COMPASS = 128
 _NOTHING_ASKED = Request()
 

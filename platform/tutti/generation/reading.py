@@ -91,7 +91,8 @@ class Reading:
         self._tokens.append(list(tokens))
         self._heads.append(head)
         self._seeds.append(seed)
-        fresh, logits_V = self._read_in(len(self._tokens) - 1, latents=latents)
+        recent = self._beginning_and_end(self._tokens[-1], head)
+        fresh, logits_V = self._read_in(len(self._tokens) - 1, recent, latents=latents)
         self._places_B = np.append(self._places_B, len(self._places_B))
         self._memory.join(fresh)
         return logits_V
@@ -99,7 +100,7 @@ class Reading:
     def following(self, tokens_B: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits after one more token of each row; shape (B, V)."""
         for row in np.flatnonzero(self._full()).tolist():
-            fresh, _ = self._read_in(row)
+            fresh, _ = self._read_in(row, self._recent(self._tokens[row], self._heads[row]))
             self._memory.put_row(int(self._places_B[row]), fresh)
         for sequence, token in zip(self._tokens, tokens_B.tolist(), strict=True):
             sequence.append(token)
@@ -150,12 +151,15 @@ class Reading:
         lengths_B: NDArray[np.int64] = self._memory.lengths_B.cpu().numpy()
         return (lengths_B >= self._memory.capacity_tokens)[self._places_B]
 
-    def _read_in(self, row: int, *, latents: NDArray[np.float32] | None = None) -> tuple[Memory, NDArray[np.float32]]:
+    def _read_in(
+        self, row: int, recent: list[int], *, latents: NDArray[np.float32] | None = None
+    ) -> tuple[Memory, NDArray[np.float32]]:
         """A row by itself: its memory, and logits of what follows.
 
-        A row whose memory is full reads its latest bars anew, which leaves room for as many tokens again.
+        Args:
+            recent: what is read of it. A row whose memory is full reads its latest bars anew, which leaves room for as
+                many tokens again.
         """
-        recent = self._recent(self._tokens[row], self._heads[row])
         key = tuple(recent)
         if key in self._heard:
             self._heard.move_to_end(key)
@@ -174,9 +178,22 @@ class Reading:
                 self._heard.popitem(last=False)
         return fresh, logits_V
 
-    def _recent(self, tokens: list[int], head: int) -> list[int]:
-        """The head and the latest whole bars that fit half of the context; all of it where it fits."""
-        room = self._context_tokens // 2
+    def _beginning_and_end(self, tokens: list[int], head: int) -> list[int]:
+        """Of a long file its first bars, which hold its theme, and its latest ones: three quarters of the context."""
+        room = 3 * self._context_tokens // 4
+        if len(tokens) <= room:
+            return tokens
+        first = [index for index in range(head, head + room // 4) if tokens[index] == BAR]
+        theme = tokens[: first[-1]] if len(first) > 1 else tokens[:head]
+        return theme + self._recent(tokens, head, room=room - len(theme) + head)[head:]
+
+    def _recent(self, tokens: list[int], head: int, *, room: int | None = None) -> list[int]:
+        """The head and the latest whole bars that fit.
+
+        Args:
+            room: how many tokens; None: half of the context. All of it where it fits.
+        """
+        room = self._context_tokens // 2 if room is None else room
         if len(tokens) <= room:
             return tokens
         bars = [index for index in range(head, len(tokens)) if tokens[index] == BAR]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from tutti.config import Settings, digest_of
 from tutti.errors import RecipeError
+from tutti.features.mood import mood_word
 from tutti.features.vocabulary import DENSITIES, INSTRUMENTS, METERS, MOODS
 from tutti.generation import contradictions
 from tutti.generation.chords import Progression, parse_chords
@@ -31,7 +32,7 @@ MOST_VOICES = 24
 USUAL_METER = (4, 4)
 """Of chords whose meter was not asked."""
 
-_LATER = ("pitch_range", "polyphony", "scale", "chords", "start")
+_LATER = ("pitch_range", "polyphony", "scale", "chords", "start", "valence", "arousal", "difficulty")
 """What came later enters where it is asked, so that orders and takes keep their identities."""
 _EVERY_PITCH = PitchRange(0, 127)
 _EVERY_CLASS = frozenset(range(12))
@@ -134,6 +135,16 @@ class Request(Settings):
     mood: Annotated[str, _member("mood", MOODS)] | None = Field(
         default=None, description="happy, tense, sad, calm or neutral"
     )
+    valence: float | None = Field(
+        default=None, ge=-1, le=1, description="instead of a mood: sad -1 to happy 1; left out beside arousal: 0"
+    )
+    arousal: float | None = Field(
+        default=None, ge=-1, le=1, description="instead of a mood: calm -1 to excited 1; left out beside valence: 0"
+    )
+    difficulty: Literal["easy", "medium", "hard"] | None = Field(
+        default=None,
+        description="how hard to play: sets tempo, density, polyphony and pitch range where they are left open",
+    )
     collection: str | None = Field(default=None, description="name of a source collection whose manner to follow")
     guidance: float = Field(
         default=1.0, ge=0, le=10,
@@ -176,9 +187,21 @@ class Request(Settings):
         return digest_of(values)
 
     @property
+    def chooses(self) -> bool:
+        """Whether the piece is one of several, so that none of its notes is known before all are there."""
+        return self.best_of > 1 or (self.start is not None and self.start.num_drafts > 1)
+
+    @property
     def length_s(self) -> float:
         """The asked length in seconds; without meaning where :attr:`bars` or :attr:`chords` alone are given."""
         return USUAL_LENGTH_S if self.length is None else float(self.length)
+
+    @property
+    def feeling(self) -> str | None:
+        """The asked mood, or that of the asked valence and arousal."""
+        if self.valence is None and self.arousal is None:
+            return self.mood
+        return mood_word(self.valence or 0.0, self.arousal or 0.0)
 
     @property
     def tonality(self) -> Key | None:

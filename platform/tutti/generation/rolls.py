@@ -46,7 +46,10 @@ from tutti.units import Key
 USUAL_QPM = 96.0
 """Where no tempo is asked; then the class of the tempo is not stated either."""
 _MODEL = "a model of piano-rolls"
-_FOREIGN = ("density", "collection", "guidance", "top_p", "scale", "pitch_range", "polyphony", "chords")
+_FOREIGN = (
+    "density", "difficulty", "valence", "arousal", "collection", "guidance", "top_p", "scale", "pitch_range",
+    "polyphony", "chords",
+)  # fmt: skip
 _TOGETHER = 32
 _PROGRAMS_OF_FAMILY = 8
 _DRUMS = INSTRUMENTS[-1]

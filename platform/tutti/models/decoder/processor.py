@@ -9,7 +9,9 @@ Legend: B rows, W width, F inner width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from threading import Barrier
@@ -89,12 +91,16 @@ class ProcessorSteps:
         threads = max(min(torch.get_num_threads(), len(tokens) // _FEWEST_ROWS), 1)
         at = _shares(lengths_B, threads)
         parts = [slice(start, stop) for start, stop in pairwise(at)]
-        walks = [
-            _pool().submit(self._walk, tokens[part], lengths_B[part], memory.slots_B[part], memory, logits_BV[part])
-            for part in parts
-        ]
-        for walk in walks:
-            walk.result()
+
+        def walk(part: slice) -> None:
+            self._walk(tokens[part], lengths_B[part], memory.slots_B[part], memory, logits_BV[part])
+
+        others = [_pool().submit(walk, part) for part in parts[1:]]
+        # Who asks walks too: to wake another thread takes longer than a row's step.
+        with _alone():
+            walk(parts[0])
+        for other in others:
+            other.result()
         memory.lengths_B = memory.lengths_B + 1
         return logits_BV
 
@@ -146,6 +152,19 @@ def _shares(lengths_B: NDArray[np.int64], threads: int) -> list[int]:
     work_B = np.cumsum(lengths_B + _ROW_TOKENS)
     inner = np.searchsorted(work_B, work_B[-1] * np.arange(1, threads) / threads).tolist()
     return [0, *inner, len(lengths_B)]
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Products of this thread are its own meanwhile."""
+    threads = torch.get_num_threads()
+    if threads > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if threads > 1:
+            torch.set_num_threads(threads)
 
 
 @cache
