@@ -174,7 +174,8 @@ class Request(Settings):
 
     @model_serializer(mode="wrap")
     def _stated(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if name not in _LATER or value is not None}
+        later = dict.fromkeys(_LATER) | {"best_of": 1}
+        return {name: value for name, value in dump(self).items() if name not in later or value != later[name]}
 
     def digest(self) -> str:
         """Hash of every resolved value; a control that came later enters where it is asked, so that takes keep
@@ -182,8 +183,6 @@ class Request(Settings):
         values = self.model_dump(mode="json")
         if self.guidance == 1:
             del values["guidance"]
-        if self.best_of == 1:
-            del values["best_of"]
         return digest_of(values)
 
     @property
