@@ -95,7 +95,7 @@ def faults(piece: Piece) -> list[str]:
         return ["notes: there are none"]
     return [
         *_of_form(piece),
-        *_of_pitch(piece.request, piece.score),
+        *_of_pitch(piece),
         *_of_voices(piece.request, piece.score),
         *_of_chords(piece),
     ]
@@ -137,7 +137,8 @@ def _of_form(piece: Piece) -> list[str]:
     return found
 
 
-def _of_pitch(request: Request, score: Score) -> list[str]:
+def _of_pitch(piece: Piece) -> list[str]:
+    request, score = piece.request, piece.score
     notes, found = score.notes, []
     melodic = notes.take(notes.program != DRUM_PROGRAM)
     classes = set((melodic.pitch % 12).tolist())
@@ -150,7 +151,8 @@ def _of_pitch(request: Request, score: Score) -> list[str]:
         found.append(f"pitch_range: {melodic.pitch.min()} to {melodic.pitch.max()}")
     if request.progression is None and (request.key is not None or request.scale is not None):
         bar = bar_ticks((int(score.meter_numerator[0]), int(score.meter_denominator[0])))
-        last = int(notes.onset_ticks.max()) // bar * bar if request.bars is None else (request.bars - 1) * bar
+        # Not the bar of the last onset: held notes may leave no place for one in the last bar.
+        last = (int((piece.tokens == BAR).sum()) - 1) * bar
         at_home = (melodic.onset_ticks == 0) | (2 * (melodic.onset_ticks - last) >= bar)
         if not set((melodic.pitch[at_home] % 12).tolist()) <= request.home_classes:
             found.append("key: it does not begin and end at home")
