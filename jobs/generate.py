@@ -64,14 +64,21 @@ def said(sentence: str, *, given: Collection[str]) -> dict[str, Any]:
 @click.command(name="generate")
 @click.option("--model", help="NAME, NAME@production or NAME/VERSION; the only registered one by default.")
 @click.option("--say", metavar="SENTENCE", help="What it is like, in English or Chinese; options that are given win.")
-@click.option("--length", default="30s", show_default=True, help="Length, such as 30s or 1m30s.")
+@click.option("--length", help="Length, such as 30s or 1m30s; by default 30s, or that of the chords.")
 @click.option("--bars", type=int, help="Length in bars instead.")
 @click.option("--key", help='Tonality, such as "D minor".')
+@click.option("--scale", help='Scale, such as "C major pentatonic", "A blues", "D dorian" or "C gong".')
+@click.option("--chords", metavar="TEXT", help='Chord progression, such as "Cm7 F7 | Bbmaj7 | Eb | %".')
+@click.option("--pitch-range", help="Lowest and highest pitch, such as C3-C6 or 48-84.")
+@click.option("--polyphony", type=int, help="Most notes that sound at once; 1: a single line.")
 @click.option("--tempo", type=float, help="Quarter notes a minute.")
 @click.option("--meter", help="Meter, such as 3/4.")
 @click.option("--instrument", "instruments", multiple=True, help="Instrument family that may play; repeatable.")
 @click.option("--density", help="very_sparse, sparse, medium, dense or very_dense.")
 @click.option("--mood", help="happy, tense, sad, calm or neutral.")
+@click.option("--valence", type=float, help="Instead of a mood: sad -1 to happy 1.")
+@click.option("--arousal", type=float, help="Instead of a mood: calm -1 to excited 1.")
+@click.option("--difficulty", help="easy, medium or hard to play.")
 @click.option("--collection", help="Source collection whose manner to follow.")
 @click.option("--guidance", default=1.0, show_default=True, help="How strongly density, mood and collection lead.")
 @click.option("--temperature", default=1.0, show_default=True, help="Sampling temperature.")
@@ -121,7 +128,7 @@ def command(
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
         tutti generate --harmonise tune.mid --out hymn.mid --out hymn.png
         tutti generate --fill song.mid --at 5-8 --out mended.mid
-        tutti generate --takes 8 --best-of 4 --mood calm --out calm.mid
+        tutti generate --takes 8 --best-of 4 --chords "Cm7 F7 | Bbmaj7 | Eb" --out song.mid
         tutti generate --say "gentle piano for falling asleep, slow, no drums" --out take.mid
         tutti generate --between a.mid b.mid --steps 5 --out way.mid --out way.png
         tutti generate --vary a.mid --more density=1.5 --out busier.mid

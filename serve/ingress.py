@@ -373,9 +373,11 @@ def _document(take: _Take, composition: Composition) -> dict[str, Any]:
 
 
 def _check_limits(body: GenerateBody, settings: ServeSettings) -> None:
-    if body.bars is not None and body.bars > settings.max_bars:
-        raise fault(f"{body.bars} bars are over this service's limit of {settings.max_bars}", pointer="/bars")
-    if body.bars is None and body.length_s > settings.max_length_s:
+    bars, _ = body.extent
+    if bars is not None and bars > settings.max_bars:
+        pointer = "/chords" if body.bars is None else "/bars"
+        raise fault(f"{bars} bars are over this service's limit of {settings.max_bars}", pointer=pointer)
+    if bars is None and body.length_s > settings.max_length_s:
         raise fault(
             f"{body.length_s:g} s is over this service's limit of {settings.max_length_s:g} s", pointer="/length"
         )

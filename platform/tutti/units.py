@@ -19,6 +19,8 @@ PITCH_CLASSES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _ACCIDENTALS = {"": 0, "#": 1, "♯": 1, "b": -1, "♭": -1}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+(?:\.\d+)?)\s*s?)?")
+_PITCH = re.compile(r"([A-Ga-g])([#♯b♭]?)(-1|\d)|(\d{1,3})")
+_RANGE_SIGNS = re.compile(r"\s*(?:\.\.|–|—|~|～|\bto\b)\s*|(?<=\d)\s*-\s*(?=\S)")
 _KEY = re.compile(r"([A-Ga-g])\s*([#♯b♭]?)\s*[- ]?\s*(major|minor|maj|min|M|m|)")
 
 
@@ -60,6 +62,64 @@ def parse_key(text: str) -> Key:
     letter, accidental, mode = match.groups()
     minor = mode in ("minor", "min", "m") or (mode == "" and letter.islower())
     return Key((_LETTERS[letter.upper()] + _ACCIDENTALS[accidental]) % 12, minor)
+
+
+def parse_pitch_class(text: str) -> int:
+    """Pitch class of ``"C"``, ``"F#"`` or ``"Bb"``: 0 = C … 11 = B.
+
+    Raises:
+        RecipeError: the text names none.
+    """
+    letter, accidental = text[:1].upper(), text[1:]
+    if letter not in _LETTERS or accidental not in _ACCIDENTALS:
+        raise RecipeError(f"{text!r} is no pitch class", remedy='write it like "C", "F#" or "Bb"')
+    return (_LETTERS[letter] + _ACCIDENTALS[accidental]) % 12
+
+
+@dataclass(frozen=True, slots=True)
+class PitchRange:
+    """Pitches from ``low`` to ``high``, both among them, as MIDI numbers."""
+
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        return f"{pitch_name(self.low)}-{pitch_name(self.high)}"
+
+    def __contains__(self, pitch: int) -> bool:
+        return self.low <= pitch <= self.high
+
+
+def parse_pitch(text: str) -> int:
+    """MIDI number of ``"C4"``, ``"F#3"``, ``"Bb-1"`` or ``"60"``.
+
+    Raises:
+        RecipeError: the text names no pitch of 0 to 127.
+    """
+    match = _PITCH.fullmatch(text.strip())
+    if match is not None:
+        letter, accidental, octave, number = match.groups()
+        pitch = int(number) if number else _LETTERS[letter.upper()] + _ACCIDENTALS[accidental] + 12 * (int(octave) + 1)
+        if 0 <= pitch <= 127:
+            return pitch
+    raise RecipeError(
+        f"pitch {text!r} is not known", remedy='write it like "C4", "F#3" or 60, from C-1 (0) to G9 (127)'
+    )
+
+
+def parse_pitch_range(text: str) -> PitchRange:
+    """Read ``"C3-C6"``, ``"48-84"`` or ``"E2 to G#5"``.
+
+    Raises:
+        RecipeError: unreadable, or its lower end is above its upper one.
+    """
+    ends = _RANGE_SIGNS.split(text.strip())
+    if len(ends) != 2:
+        raise RecipeError(f"pitch_range {text!r} has no two ends", remedy='write it like "C3-C6" or "48-84"')
+    low, high = (parse_pitch(end) for end in ends)
+    if low > high:
+        raise RecipeError(f"pitch_range {text!r} begins above its end", remedy="write the lower pitch first")
+    return PitchRange(low, high)
 
 
 def parse_length_s(text: str | float) -> float:

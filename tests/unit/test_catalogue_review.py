@@ -32,7 +32,7 @@ def melody(pitches: tuple[int, ...] = D_MINOR * 4, *, tempo: float = 120.0, prog
 def findings_of(
     score: Score, *, refused_tokens: int = 0, checks: Checks | None = None, **asked: Any
 ) -> dict[str, Finding]:
-    request = build(Request, {"length": 16, **asked})
+    request = build(Request, asked if "bars" in asked else {"length": 16, **asked})
     findings = review(score, request=request, refused_tokens=refused_tokens, checks=checks or Checks())
     return {finding.check: finding for finding in findings}
 

@@ -53,6 +53,10 @@ def all_but(*families: str) -> tuple[str, ...]:
         ("sad pinao", {"mood": "sad", "instruments": ("piano",)}),
         ("energetic but sad", {"mood": "tense"}),
         ("十分安静", {"mood": "calm"}),
+        ("guitar over the chords Cm7 F7 Bbmaj7", {"chords": "Cm7 | F7 | Bbmaj7", "instruments": ("guitar",)}),
+        ("和弦：C G | Am F", {"chords": "C G | Am F"}),
+        ("in D dorian, between C3 and C6", {"scale": "D dorian", "pitch_range": "C3-C6"}),
+        ("an easy piece for beginners, at most two voices", {"difficulty": "easy", "polyphony": 2}),
     ],
 )
 def test_words_and_figures_become_controls(sentence: str, controls: dict[str, Any]) -> None:
@@ -127,7 +131,7 @@ def test_half_of_each_language_is_held_out_and_always_the_same() -> None:
 def test_rules_alone_read_sentences_that_were_held_out() -> None:
     precision, recall = shares(False, hear=None)
     assert precision > 0.97
-    assert recall > 0.93
+    assert recall > 0.96
     precision, recall = shares(True, hear=None)
     assert precision > 0.89
     assert recall > 0.89

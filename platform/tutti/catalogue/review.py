@@ -129,10 +129,11 @@ def _notes(score: Score, checks: Checks) -> Finding:
 
 
 def _length(score: Score, request: Request, checks: Checks) -> Finding:
-    if request.bars is not None:
+    asked_bars, _ = request.extent
+    if asked_bars is not None:
         bars = len(bars_of(on_grid(score)).start_ticks)
-        limit = max(1.0, checks.length_tolerance * request.bars)
-        return _at_most("length", abs(bars - request.bars), limit, f"{bars} bars of {request.bars}", unit="bars")
+        limit = max(1.0, checks.length_tolerance * asked_bars)
+        return _at_most("length", abs(bars - asked_bars), limit, f"{bars} bars of {asked_bars}", unit="bars")
     # A piece ends with a bar, and its last note may end before it does: nobody can ask for less than a bar.
     bar_s = 4 * 60 / float(score.tempo_qpm[-1]) * float(score.meter_numerator[-1]) / float(score.meter_denominator[-1])
     limit = max(bar_s, checks.length_tolerance * request.length_s)

@@ -102,7 +102,7 @@ class Plan:
         fixed = sum(BYTES_PER_TAKE[kind] for kind in kinds)
         length_s = 0.0
         for line in self.order.lines:
-            bars = line.controls.bars
+            bars, _ = line.controls.extent
             length_s += line.count * (line.controls.length_s if bars is None else bars * SECONDS_PER_BAR)
         return round(length_s * per_second + self.order.takes * fixed)
 

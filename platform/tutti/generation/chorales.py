@@ -1,9 +1,10 @@
 """Requests through a model that sings in steps of four voices.
 
 A step is a sixteenth; within it the voices sing from the highest, each hearing those above. What holds by construction:
-length, tempo, key (only pitches of its scale; its tonic triad at the first step and in the last quarter) and
+length, tempo, key and scale (only pitches of it; its tonic triad at the first step and in the last quarter) and
 instruments, which share the voices. Meters other than 4/4, mood, density and collection are of no meaning to such a
-model: a request that asks for them is refused. What starts from a file is :mod:`tutti.generation.voicing`'s.
+model, which has four voices and their compass and follows no chords: a request that asks for them is refused. What
+starts from a file is :mod:`tutti.generation.voicing`'s.
 
 Legend: B rows, V voices, P identifiers of pitches.
 """
@@ -29,8 +30,9 @@ from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, STEPS_PER_
 from tutti.generation import voicing
 from tutti.generation.choosing import chosen
 from tutti.generation.composing import Gathered
-from tutti.generation.controls import Limits, bars_of_length, controls_of, limits_of
-from tutti.generation.piece import Piece
+from tutti.generation.controls import Limits, controls_of, limits_of
+from tutti.generation.length import bars_of_length
+from tutti.generation.piece import Piece, tempo_of
 from tutti.generation.refusals import METER, refuse_controls, refuse_meters, refuse_start
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
@@ -41,6 +43,10 @@ from tutti.models.chorale import Chorale
 USUAL_QPM = 80.0
 """Where no tempo is asked."""
 _MODEL = "a model of voices"
+_FOREIGN = (
+    "mood", "valence", "arousal", "density", "difficulty", "collection", "guidance", "pitch_range", "polyphony",
+    "chords",
+)  # fmt: skip
 _BAR_STEPS = 4 * STEPS_PER_QUARTER
 _CHOIR = 52
 
@@ -103,7 +109,7 @@ class ChoraleComposer:
         Raises:
             RecipeError: a control that voices cannot hold.
         """
-        refuse_controls(request, names=("mood", "density", "collection", "guidance"), model=_MODEL)
+        refuse_controls(request, names=_FOREIGN, model=_MODEL)
         refuse_meters(request, model=_MODEL)
         refuse_start(request, model=_MODEL, but=voicing.KINDS)
         if request.instruments and not _programs(request, usual=self._programs):
@@ -196,7 +202,9 @@ class ChoraleComposer:
 
     def _piece(self, row: _Row) -> Piece:
         request = row.request
-        score = score_of(np.array(row.grid, dtype=np.uint16), tempo_qpm=request.tempo or USUAL_QPM)
+        score = score_of(
+            np.array(row.grid, dtype=np.uint16), tempo_qpm=tempo_of(request, said_qpm=USUAL_QPM, meter=METER)
+        )
         program_V = np.array(_programs(request, usual=self._programs))
         notes = replace(
             score.notes, program=program_V[score.notes.track % len(program_V)].astype(score.notes.program.dtype)

@@ -4,12 +4,15 @@ The grammar is the vocabulary's own (see :mod:`tutti.features.vocabulary`) narro
 sequence decodes without a refusal, begins with a note, has exactly its bars, ends on a bar line, and can never run into
 a corner where nothing is allowed. Meter and tempo are said once, in the first bar.
 
-Legend: B rows, V vocabulary.
+Polyphony counts what sounds: a note from its onset until it is released, struck again, or cut by the end of its chord,
+percussion among it. A position at which all voices still sound cannot be reached.
+
+Legend: B rows, V vocabulary, P voices of a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +20,10 @@ from numpy.typing import NDArray
 from tutti.corpus.score import DRUM_PROGRAM
 from tutti.features.vocabulary import BAR, DURATIONS_TICKS, END, EVENTS, METERS, TICKS_PER_QUARTER, VELOCITIES
 from tutti.generation.controls import Limits
+from tutti.generation.request import MOST_VOICES
+from tutti.generation.timetable import FAR, Timetable
 
-MOST_NOTES_AT_ONE_POSITION = 24
+MOST_NOTES_AT_ONE_POSITION = MOST_VOICES
 
 _KINDS = EVENTS.kinds
 _KIND = {name: number for number, name in enumerate(_KINDS)}
@@ -38,6 +43,9 @@ _FOLLOWERS: dict[str, tuple[str, ...]] = {
     "Drum": ("Position", "Bar", "End", *_NOTE_START),
 }
 _NONE = -1
+_NO_NOTE = 128
+_DURATIONS = np.array(DURATIONS_TICKS)
+_PITCHES = np.arange(128)
 _STARTS_NOTES = np.isin(np.arange(len(_KINDS)), [_KIND[kind] for kind in ("Position", "Tempo", "Pitch", "Drum")])
 
 
@@ -69,13 +77,17 @@ class Grammar:
         self._home = np.array([limit.home for limit in limits], dtype=bool).reshape(rows, 128)
         self._programs = np.array([limit.programs for limit in limits], dtype=bool).reshape(rows, 128)
         self._drums = np.array([limit.drums for limit in limits], dtype=bool).reshape(rows, 128)
-        self._tempo_asked = np.array([limit.tempo for limit in limits], dtype=np.int64)
-        self._meter_asked = np.array([limit.meter for limit in limits], dtype=np.int64)
-        self._melodic, self._drumming = self._programs.any(axis=1), self._drums.any(axis=1)
-        self._most_notes = np.minimum(
-            np.where(self._melodic, self._pitches.sum(axis=1), self._drums.sum(axis=1)),
-            MOST_NOTES_AT_ONE_POSITION,
-        )
+        # Voices that a row has not are never free; those of a row without a limit are never taken.
+        voices = np.array([limit.polyphony or MOST_VOICES for limit in limits], dtype=np.int64)
+        self._counts_voices = np.array([limit.polyphony is not None for limit in limits], dtype=bool)
+        self._voice_end_ticks = np.where(np.arange(MOST_VOICES) < voices[:, None], np.int64(-1), FAR)
+        self._voice_of = np.full((rows, MOST_VOICES), _NONE)
+        self._timetable = Timetable([limit.spans(METERS[limit.meter]) for limit in limits])
+        self._span = np.zeros(rows, dtype=np.int64)
+        self._must_ticks = np.full(rows, FAR)
+        self._lowest_here = np.full(rows, _NONE)
+        self._lowest_may_be = np.zeros((rows, 128), dtype=bool)
+        self._now = self._home.copy()
         self.last_kind = np.full(rows, _KIND["Start"])
         self.ended = np.zeros(rows, dtype=bool)
         self.bars = np.zeros(rows, dtype=np.int64)
@@ -95,18 +107,30 @@ class Grammar:
         self._sounding = np.zeros((rows, 128), dtype=bool)
         self._sounding_drums = np.zeros((rows, 128), dtype=bool)
 
-    def read(self, row: int, tokens: NDArray[np.integer], *, more_length: bool) -> None:
-        """Follow given music without asking whether it is allowed (material that is to be continued).
-
-        Args:
-            more_length: the asked length counts from the end of this music.
-        """
-        one = np.array([row])
+    def read(self, row: int, tokens: NDArray[np.integer]) -> None:
+        """Follow given music without asking whether it is allowed; chords begin at its last bar line."""
+        one, harmony = np.array([row]), self._limits[row].harmony
+        if harmony is not None:
+            self._timetable.origin_ticks[row] = FAR
         for token in tokens.tolist():
             self._follow(one, np.array([token]))
-        if more_length and self._tempo[row] != _NONE:
-            limits = self._limits[row]
-            self._bars_asked[row] = self.bars[row] + limits.bars_at(tempo=self._tempo[row], meter=self._meter[row])
+        if harmony is not None:
+            self._begin_harmony(row)
+
+    def _begin_harmony(self, row: int) -> None:
+        """Let a row's chords begin with the bar that it is in, in the meter that it has."""
+        begin_ticks = self._bar_start_ticks[row]
+        fresh = Timetable([self._limits[row].spans(METERS[self._meter[row]])])
+        fresh.origin_ticks[0] = begin_ticks
+        order = np.arange(len(self._timetable))
+        order[row] = len(order)
+        self._timetable.join(fresh)
+        self._timetable.keep(order)
+        ends = self._voice_end_ticks[row]
+        self._voice_end_ticks[row] = np.where(ends < FAR, np.minimum(ends, begin_ticks), ends)
+        self._must_ticks[row] = begin_ticks
+        if self._position[row] != _NONE:
+            self._keep_time(np.array([row]))
 
     def advance(self, tokens_B: NDArray[np.integer]) -> None:
         """Follow the token that each row chose; rows that ended stay as they are."""
@@ -116,6 +140,7 @@ class Grammar:
     def join(self, other: Grammar) -> None:
         """Take the rows of another one behind these."""
         self._limits += other._limits
+        self._timetable.join(other._timetable)
         for name, value in vars(self).items():
             if isinstance(value, np.ndarray):
                 setattr(self, name, np.concatenate((value, getattr(other, name))))
@@ -123,6 +148,7 @@ class Grammar:
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Forget all rows but these."""
         self._limits = [self._limits[row] for row in rows.tolist()]
+        self._timetable.keep(rows)
         for name, value in vars(self).items():
             if isinstance(value, np.ndarray):
                 setattr(self, name, value[rows])
@@ -133,27 +159,42 @@ class Grammar:
         first_bar = self.bars <= 1
         says_meter = first_bar & (self.last_kind == _KIND["Bar"])
         self._forbid(mask, ~says_meter, "Meter")
-        self._only(mask, says_meter, "Meter", self._meter_asked)
+        self._only(mask, says_meter, "Meter", lambda row: self._limits[row].meters)
         says_tempo = first_bar & (self._tempo == _NONE) & (self.last_kind == _KIND["Position"])
         self._forbid(mask, ~says_tempo, "Tempo")
-        self._only(mask, says_tempo, "Tempo", self._tempo_asked)
+        self._only(mask, says_tempo, "Tempo", lambda row: self._limits[row].tempos(int(self._meter[row])))
         self._positions(mask, opening=first_bar & (self.last_kind == _KIND["Meter"]))
         self._notes(mask)
+        silent = self._notes_in_bar == 0
+        if self._counts_voices.any():
+            # Notes that are held through the whole last bar leave no place for another one in it.
+            silent &= mask[:, _SPAN["Position"]].any(axis=1)
         self._forbid(mask, self.in_last_bar, "Bar")
-        self._forbid(mask, ~self.in_last_bar | (self._notes_in_bar == 0), "End")
+        self._forbid(mask, ~self.in_last_bar | silent, "End")
+        if self._timetable.any:
+            waits = self._must_ticks < self._bar_start_ticks + self._bar_ticks
+            self._forbid(mask, waits, "Bar")
+            self._forbid(mask, waits, "End")
         return mask
 
-    def note(self, row: int) -> tuple[int, int, int, int]:
-        """Of the note that a row has just said: onset and duration in ticks, velocity, program.
+    def note(self, row: int, pitch: int) -> tuple[int, int, int, int]:
+        """Of the note of a pitch that a row has just said: onset and duration in ticks, velocity, program.
 
-        A note is released by the piece's last bar line.
+        A note is released by the piece's last bar line, and by the end of its chord.
         """
         onset_ticks = int(self._bar_start_ticks[row] + self._position[row])
         bars_left = int(self._bars_asked[row] - self.bars[row]) + 1
         end_ticks = int(self._bar_start_ticks[row]) + bars_left * int(self._bar_ticks[row])
-        duration_ticks = min(DURATIONS_TICKS[int(self._duration[row])], end_ticks - onset_ticks)
         program = DRUM_PROGRAM if self.last_kind[row] == _KIND["Drum"] else int(self._program[row])
+        if self._timetable.any:
+            pitches = None if program == DRUM_PROGRAM else np.array([pitch])
+            end_ticks = min(end_ticks, int(self._released(np.array([row]), pitches)[0]))
+        duration_ticks = min(DURATIONS_TICKS[int(self._duration[row])], end_ticks - onset_ticks)
         return onset_ticks, duration_ticks, VELOCITIES[int(self._velocity[row])], program
+
+    def meter(self, row: int) -> tuple[int, int]:
+        """The meter that a row is in."""
+        return METERS[int(self._meter[row])]
 
     @property
     def in_last_bar(self) -> NDArray[np.bool_]:
@@ -177,37 +218,46 @@ class Grammar:
         # A position past the bar's first is only ever left after a note; the first may hold a tempo alone.
         return np.where(self._position > 0, 1, self._notes_here)
 
-    @property
-    def _at_home(self) -> NDArray[np.bool_]:
-        """Rows at the first position of their piece, or in the second half of its last bar."""
-        at_home: NDArray[np.bool_] = (self.bars == 1) & (self._position == 0)
-        return at_home | (self.in_last_bar & (2 * self._position >= self._bar_ticks))
+    def _at_home(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which rows are at the first position of their piece, or in the second half of its last bar."""
+        bars, position = self.bars[rows], self._position[rows]
+        at_home: NDArray[np.bool_] = (bars == 1) & (position == 0)
+        return at_home | ((bars >= self._bars_asked[rows]) & (2 * position >= self._bar_ticks[rows]))
 
     def _positions(self, mask: NDArray[np.bool_], *, opening: NDArray[np.bool_]) -> None:
         span = _SPAN["Position"]
         later = (self._position[:, None] < _POSITIONS) & (self._bar_ticks[:, None] > _POSITIONS)
+        if self._counts_voices.any():
+            later &= (self._voice_end_ticks.min(axis=1) - self._bar_start_ticks)[:, None] <= _POSITIONS
+        if self._timetable.any:
+            later &= (self._must_ticks - self._bar_start_ticks)[:, None] >= _POSITIONS
         mask[:, span] &= np.where(opening[:, None], _POSITIONS == 0, later)
         for kind in ("Bar", "End"):
             self._forbid(mask, opening, kind)
 
     def _notes(self, mask: NDArray[np.bool_]) -> None:
-        full = self._notes_here >= self._most_notes
-        melodic, drums = self._melodic, self._drumming
+        full = self._notes_here >= MOST_NOTES_AT_ONE_POSITION
+        if self._counts_voices.any():
+            full |= self._voice_end_ticks.min(axis=1) > self._bar_start_ticks + self._position
         has_program, has_duration = self._program != _NONE, self._duration != _NONE
         set_up = has_duration & (self._velocity != _NONE)
         starting = full & _STARTS_NOTES[self.last_kind]
         if starting.any():
             for kind in _NOTE_START:
                 self._forbid(mask, starting, kind)
+        pitches = self._now & ~self._sounding
+        drums = self._drums & ~self._sounding_drums & ~self._bound_to_pitch[:, None]
+        if self._timetable.any:
+            pitches &= self._lowest_may_be | (self._lowest_here[:, None] < _PITCHES)
+            drums &= (self._lowest_here != _NO_NOTE)[:, None]
         higher = self._programs & (self._program_here[:, None] < _PROGRAMS)
-        mask[:, _SPAN["Program"]] &= higher & (melodic & ~self._drum_here)[:, None]
-        to_melody = has_program & ~self._drum_here
-        can_play = to_melody | (drums & ~self._bound_to_pitch)
+        mask[:, _SPAN["Program"]] &= higher & (~self._drum_here)[:, None]
+        to_melody = has_program & ~self._drum_here & pitches.any(axis=1)
+        can_play = to_melody | drums.any(axis=1)
         self._forbid(mask, ~can_play, "Duration")
         self._forbid(mask, ~can_play | ~has_duration, "Velocity")
-        pitches = np.where(self._at_home[:, None], self._home, self._pitches)
-        mask[:, _SPAN["Pitch"]] &= (pitches & ~self._sounding) & (to_melody & set_up)[:, None]
-        mask[:, _SPAN["Drum"]] &= (self._drums & ~self._sounding_drums) & (set_up & ~self._bound_to_pitch)[:, None]
+        mask[:, _SPAN["Pitch"]] &= pitches & (to_melody & set_up)[:, None]
+        mask[:, _SPAN["Drum"]] &= drums & set_up[:, None]
 
     def _follow(self, rows: NDArray[np.int64], tokens: NDArray[np.integer]) -> None:
         kinds = EVENTS.kind_of[tokens]
@@ -230,6 +280,9 @@ class Grammar:
         self.bars[rows] += 1
         self._position[rows] = self._program[rows] = self._duration[rows] = self._velocity[rows] = _NONE
         self._leave_position(rows)
+        if self._timetable.any:
+            before = self._timetable.span(rows, self._bar_start_ticks[rows] - 1)
+            self._must_ticks[rows] = self._timetable.next_must(rows, before)
 
     def _new_meter(self, rows: NDArray[np.int64], meters: NDArray[np.int64]) -> None:
         self._meter[rows] = meters
@@ -238,6 +291,39 @@ class Grammar:
     def _new_position(self, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
         self._position[rows] = positions
         self._leave_position(rows)
+        self._now[rows] = np.where(self._at_home(rows)[:, None], self._home[rows], self._pitches[rows])
+        if self._timetable.any:
+            self._keep_time(rows[self._timetable.timed[rows]])
+
+    def _keep_time(self, rows: NDArray[np.int64]) -> None:
+        """What the timetable says of the positions that rows have reached."""
+        ticks = self._bar_start_ticks[rows] + self._position[rows]
+        self._span[rows] = spans = self._timetable.span(rows, ticks)
+        self._now[rows] = self._timetable.begin(rows, spans)
+        ruled, self._lowest_may_be[rows] = self._timetable.lowest(rows, spans, ticks)
+        self._lowest_here[rows] = np.where(ruled, _NO_NOTE, _NONE)
+        self._must_ticks[rows] = self._timetable.next_must(rows, spans)
+
+    def _released(self, rows: NDArray[np.int64], pitches: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """Where notes that begin now are released at the latest; without pitches: percussion."""
+        released = self._timetable.released(rows, self._span[rows], pitches=pitches)
+        return np.where(self._timetable.timed[rows], released, FAR)
+
+    def _hold(self, rows: NDArray[np.int64], pitches: NDArray[np.int64], *, drums: bool) -> None:
+        """Let notes take voices."""
+        counted = self._counts_voices[rows]
+        rows, pitches = rows[counted], pitches[counted]
+        now = self._bar_start_ticks[rows] + self._position[rows]
+        until = now + _DURATIONS[self._duration[rows]]
+        if self._timetable.any:
+            until = np.minimum(until, self._released(rows, None if drums else pitches))
+        of_BP, ends_BP = self._voice_of[rows], self._voice_end_ticks[rows]
+        note = pitches + 128 * (DRUM_PROGRAM if drums else self._program[rows])
+        # What is struck again has ended, and only what sounds longer takes a voice from another note.
+        ends_BP[(of_BP == note[:, None]) & (ends_BP < FAR)] = -1
+        at, voice = np.arange(len(rows)), ends_BP.argmin(axis=1)
+        of_BP[at, voice], ends_BP[at, voice] = note, np.maximum(until, ends_BP[at, voice])
+        self._voice_of[rows], self._voice_end_ticks[rows] = of_BP, ends_BP
 
     def _leave_position(self, rows: NDArray[np.int64]) -> None:
         self._program_here[rows] = _NONE
@@ -261,20 +347,27 @@ class Grammar:
         self._program_here[rows] = self._program[rows]
         self._notes_here[rows] += 1
         self._bound_to_pitch[rows] = False
+        self._lowest_here[rows] = np.minimum(self._lowest_here[rows], pitches)
+        if self._counts_voices.any():
+            self._hold(rows, pitches, drums=False)
 
     def _new_drum(self, rows: NDArray[np.int64], keys: NDArray[np.int64]) -> None:
         self._sounding_drums[rows, keys] = True
         self._drum_here[rows] = True
         self._notes_here[rows] += 1
+        if self._counts_voices.any():
+            self._hold(rows, keys, drums=True)
 
     @staticmethod
     def _forbid(mask: NDArray[np.bool_], rows: NDArray[np.bool_], kind: str) -> None:
         mask[:, _SPAN[kind]] &= ~rows[:, None]
 
     @staticmethod
-    def _only(mask: NDArray[np.bool_], rows: NDArray[np.bool_], kind: str, asked_B: NDArray[np.int64]) -> None:
-        """In ``rows`` nothing but ``kind`` may come, and of it only what the request asks."""
+    def _only(
+        mask: NDArray[np.bool_], rows: NDArray[np.bool_], kind: str, may_be: Callable[[int], NDArray[np.bool_]]
+    ) -> None:
+        """In ``rows`` nothing but ``kind`` may come, and of it only what the request leaves open."""
         span = _SPAN[kind]
         for row in np.flatnonzero(rows).tolist():
             mask[row, : span.start] = mask[row, span.stop :] = False
-            mask[row, span] = asked_B[row] == _NONE or np.arange(span.stop - span.start) == asked_B[row]
+            mask[row, span] = may_be(row)

@@ -14,6 +14,8 @@ from tutti.generation.restoring import Ends
 from tutti.models.bar_vae import BarVae
 from tutti.models.reader import Reader
 
+_NOTHING_ASKED = Request()
+
 
 def interpolated(request: Request, material: Score, *, model: Reader, programs: Sequence[int]) -> Prepared:
     """Latents on the straight line between two files, bar by bar; see :func:`tutti.generation.latent.between`.
@@ -29,7 +31,7 @@ def interpolated(request: Request, material: Score, *, model: Reader, programs: 
     if not isinstance(material, Ends) or request.start is None:
         raise RecipeError("interpolate needs two files", remedy="name the second one too")
     for name in ("bars", "length", "meter"):
-        if getattr(request, name) != getattr(Request(), name):
+        if getattr(request, name) != getattr(_NOTHING_ASKED, name):
             raise RecipeError(f"interpolate takes its {name} from the files", remedy=f"leave {name} out")
     points, like = latent.between(model, material, share=request.start.share_of_second)
     tempo = like.tempo if request.tempo is None else request.tempo

@@ -99,10 +99,13 @@ def _likelihood(pieces: Sequence[Piece], batch: ScoreBatch, _: Request) -> Figur
 
 
 def _mood(_: Sequence[Piece], batch: ScoreBatch, request: Request) -> Figures:
-    if request.mood is None:
+    if request.feeling is None:
         return np.full(len(batch), np.nan)
     described = describe(batch)
     valence, arousal = (described[name].to_numpy() for name in ("valence", "arousal"))
+    if request.mood is None:
+        asked = (request.valence, valence), (request.arousal, arousal)
+        return np.asarray(np.sqrt(sum((got - point) ** 2 for point, got in asked if point is not None)) / 0.1)
     radius = np.hypot(valence, arousal)
     if request.mood == "neutral":
         return np.asarray(np.maximum(radius - NEUTRAL_RADIUS, 0) / 0.1)

@@ -1,15 +1,18 @@
-"""What a mood asks of harder controls that its request leaves open.
+"""What mood, density and difficulty ask of harder controls that a request leaves open.
 
 A control token leads a model as far as it has learnt what works of that kind have in common, which after a short
 training is little. What is best known of moods, though, can be held by construction: major or minor says most about
 valence, speed most about arousal (Gabrielsson and Lindström 2010; Eerola, Friberg and Bresin 2013, as
 :mod:`tutti.features.mood` cites them). So a mood whose request names neither key, scale nor chords draws a key of its
-mode, and one that names no tempo draws a tempo of its speed, by the request's seed: many takes of one request differ in
-both. Whoever names these controls, starts from a file, or asks for guidance 0, gets nothing of this.
+mode, and one that names no tempo a tempo of its speed, by the request's seed: many takes of one request differ in both.
+A thin density bounds the notes that sound at once. Difficulty has no token: it is what :data:`DIFFICULTIES` says.
+
+Whoever names these controls or starts from a file gets nothing of this; guidance 0 leaves out mood and density.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,17 +32,64 @@ TEMPOS_QPM: Mapping[str, tuple[float, ...]] = {
 """Quarter notes a minute of a mood; a neutral one has none of its own."""
 
 
+POLYPHONY: Mapping[str, int] = {"very_sparse": 1, "sparse": 2, "medium": 3}
+"""Most notes at once of a density; a denser one has no bound."""
+DIFFICULTIES: Mapping[str, Mapping[str, Any]] = {
+    "easy": {"tempo": 80.0, "density": "sparse", "polyphony": 2, "pitch_range": "C3-C6"},
+    "medium": {"tempo": 100.0, "density": "medium", "polyphony": 4, "pitch_range": "F2-F6"},
+    "hard": {"tempo": 132.0, "density": "dense"},
+}
+"""What a difficulty sets: speed, notes, notes at once, and how far hands reach."""
+SLOWEST_QPM, FASTEST_QPM = 54.0, 152.0
+"""Tempos of arousal -1 and 1."""
+
+
 def led(request: Request) -> Request:
-    """The request with what its mood asks of controls that it leaves open."""
-    if request.guidance == 0:
+    """The request with what its mood, density and difficulty ask of controls that it leaves open."""
+    if request.start is not None:
         return request
+    added = {
+        name: value
+        for name, value in DIFFICULTIES.get(request.difficulty or "", {}).items()
+        if getattr(request, name) is None and _fits(request, name)
+    }
+    asked = request.model_copy(update=added)
+    if request.guidance:
+        asked = asked.model_copy(update=_of_mood(asked))
+        most = POLYPHONY.get(asked.density or "")
+        if most and asked.polyphony is None and _fits(asked, "polyphony"):
+            asked = asked.model_copy(update={"polyphony": most})
+    return asked
+
+
+def _of_mood(request: Request) -> dict[str, Any]:
+    """The key and the tempo that a request's mood draws."""
+    mood = request.mood or ""
     added: dict[str, Any] = {}
-    if request.mood is not None and request.mood in MODES:
-        if request.key is None:
-            added["key"] = _drawn(request, "key", KEYS[MODES[request.mood]])
-        if request.tempo is None:
-            added["tempo"] = _drawn(request, "tempo", TEMPOS_QPM[request.mood])
-    return request.model_copy(update=added) if added else request
+    mode = MODES.get(mood) if mood else _mode(request.valence or 0.0)
+    if mode and request.key is None and request.scale is None and _fits(request, "key"):
+        key = added["key"] = _drawn(request, "key", KEYS[mode])
+        if mode == "minor":
+            # Without the raised seventh alone, a piece in A minor is often heard in C major.
+            added["scale"] = f"{key.split()[0]} harmonic minor"
+    if request.tempo is None and request.chords is None:
+        if request.arousal is not None:
+            middle, ratio = math.sqrt(SLOWEST_QPM * FASTEST_QPM), FASTEST_QPM / SLOWEST_QPM
+            added["tempo"] = float(round(middle * ratio ** (request.arousal / 2)))
+        elif mood in TEMPOS_QPM:
+            added["tempo"] = _drawn(request, "tempo", TEMPOS_QPM[mood])
+    return added
+
+
+def _mode(valence: float) -> str | None:
+    return "major" if valence > 0 else "minor" if valence < 0 else None
+
+
+def _fits(request: Request, control: str) -> bool:
+    """Whether a control may be added: chords have notes of their own, and drums alone no pitches."""
+    if request.chords is not None:
+        return control in ("density", "tempo") and not (control == "tempo" and request.length is not None)
+    return control not in ("key", "pitch_range") or request.instruments != ("drums",)
 
 
 def _drawn(request: Request, control: str, values: tuple[Any, ...]) -> Any:

@@ -31,7 +31,8 @@ from tutti.features.events import Bars, bars_of, encode, on_grid
 from tutti.features.grid import METER_TICKS, Grid, nearest_tempo
 from tutti.features.mood import mood_word
 from tutti.features.vocabulary import BAR, END, EVENTS, INSTRUMENTS, METERS, TICKS_PER_QUARTER, instrument_of
-from tutti.generation.controls import Limits, bars_of_length, controls_of, limits_of
+from tutti.generation.controls import Limits, controls_of, limits_of
+from tutti.generation.length import bars_of_length, rounds_of_length, seconds_of_bar
 from tutti.generation.melody import melody_of, structural
 from tutti.generation.planted import MOST_FREE_AT_ONE_POSITION, Planting, no_notes
 from tutti.generation.request import MAX_BARS, Request
@@ -49,6 +50,7 @@ _UNCHANGED = {
 }
 _NOTHING_ASKED = Request()
 _COMPASS = 128
+_NOTHING_ASKED = Request()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +189,13 @@ def _continued(request: Request, file: _File, *, collections: Sequence[str]) -> 
         given.append(EVENTS[f"Meter_{meter[0]}/{meter[1]}"])
     if tempo != held_qpm:
         given += [EVENTS["Position_0"], EVENTS.first("Tempo") + int(nearest_tempo(np.array([tempo]))[0])]
-    more = request.bars or bars_of_length(request.length_s, tempo_qpm=tempo, meter=meter)
+    more = _more_bars(request, tempo_qpm=tempo, meter=meter)
+    limits = file.limits(request, bars=bars + more, programs=file.programs)
+    if limits.harmony is not None:
+        limits = replace(limits, harmony=replace(limits.harmony, bars=more))
     return Prepared(
         controls=file.told(request, collections=collections, bars=bars + more, whole=True),
-        limits=file.limits(request, bars=bars + more, programs=file.programs),
+        limits=limits,
         given=tuple(given),
         kept=Kept(
             file.score,
@@ -203,6 +208,15 @@ def _continued(request: Request, file: _File, *, collections: Sequence[str]) -> 
             marks_until=seam,
         ),
     )
+
+
+def _more_bars(request: Request, *, tempo_qpm: float, meter: tuple[int, int]) -> int:
+    """Bars after a file that is in a tempo and meter."""
+    if request.progression is None or request.length is None or request.bars is not None:
+        return request.extent[0] or bars_of_length(request.length_s, tempo_qpm=tempo_qpm, meter=meter)
+    bars = len(request.progression)
+    quarters = bars * seconds_of_bar(meter, tempo_qpm=60.0)
+    return bars * rounds_of_length(request.length_s, round_quarters=quarters, tempo_qpm=tempo_qpm)[0]
 
 
 def _needs_meter(score: Score, seam: int, meter: tuple[int, int]) -> bool:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from tutti.corpus.score import Score
 from tutti.features.events import bars_of, decode
 from tutti.features.vocabulary import TICKS_PER_QUARTER
+from tutti.generation.harmony import Harmony, bar_ticks
+from tutti.generation.length import bars_of_length, exact_tempo_near
 from tutti.generation.request import Request
 from tutti.generation.restoring import Kept, restored
 
@@ -45,8 +47,9 @@ class Piece:
 
     Args:
         request: as it was asked.
-        score: the music, 24 ticks a quarter, in normal form; the asked tempo to the figure. Where it starts from a
-            file, the notes of the file that stay are exact, in a resolution that holds both.
+        score: the music, 24 ticks a quarter, in normal form but that the last bar line and the ends of chords cut
+            notes; the tempo is that of :func:`tempo_of`. Where it starts from a file, the notes of the file that stay
+            are exact, in a resolution that holds both.
         tokens: the whole sequence, material included.
         refused_tokens: tokens that could not be decoded; 0 unless something is broken.
         cancelled: whether the request was given up before its end.
@@ -154,19 +157,30 @@ def told_of(number: int, piece: Piece) -> list[Event]:
     return [event for _, _, event in sorted(events, key=lambda item: item[:2])]
 
 
-def piece_of(tokens: Sequence[int], *, request: Request, kept: Kept | None, cancelled: bool) -> Piece:
+def piece_of(
+    tokens: Sequence[int],
+    *,
+    request: Request,
+    kept: Kept | None = None,
+    harmony: Harmony | None = None,
+    cancelled: bool = False,
+) -> Piece:
     """The piece that a sequence says.
 
     Args:
         kept: what is put back of the file that it starts from.
+        harmony: chords that it keeps.
         cancelled: whether it was given up.
     """
     decoded = decode(np.array(tokens))
     score = _within_bars(decoded.score, bars=decoded.bars)
+    if harmony is not None and len(score.notes):
+        score = _within_chords(score, harmony, begin_ticks=0 if kept is None else kept.begin_ticks)
     if kept is not None:
         score = restored(score, kept)
-    elif request.tempo is not None:
-        score = replace(score, tempo_qpm=np.array([request.tempo]))
+    elif len(score.tempo_qpm):
+        tempo_qpm = tempo_of(request, said_qpm=float(score.tempo_qpm[0]), meter=_last_meter(score))
+        score = replace(score, tempo_qpm=np.array([tempo_qpm]))
     return Piece(
         request=request,
         score=score,
@@ -176,15 +190,47 @@ def piece_of(tokens: Sequence[int], *, request: Request, kept: Kept | None, canc
     )
 
 
+def tempo_of(request: Request, *, said_qpm: float, meter: tuple[int, int]) -> float:
+    """The tempo of a piece that said one, in quarters a minute: the asked one to the figure; where it was free and the
+    length was asked in seconds, the one beside it at which the bars last so long."""
+    bars, asked_qpm = request.extent
+    if asked_qpm is not None:
+        return asked_qpm
+    if bars is not None:
+        return said_qpm
+    bars = bars_of_length(request.length_s, tempo_qpm=said_qpm, meter=meter)
+    return exact_tempo_near(request.length_s, bars=bars, meter=meter, said_qpm=said_qpm)
+
+
+def _last_meter(score: Score) -> tuple[int, int]:
+    return int(score.meter_numerator[-1]), int(score.meter_denominator[-1])
+
+
+def _end_ticks(score: Score, *, bars: int) -> int:
+    """The last bar line of a score of so many bars."""
+    lines = bars_of(score)
+    return int(lines.start_ticks[-1]) + bar_ticks(_last_meter(score)) * (1 + bars - len(lines.start_ticks))
+
+
 def _within_bars(score: Score, *, bars: int) -> Score:
     """The score with every note released by the last bar line."""
     if not len(score.notes):
         return score
-    lines = bars_of(score)
-    last_above, last_below = int(score.meter_numerator[-1]), int(score.meter_denominator[-1])
-    bar_ticks = 4 * TICKS_PER_QUARTER * last_above // last_below
-    end_ticks = int(lines.start_ticks[-1]) + bar_ticks * (1 + bars - len(lines.start_ticks))
-    room = end_ticks - score.notes.onset_ticks
-    return replace(
-        score, notes=replace(score.notes, duration_ticks=np.minimum(score.notes.duration_ticks, room).astype(np.int32))
-    )
+    return _released(score, np.full(len(score.notes), _end_ticks(score, bars=bars)))
+
+
+def _within_chords(score: Score, harmony: Harmony, *, begin_ticks: int) -> Score:
+    """The score with the notes of each chord released where it ends.
+
+    Args:
+        begin_ticks: where the first chord begins.
+    """
+    notes = score.notes
+    spans = harmony.spans(_last_meter(score), before=np.ones(128, dtype=bool))
+    since = notes.onset_ticks.astype(np.int64) - begin_ticks
+    return _released(score, begin_ticks + spans.released(since, pitch=notes.pitch, program=notes.program))
+
+
+def _released(score: Score, ends_ticks: NDArray[np.int64]) -> Score:
+    room = np.minimum(score.notes.duration_ticks, ends_ticks - score.notes.onset_ticks).astype(np.int32)
+    return replace(score, notes=replace(score.notes, duration_ticks=room))

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from tutti.config import Settings, digest_of
 from tutti.errors import RecipeError
+from tutti.features.mood import mood_word
 from tutti.features.vocabulary import DENSITIES, INSTRUMENTS, METERS, MOODS
+from tutti.generation import contradictions
+from tutti.generation.chords import Progression, parse_chords
+from tutti.generation.length import USUAL_LENGTH_S, rounds_of_length, seconds_of_bar
+from tutti.generation.scales import Scale, parse_scale
 from tutti.generation.start import Start
-from tutti.units import Key, check_tempo_qpm, parse_key, parse_length_s
+from tutti.units import (
+    Key,
+    PitchRange,
+    check_tempo_qpm,
+    parse_key,
+    parse_length_s,
+    parse_pitch_range,
+)
 
 MAX_BARS = 512
 MOST_CANDIDATES = 64
+MOST_VOICES = 24
+"""Notes that may sound at once where polyphony is asked, and begin at once always."""
+USUAL_METER = (4, 4)
+"""Of chords whose meter was not asked."""
+
+_LATER = ("pitch_range", "polyphony", "scale", "chords", "start", "valence", "arousal", "difficulty")
+"""What came later enters where it is asked, so that orders and takes keep their identities."""
+_EVERY_PITCH = PitchRange(0, 127)
+_EVERY_CLASS = frozenset(range(12))
+_progression = lru_cache(maxsize=256)(parse_chords)
 
 
 def _one_line(check: object, value: object) -> object:
@@ -23,8 +46,13 @@ def _one_line(check: object, value: object) -> object:
         raise ValueError(str(error)) from None
 
 
-def _length_s(value: str | float) -> float:
-    return _one_line(parse_length_s, value)  # type: ignore[return-value]
+def _length_s(value: str | float | None) -> float | None:
+    return None if value is None else _one_line(parse_length_s, value)  # type: ignore[return-value]
+
+
+def _usual_length(given: dict[str, Any]) -> float | None:
+    """Chords have a length of their own."""
+    return None if given.get("chords") is not None else USUAL_LENGTH_S
 
 
 def _tempo_qpm(value: float) -> float:
@@ -33,6 +61,19 @@ def _tempo_qpm(value: float) -> float:
 
 def _key(value: str) -> str:
     return str(_one_line(parse_key, value))
+
+
+def _pitch_range(value: str) -> str:
+    return str(_one_line(parse_pitch_range, value))
+
+
+def _scale(value: str) -> str:
+    return str(_one_line(parse_scale, value))
+
+
+def _chords(value: str) -> str:
+    _one_line(_progression, value)
+    return " ".join(value.split(" "))
 
 
 def _member(name: str, members: tuple[str, ...]) -> AfterValidator:
@@ -53,18 +94,37 @@ def _meter(value: str) -> str:
 class Request(Settings):
     """Controls of one piece; what is left out is the model's to choose.
 
-    Length, tempo, meter, key and instruments hold always, by construction; mood, density and collection steer, the
-    more the higher ``guidance`` is.
+    Length, tempo, meter, key, scale, instruments, pitch range, polyphony and chords hold always, by construction;
+    mood, density and collection steer, the more the higher ``guidance`` is. Controls that contradict each other are
+    refused (:mod:`tutti.generation.contradictions`). What no control names is percussion's own: key, scale, pitch range
+    and chords do not bind it, polyphony counts it.
     """
 
-    length: Annotated[float | str, AfterValidator(_length_s)] = Field(
-        default=30.0, description="length: seconds, or a text such as '30s' or '1m30s'; 1 s to 600 s"
+    chords: Annotated[str, AfterValidator(_chords)] | None = Field(
+        default=None,
+        description="chord progression such as 'Cm7 F7 | Bbmaj7 | %': its bars are the piece's length, repeated where "
+        "bars or length ask for more",
+    )
+    length: Annotated[float | str | None, AfterValidator(_length_s)] = Field(
+        default_factory=_usual_length,
+        description="length: seconds, or a text such as '30s' or '1m30s'; 1 s to 600 s; by default 30 s, or that of "
+        "the chords",
+        json_schema_extra={"default": USUAL_LENGTH_S},
     )
     bars: int | None = Field(default=None, ge=1, le=MAX_BARS, description="length in bars, instead of seconds")
     tempo: Annotated[float, AfterValidator(_tempo_qpm)] | None = Field(
         default=None, description="quarter notes a minute, 20 to 300"
     )
     key: Annotated[str, AfterValidator(_key)] | None = Field(default=None, description="tonality, such as 'D minor'")
+    scale: Annotated[str, AfterValidator(_scale)] | None = Field(
+        default=None, description="scale, such as 'C major pentatonic', 'A blues', 'D dorian' or 'C gong'"
+    )
+    pitch_range: Annotated[str, AfterValidator(_pitch_range)] | None = Field(
+        default=None, description="lowest and highest pitch, such as 'C3-C6' or '48-84'; percussion has its own"
+    )
+    polyphony: int | None = Field(
+        default=None, ge=1, le=MOST_VOICES, description="most notes that sound at once; 1: a single line"
+    )
     meter: Annotated[str, AfterValidator(_meter)] | None = Field(default=None, description="meter, such as '3/4'")
     instruments: tuple[Annotated[str, _member("an instrument", INSTRUMENTS)], ...] = Field(
         default=(), description="General MIDI families that may play; empty: any"
@@ -74,6 +134,16 @@ class Request(Settings):
     )
     mood: Annotated[str, _member("mood", MOODS)] | None = Field(
         default=None, description="happy, tense, sad, calm or neutral"
+    )
+    valence: float | None = Field(
+        default=None, ge=-1, le=1, description="instead of a mood: sad -1 to happy 1; left out beside arousal: 0"
+    )
+    arousal: float | None = Field(
+        default=None, ge=-1, le=1, description="instead of a mood: calm -1 to excited 1; left out beside valence: 0"
+    )
+    difficulty: Literal["easy", "medium", "hard"] | None = Field(
+        default=None,
+        description="how hard to play: sets tempo, density, polyphony and pitch range where they are left open",
     )
     collection: str | None = Field(default=None, description="name of a source collection whose manner to follow")
     guidance: float = Field(
@@ -97,13 +167,15 @@ class Request(Settings):
             raise ValueError("an instrument is named twice")
         return self
 
+    @model_validator(mode="after")
+    def _no_contradictions(self) -> Request:
+        contradictions.refuse(self)
+        return self
+
     @model_serializer(mode="wrap")
     def _stated(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What came later enters where it is asked, so that orders and takes keep their identities.
-        values: dict[str, Any] = dump(self)
-        if values.get("start") is None:
-            values.pop("start", None)
-        return values
+        later = dict.fromkeys(_LATER) | {"best_of": 1}
+        return {name: value for name, value in dump(self).items() if name not in later or value != later[name]}
 
     def digest(self) -> str:
         """Hash of every resolved value; a control that came later enters where it is asked, so that takes keep
@@ -111,8 +183,6 @@ class Request(Settings):
         values = self.model_dump(mode="json")
         if self.guidance == 1:
             del values["guidance"]
-        if self.best_of == 1:
-            del values["best_of"]
         return digest_of(values)
 
     @property
@@ -122,10 +192,82 @@ class Request(Settings):
 
     @property
     def length_s(self) -> float:
-        """The asked length in seconds; without meaning where :attr:`bars` is given."""
-        return float(self.length)
+        """The asked length in seconds; without meaning where :attr:`bars` or :attr:`chords` alone are given."""
+        return USUAL_LENGTH_S if self.length is None else float(self.length)
+
+    @property
+    def feeling(self) -> str | None:
+        """The asked mood, or that of the asked valence and arousal."""
+        if self.valence is None and self.arousal is None:
+            return self.mood
+        return mood_word(self.valence or 0.0, self.arousal or 0.0)
 
     @property
     def tonality(self) -> Key | None:
         """The asked key."""
         return None if self.key is None else parse_key(self.key)
+
+    @property
+    def asked_scale(self) -> Scale | None:
+        """The asked scale, on the asked key's tonic where it names none."""
+        if self.scale is None:
+            return None
+        scale = parse_scale(self.scale)
+        key = self.tonality
+        return Scale(scale.name, key.tonic) if scale.tonic is None and key is not None else scale
+
+    @property
+    def progression(self) -> Progression | None:
+        """The asked chords."""
+        return None if self.chords is None else _progression(self.chords)
+
+    @property
+    def nearest_key(self) -> Key | None:
+        """The asked key, or else that of the scale or of the chords."""
+        if self.tonality is not None:
+            return self.tonality
+        if self.asked_scale is not None:
+            return self.asked_scale.key
+        return None if self.progression is None else self.progression.key()
+
+    @property
+    def pitch_classes(self) -> frozenset[int]:
+        """Pitch classes that key and scale leave."""
+        parts = [part.pitch_classes for part in (self.tonality, self.asked_scale) if part is not None]
+        return _EVERY_CLASS.intersection(*parts)
+
+    @property
+    def home_classes(self) -> frozenset[int]:
+        """Pitch classes on which a piece begins and ends: the tonic triad, or of it what the scale has."""
+        if self.asked_scale is not None:
+            return self.asked_scale.home
+        return _EVERY_CLASS if self.tonality is None else self.tonality.triad
+
+    @property
+    def compass(self) -> PitchRange:
+        """Pitches from the lowest to the highest that may come."""
+        return _EVERY_PITCH if self.pitch_range is None else parse_pitch_range(self.pitch_range)
+
+    @property
+    def meter_or_usual(self) -> tuple[int, int]:
+        """The asked meter, or 4/4."""
+        if self.meter is None:
+            return USUAL_METER
+        above, below = self.meter.split("/")
+        return int(above), int(below)
+
+    @property
+    def extent(self) -> tuple[int | None, float | None]:
+        """Bars and tempo, in quarters a minute, as far as the request fixes them.
+
+        Chords come a whole number of times: as often as comes nearest to an asked length, and where no tempo is asked,
+        at the one that meets it, nearest to a moderate one.
+        """
+        if self.progression is None or self.bars is not None:
+            return self.bars, self.tempo
+        bars = len(self.progression)
+        if self.length is None:
+            return bars, self.tempo
+        round_quarters = bars * seconds_of_bar(self.meter_or_usual, tempo_qpm=60.0)
+        rounds, tempo_qpm = rounds_of_length(self.length_s, round_quarters=round_quarters, tempo_qpm=self.tempo)
+        return rounds * bars, tempo_qpm

@@ -7,8 +7,8 @@ semitones from there as is drawn.
 
 What holds by construction: length, tempo, key (transposed, and what is foreign to the scale moved to its neighbour)
 and instruments. Mood and the class of the tempo steer. ``temperature`` is how far the noise reaches. Density,
-collection, ``top_p`` and meters other than 4/4 are of no meaning to such a model, nor has it a place for material to
-continue: a request that asks for them is refused.
+collection, ``top_p``, scales, pitch range, polyphony, chords and meters other than 4/4 are of no meaning to such a
+model, nor has it a place for material to continue: a request that asks for them is refused.
 
 Legend: R rolls, M marks, B bars, S steps, P pitches, K tracks; G groups, N moments, Z noise of the generator.
 """
@@ -33,7 +33,8 @@ from tutti.features.events import encode
 from tutti.features.vocabulary import ANY, INSTRUMENTS, instrument_of
 from tutti.generation.choosing import chosen
 from tutti.generation.composing import Gathered
-from tutti.generation.controls import bars_of_length, controls_of
+from tutti.generation.controls import controls_of
+from tutti.generation.length import bars_of_length
 from tutti.generation.piece import Piece
 from tutti.generation.refusals import METER, refuse_controls, refuse_material, refuse_meters, refuse_start
 from tutti.generation.request import Request
@@ -45,6 +46,10 @@ from tutti.units import Key
 USUAL_QPM = 96.0
 """Where no tempo is asked; then the class of the tempo is not stated either."""
 _MODEL = "a model of piano-rolls"
+_FOREIGN = (
+    "density", "difficulty", "valence", "arousal", "collection", "guidance", "top_p", "scale", "pitch_range",
+    "polyphony", "chords",
+)  # fmt: skip
 _TOGETHER = 32
 _PROGRAMS_OF_FAMILY = 8
 _DRUMS = INSTRUMENTS[-1]
@@ -104,7 +109,7 @@ class RollComposer:
         Raises:
             RecipeError: a control that rolls cannot hold, or drums alone of a model that never heard any.
         """
-        refuse_controls(request, names=("density", "collection", "guidance", "top_p"), model=_MODEL)
+        refuse_controls(request, names=_FOREIGN, model=_MODEL)
         refuse_meters(request, model=_MODEL)
         refuse_start(request, model=_MODEL)
         refuse_material([material], model=_MODEL)

@@ -33,7 +33,7 @@ from tutti.generation.grammar import Grammar
 from tutti.generation.interpolating import interpolated
 from tutti.generation.leading import led
 from tutti.generation.material import Prepared, closing, prepared
-from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, TempoMade, piece_of, told_of
+from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, TempoMade, piece_of, tempo_of, told_of
 from tutti.generation.planted import Planted
 from tutti.generation.reading import GuidedReading
 from tutti.generation.request import Request
@@ -228,11 +228,12 @@ class Session:
                 continue
             if _SAYS_TEMPO[token]:
                 # Said once, at the first position of all.
-                events.append(TempoMade(row.number, 0, row.request.tempo or float(TEMPOS_QPM[token - _TEMPO0])))
+                meter, said_qpm = self._grammar.meter(place), float(TEMPOS_QPM[token - _TEMPO0])
+                events.append(TempoMade(row.number, 0, tempo_of(row.request, said_qpm=said_qpm, meter=meter)))
                 continue
             if _SAYS_NOTE[token]:
-                onset, duration, velocity, program = self._grammar.note(place)
                 pitch = token - (_DRUM0 if token >= _DRUM0 else _PITCH0)
+                onset, duration, velocity, program = self._grammar.note(place, pitch)
                 events.append(NoteMade(row.number, onset, duration, pitch, velocity, program))
                 continue
             bars = int(self._grammar.bars[place])
@@ -261,7 +262,7 @@ class Session:
         row.began_s = time.monotonic()
         grammar, given = Grammar([row.limits]), row.tokens[row.head :]
         if given:
-            grammar.read(0, np.array(given), more_length=False)
+            grammar.read(0, np.array(given))
         if row.start is not None and row.start.planting is not None:
             self._planted.join(Planted.of(row.start.planting, given=given), row=len(self._rows))
         logits_V = self._reading.join(
@@ -313,7 +314,9 @@ class Session:
 
 def _made(row: _Row, *, cancelled: bool) -> PieceMade:
     after, kept = ((), None) if row.start is None else (row.start.after, row.start.kept)
-    piece = piece_of(closing(row.tokens, after), request=row.request, kept=kept, cancelled=cancelled)
+    piece = piece_of(
+        closing(row.tokens, after), request=row.request, kept=kept, harmony=row.limits.harmony, cancelled=cancelled
+    )
     if row.start is not None and row.start.tempo_qpm is not None:
         piece = replace(piece, score=replace(piece.score, tempo_qpm=np.array([row.start.tempo_qpm])))
     if row.request.best_of > 1:

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 
 from tutti.errors import RecipeError
 from tutti.features.vocabulary import METERS
+from tutti.generation.chords import parse_chords
+from tutti.generation.scales import SCALES, parse_scale
 from tutti.generation.sentences.text import NUMBER, NUMERAL, number
-from tutti.units import Key, parse_key
+from tutti.units import Key, parse_key, parse_pitch_range
 
 _N, _Z = f"({NUMBER})", f"({NUMERAL})"
+_CHORD = r"[A-G][#b♯♭]?(?:maj|min|dim|aug|sus|add|m|M|o|ø|°|\+)*[\d#b()]*(?:/[A-G][#b♯♭]?)?(?![A-Za-z])"
+_PITCH = r"[A-G][#b♯♭]?\d"
+_SCALE = "|".join(sorted({*SCALES} - {"major", "chromatic", "yo"}, key=len, reverse=True)).replace(" ", "[ -]")
 _METERS = {f"{above}/{below}" for above, below in METERS}
 _BELOW = {"two": 2, "four": 4, "eight": 8, "sixteen": 16}
 
@@ -129,10 +134,76 @@ def _voices(match: re.Match[str]) -> int | None:
     return voices if 1 <= voices <= 16 else None
 
 
-def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
+def _chords(match: re.Match[str]) -> str | None:
+    text = match["chords"].strip(" -,|")
+    if "|" not in text:
+        text = " | ".join(re.findall(_CHORD, text))
+    try:
+        parse_chords(text)
+    except RecipeError:
+        return None
+    return text
+
+
+def _range(match: re.Match[str]) -> str | None:
+    text = f"{match[1]}-{match[2]}"
+    try:
+        return str(parse_pitch_range(text))
+    except RecipeError:
+        return None
+
+
+def _scale(match: re.Match[str]) -> str | None:
+    try:
+        return str(
+            parse_scale(f"{match['tonic'].upper()}{match['sign'] or ''} {match['name'].lower().replace('-', ' ')}")
+        )
+    except RecipeError:
+        return None
+
+
+Row = tuple[str, str, Read]
+
+
+def _rows_of_pitch() -> tuple[Row, ...]:
     accidental = "(?P<accidental>sharp|flat|#|♯|b|♭)?"
+    return (
+        (
+            "chords",
+            rf"(?:chords?|progression|和弦)\s*(?:of|:|：|是|为)?\s*(?P<chords>{_CHORD}(?:[\s,|–-]+{_CHORD})+)",
+            _chords,
+        ),
+        ("pitch_range", rf"(?:between\s+)?\b({_PITCH})\s*(?:-|–|to|and|到|至)\s*({_PITCH})(?![A-Za-z0-9])", _range),
+        ("scale", rf"(?<![A-Za-z])(?P<tonic>[A-Ga-g])(?P<sign>[#b♯♭])?[ -](?P<name>{_SCALE})\b", _scale),
+        (
+            "key",
+            rf"(?<![A-Za-z])(?P<letter>[A-Ga-g])[ -]?{accidental}[ -]?(?P<mode>major|minor|maj|min)\b",
+            _key,
+        ),
+        (
+            "key",
+            rf"(?:\bkey of|\b[Ii]n)\s+(?P<letter>[A-G])(?:[ -]?{accidental})(?P<mode>)(?![A-Za-z\d#♯♭'])",
+            _key,
+        ),
+        (
+            "key",
+            r"(?P<before>升|降|#|♯|b|♭)?(?P<letter>[A-Ga-g])(?P<after>#|♯|b|♭)?\s?(?P<mode>[大小])[调調]",
+            _chinese_key,
+        ),
+        (
+            "polyphony",
+            rf"(?:at most|up to|no more than|max(?:imum)?(?: of)?)\s+{_N}\s+(?:voices?|notes?|parts?)",
+            _voices,
+        ),
+        ("polyphony", rf"\b{_N}[- ](?:voices?|parts?)(?:\s+at (?:most|once))?\b", _voices),
+        ("polyphony", rf"(?:最多|不超过|至多)\s*{_Z}\s*(?:个?声部|个?音)", _voices),
+        ("polyphony", rf"{_Z}\s*个?声部", _voices),
+    )
+
+
+def _rows_of_time() -> tuple[Row, ...]:
     minute, second = r"(?:minu?te?s?|mins?|m)", r"(?:seconds?|secs?|s)"
-    rows: tuple[tuple[str, str, Read], ...] = (
+    return (
         ("meter", r"(?<![\d/])(\d{1,2})\s?/\s?(\d{1,2})(?:\s*[拍柏]|\s+time|\s+meter)?(?![\d/])", _meter),
         ("meter", rf"\b({NUMBER})[- ](two|four|eight|sixteen)(?:[- ]time)\b", _meter_in_words),
         ("meter", rf"{_Z}分之{_Z}[拍柏]", _fraction_meter),
@@ -171,32 +242,12 @@ def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
         ("length", rf"{_Z}分(?P<half>)(?P<seconds>{NUMERAL})秒钟?", _chinese_minutes),
         ("length", rf"{_Z}分(?P<half>半)(?P<seconds>)[钟种]?", _chinese_minutes),
         ("length", rf"{_Z}\s*秒[钟种]?", _first),
-        (
-            "key",
-            rf"(?<![A-Za-z])(?P<letter>[A-Ga-g])[ -]?{accidental}[ -]?(?P<mode>major|minor|maj|min)\b",
-            _key,
-        ),
-        (
-            "key",
-            rf"(?:\bkey of|\b[Ii]n)\s+(?P<letter>[A-G])(?:[ -]?{accidental})(?P<mode>)(?![A-Za-z\d#♯♭'])",
-            _key,
-        ),
-        (
-            "key",
-            r"(?P<before>升|降|#|♯|b|♭)?(?P<letter>[A-Ga-g])(?P<after>#|♯|b|♭)?\s?(?P<mode>[大小])[调調]",
-            _chinese_key,
-        ),
-        (
-            "polyphony",
-            rf"(?:at most|up to|no more than|max(?:imum)?(?: of)?)\s+{_N}\s+(?:voices?|notes?|parts?)",
-            _voices,
-        ),
-        ("polyphony", rf"\b{_N}[- ](?:voices?|parts?)(?:\s+at (?:most|once))?\b", _voices),
-        ("polyphony", rf"(?:最多|不超过|至多)\s*{_Z}\s*(?:个?声部|个?音)", _voices),
-        ("polyphony", rf"{_Z}\s*个?声部", _voices),
     )
-    for control, pattern, read in rows:
-        yield control, re.compile(pattern, re.IGNORECASE if control != "key" else 0), read
+
+
+def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
+    for control, pattern, read in (*_rows_of_pitch(), *_rows_of_time()):
+        yield control, re.compile(pattern, 0 if control in ("key", "chords", "pitch_range") else re.IGNORECASE), read
 
 
 _PATTERNS = tuple(_patterns())

@@ -11,12 +11,14 @@ from typing import Any
 
 from tutti.features.mood import mood_word
 from tutti.features.vocabulary import INSTRUMENTS
-from tutti.generation.request import Request
 from tutti.units import MAX_LENGTH_S, MAX_TEMPO_QPM, MIN_LENGTH_S, MIN_TEMPO_QPM
 
 NEITHER_SLOW_NOR_FAST_QPM = 100.0
-CONTROLS = ("mood", "tempo", "key", "meter", "density", "instruments", "length", "bars", "polyphony", "difficulty")
-"""What sentences speak of, in the order in which it is shown; what a request has no field for is told."""
+CONTROLS = (
+    "mood", "tempo", "key", "scale", "chords", "meter", "density", "difficulty", "instruments", "pitch_range",
+    "polyphony", "length", "bars",
+)  # fmt: skip
+"""What sentences speak of, in the order in which it is shown."""
 
 FIGURE, WORD, IMPLIED, SCENE = range(4)
 """Ranks of what is heard; a lower one wins."""
@@ -230,9 +232,7 @@ def weigh(heard: Sequence[Heard]) -> Weighed:
     weighed = Weighed()
     for control in CONTROLS:
         of_it = [each for each in heard if each.control == control]
-        if of_it and control not in Request.model_fields:
-            weighed.not_held.append(f"nothing holds {control}: {_quoted(_words(of_it))}")
-        elif of_it:
+        if of_it:
             try:
                 reason = _INTO.get(control, _one)(control, of_it, weighed.not_held)
             except _ContradictionError as error:
