@@ -102,7 +102,7 @@ class Engine:
             raise IntegrityError(f"model folder {folder} speaks another vocabulary than this version of Tutti")
         model = families.network_of(bundle.family, bundle.configuration, dropout=0.0)
         model.load_state_dict(dict(bundle.weights))
-        return cls(
+        engine = cls(
             cast(Reader, model.eval().to(device)),
             digest=bundle.digest(),
             collections=bundle.collections,
@@ -112,6 +112,14 @@ class Engine:
             cache_bytes=cache_bytes,
             precision=precision,
         )
+        engine._try_a_step()
+        return engine
+
+    def _try_a_step(self) -> None:
+        """What is compiled at its first call is compiled before somebody waits for it."""
+        session = self.open()
+        session.submit(Request(bars=1))
+        session.step()
 
     @property
     def model(self) -> Reader:
