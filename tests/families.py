@@ -24,6 +24,7 @@ from tutti.features.vocabulary import EVENTS
 from tutti.models.families import FAMILIES
 from tutti.models.family import Family, Flavour, Footprint
 from tutti.models.likelihood import NextToken
+from tutti.models.precision import Precision
 from tutti.models.reader import PlainSteps
 from tutti.training.examples import KINDS, Kind
 
@@ -92,7 +93,7 @@ class Pairs(nn.Module):
     def new_cache(self, *, rows: int, capacity_tokens: int, seeds: object = None) -> Remembered:
         return Remembered(rows)
 
-    def steps(self) -> PlainSteps:
+    def steps(self, precision: Precision = "float32") -> PlainSteps:  # noqa: ARG002
         return PlainSteps(self)
 
 

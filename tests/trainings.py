@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -30,24 +31,18 @@ class Watch(NoSignals):
     """Remembers what it is told; stops or pauses the training at a step.
 
     Args:
-        unhurried: a run whose checkpoints are given the time to arrive, as steps of some milliseconds outrun them.
+        unhurried: whether each step waits for a checkpoint that is on its way; steps of some milliseconds outrun them.
     """
 
-    def __init__(
-        self, *, stop_at: int | None = None, pause_at: int | None = None, unhurried: Folder | None = None
-    ) -> None:
+    def __init__(self, *, stop_at: int | None = None, pause_at: int | None = None, unhurried: bool = False) -> None:
         self.seen: list[Progress] = []
         self.lines: list[str] = []
         self._stop_at, self._pause_at, self._unhurried = stop_at, pause_at, unhurried
 
     def report(self, progress: Progress) -> None:
         self.seen.append(progress)
-        if self._unhurried is not None:
-            time.sleep(0.01)
-            checkpoints = self._unhurried.local_path / "checkpoints"
-            while any(not (folder / "manifest.json").exists() for folder in checkpoints.glob("step-*")):
-                time.sleep(0.01)
-            time.sleep(0.03)
+        while self._unhurried and any(thread.name.startswith("checkpoint-") for thread in threading.enumerate()):
+            time.sleep(0.001)
         if progress.step == self._stop_at:
             raise StoppedError
 

@@ -70,5 +70,7 @@ def test_a_node_that_is_slow_to_start_is_one_line(monkeypatch: pytest.MonkeyPatc
         raise Exception("The current node timed out during startup.\nSee the logs.")
 
     monkeypatch.setattr(ray, "init", slow)
+    # Tests before this one may have a Ray that goes on.
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(PlaceError, match=r"does not start on this machine \(The current node timed out during startup"):
         start_embedded_ray()

@@ -111,9 +111,9 @@ def test_the_policy_decides_which_checkpoints_stay(sequences: Folder, tmp_path: 
         sequences, tmp_path, steps=13, checkpoint_every_steps=2, keep_checkpoints=1, keep_checkpoints_every_steps=4
     )
     with pytest.raises(StoppedError):
-        train(plan, watch=Watch(stop_at=12, unhurried=plan.run))
+        train(plan, watch=Watch(stop_at=12, unhurried=True))
     assert checkpoint.steps(plan.run) == [4, 8, 10]
-    train(plan, watch=Watch(unhurried=plan.run))
+    train(plan, watch=Watch(unhurried=True))
     assert checkpoint.steps(plan.run) == [4, 8, 12]
 
 
@@ -125,7 +125,7 @@ def test_the_best_checkpoint_becomes_the_model_where_the_recipe_says_so(sequence
     }  # fmt: skip
     runs = {kind: plan_of(sequences, tmp_path / kind, publish=kind, **changes) for kind in ("last", "best")}
     for plan in runs.values():
-        train(plan, watch=Watch(unhurried=plan.run))
+        train(plan, watch=Watch(unhurried=True))
     facts = {kind: lineage.load(plan.run).facts for kind, plan in runs.items()}
     step = facts["best"]["training"]["published_step"]
     assert step < 14
@@ -142,11 +142,11 @@ def test_the_mean_of_checkpoints_becomes_the_model_where_it_is_better_than_each(
 ) -> None:
     # A rate that throws the weights about: their mean is calmer.
     changes = {
-        "steps": 80, "checkpoint_every_steps": 2, "validate_every_steps": 2, "keep_best_checkpoints": 5,
+        "steps": 100, "checkpoint_every_steps": 2, "validate_every_steps": 2, "keep_best_checkpoints": 5,
         "learning_rate": 3e-2, "final_learning_rate_share": 1.0, "warmup_steps": 1, "sample_every_steps": 2,
     }  # fmt: skip
     plan = plan_of(sequences, tmp_path / "average", publish="average", **changes)
-    train(plan, sampler=Dump(tmp_path / "dump"), watch=Watch(unhurried=plan.run))
+    train(plan, sampler=Dump(tmp_path / "dump"), watch=Watch(unhurried=True))
     facts = lineage.load(plan.run).facts
     steps = facts["training"]["averaged_steps"]
     curve = dict(json.loads((tmp_path / "average" / "history.json").read_bytes())["valid"])
@@ -164,7 +164,7 @@ def test_where_no_mean_is_better_the_best_checkpoint_is_published(sequences: Fol
         "learning_rate": 30.0, "warmup_steps": 100, "clip_norm": 0.0, "publish": "average",
     }  # fmt: skip
     plan = plan_of(sequences, tmp_path, **changes)
-    train(plan, watch=Watch(unhurried=plan.run))
+    train(plan, watch=Watch(unhurried=True))
     facts = lineage.load(plan.run).facts
     curve = dict(json.loads((tmp_path / "history.json").read_bytes())["valid"])
     assert "averaged_steps" not in facts["training"]
