@@ -93,7 +93,7 @@ class Pairs(nn.Module):
     def new_cache(self, *, rows: int, capacity_tokens: int, seeds: object = None) -> Remembered:
         return Remembered(rows)
 
-    def steps(self, precision: Precision = "float32") -> PlainSteps:  # noqa: ARG002
+    def steps(self, precision: Precision = "float32") -> PlainSteps:
         return PlainSteps(self)
 
 
