@@ -151,7 +151,7 @@ def _panel(panel: Any, each: Asked, *, way: str) -> None:
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_formatter(lambda value, _: f"{2**value:.2g}")
     spearman, pearson = each.correlations()
-    panel.set_title(f"{each.control}, {way}: Spearman {spearman:.2f}, Pearson {pearson:.2f}", fontsize=9)
+    panel.set_title(f"{each.control}, {way}\nSpearman {spearman:.2f}, Pearson {pearson:.2f}", fontsize=9)
     panel.set_xlabel(f"{each.axis.replace('_', ' ')} asked")
     panel.set_ylabel("measured")
 
