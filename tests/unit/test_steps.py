@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.unit.test_readers import bar_vae, decoder
-from tutti.models.decoder.steps import reached_by, settled
+from tutti.models.decoder.processor import ProcessorSteps
+from tutti.models.decoder.steps import DecoderSteps, reached_by, settled
 from tutti.models.matrices import Matrix
 from tutti.models.precision import Precision
 from tutti.models.reader import Reader, Steps
@@ -180,6 +181,11 @@ def test_rows_hear_the_same_however_many_threads_share_them() -> None:
         torch.set_num_threads(threads)
     assert torch.equal(said[0], said[1])
     assert torch.equal(said[0], said[2])
+
+
+def test_on_a_processor_steps_are_compiled_where_attention_goes_by_places() -> None:
+    assert isinstance(decoder(window_tokens=4, key_value_heads=2).steps(), ProcessorSteps)
+    assert isinstance(decoder(relative="pitch_and_time").steps(), DecoderSteps)
 
 
 def test_rows_keep_their_slots_and_who_joins_takes_one_that_is_free() -> None:
