@@ -21,7 +21,7 @@ import numpy as np
 
 import tutti
 from tutti import config
-from tutti.catalogue.order import Order
+from tutti.catalogue.order import HOW, Order
 from tutti.catalogue.review import Draft, from_json
 from tutti.catalogue.takes import Plan, Slot, Take, take_id_of
 from tutti.corpus.score import Score
@@ -64,8 +64,10 @@ def document(
     """
     take, request = draft.take, draft.take.request
     material = plan.material(request)
-    order = plan.order.document()
-    order["lines"] = [order["lines"][take.slot.line]]
+    # How much is made at once, and at what price, changes no byte.
+    order = {name: value for name, value in plan.order.document().items() if name not in HOW}
+    # A plan that was read from a provenance has the take's line alone.
+    order["lines"] = [order["lines"][min(take.slot.line, len(order["lines"]) - 1)]]
     told: dict[str, Any] = {
         "format": FORMAT,
         "take_id": take.take_id,
@@ -126,14 +128,18 @@ def engine_facts(
         precision: of products and of what is remembered.
         processor: its name; None reads that of this machine.
     """
-    data = facts.get("data", {})
     return {
         "device": device,
         "processor": processor or processor_name(),
         "precision": precision,
         "model_licence": facts.get("licence"),
-        "data_licences": dict(facts.get("licences") or data.get("licences") or {}),
+        "data_licences": data_licences(facts),
     }
+
+
+def data_licences(facts: Mapping[str, Any]) -> dict[str, int]:
+    """Works by licence of what a model learnt from, by what is known of its making."""
+    return dict(facts.get("licences") or facts.get("data", {}).get("licences") or {})
 
 
 def code_facts() -> dict[str, Any]:

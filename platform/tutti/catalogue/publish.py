@@ -14,6 +14,7 @@ from tutti import lineage, tables
 from tutti.catalogue import page
 from tutti.catalogue.blocks import FinishedBlock, files_of, read_block
 from tutti.catalogue.order import FORMATS, HOW
+from tutti.catalogue.provenance import data_licences
 from tutti.catalogue.review import FAILED, failed_checks, from_json
 from tutti.catalogue.takes import ACCEPTED, Plan, check_complete
 from tutti.errors import IntegrityError
@@ -71,7 +72,8 @@ def publish(
         lineage.write_file(folder, SHEET, _sheet(rows, formats=plan.order.formats)),
     ]
     all_rows = (row for block in blocks for row in block.rows.to_pylist())
-    shown = page.render(all_rows, folder=folder, files=files, plan=plan, model_facts=model_facts)
+    known = {**model_facts, "licences": data_licences(model_facts)}
+    shown = page.render(all_rows, folder=folder, files=files, plan=plan, model_facts=known)
     files.append(lineage.write_file(folder, PAGE, shown))
     _sweep(folder, {entry.path for entry in files})
     dataset = lineage.publish(
@@ -136,6 +138,6 @@ def _facts(rows: Sequence[Mapping[str, Any]], *, plan: Plan, model_facts: Mappin
         "unfilled": plan.order.takes - len(accepted),
         "music_s": round(sum(row["length_s"] for row in accepted), 3),
         "failed_checks": failed,
-        "licences": dict(model_facts.get("licences", {})),
+        "licences": data_licences(model_facts),
         **({"timbres": [timbre.to_dict() for timbre in plan.timbres]} if plan.timbres else {}),
     }
