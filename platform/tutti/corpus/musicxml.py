@@ -124,6 +124,7 @@ def _parts(score: Score) -> list[_Part]:
         notes = score.notes.take((score.notes.track == track) & (score.notes.program == program))
         drums = program == DRUM_PROGRAM
         high = notes.pitch >= _MIDDLE_C
+        clefs: tuple[str, ...]
         if drums:
             clefs, hands = ("percussion",), [notes]
         elif program in _KEYBOARDS and high.any() and not high.all():

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
 from tutti.corpus.isolation import Columns, File, IsolatedReader
 from tutti.errors import InputError, MissingError, PlaceError
+from tutti.render.soundfont import SoundFont, read_soundfont
 from tutti.storage import Folder
 from tutti.units import format_bytes
 
@@ -44,6 +44,19 @@ class KnownFont:
     address: str
     sha256: str
     path: Path
+
+    def opened(self) -> SoundFont:
+        """The font itself, on whatever machine this is: from its cache, or fetched again.
+
+        Raises:
+            UserError: it is neither kept nor behind its address any more.
+        """
+        return read_soundfont(known_font(self.address, sha256=self.sha256).path)
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> KnownFont:
+        """Read :meth:`to_dict`; where its bytes would lie."""
+        return cls(str(told["address"]), str(told["sha256"]), _place(cache_folder(), str(told["sha256"])))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values: what a provenance holds."""
@@ -125,6 +138,8 @@ def _check_size(size: int, address: str) -> None:
 
 
 def _downloaded(address: str) -> bytes:
+    import httpx  # a third of a second, for those who name another font only
+
     timeout = httpx.Timeout(_SILENCE_S, connect=_CONNECT_S)
     made = bytearray()
     try:
@@ -165,7 +180,6 @@ def try_fonts(
     import tempfile
 
     from tutti.corpus.score import DRUM_PROGRAM
-    from tutti.render.soundfont import read_soundfont
     from tutti.render.voice import sound
 
     begin(0)

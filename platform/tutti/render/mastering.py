@@ -257,7 +257,7 @@ class _Limiter:
     def _foretold_lufs(self, gain_db: float) -> float:
         energy_H = self._energy_H * 10 ** (self._moved_db(gain_db) / 10)
         energy_B = np.bincount(self._step_H, weights=energy_H, minlength=_METER_HOPS)
-        return _gated(energy_B, hop=self._meter_hop)
+        return _gated(np.asarray(energy_B, dtype=np.float64), hop=self._meter_hop)
 
     def _moved_db(self, gain_db: float) -> NDArray[np.float64]:
         """Gain of each hop: ``gain_db``, less where the limit asks it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -122,7 +122,6 @@ def _turned(notes: Notes, programs: list[int]) -> dict[int, float]:
     return {program: place_of(program).pan - (lean if program in moving else 0.0) for program in programs}
 
 
-@lru_cache(maxsize=1024)
 def _measured_db(font: SoundFont, program: int, instrument: Instrument | None) -> float:
     pitches = _BEAT if program == DRUM_PROGRAM else _LOW_PHRASE if instrument_of(program) == "bass" else _PHRASE
     onsets = np.arange(len(pitches)) * _STEP_TICKS
@@ -142,4 +141,13 @@ def _measured_db(font: SoundFont, program: int, instrument: Instrument | None) -
 
 def level_db(font: SoundFont, program: int, instrument: Instrument | None = None) -> float:
     """What brings an instrument's phrase, a kit's beat, to :data:`COMMON_LUFS`; at most :data:`MOST_LEVELLING_DB`."""
-    return _measured_db(font, program, instrument)
+    key = (font, program, instrument)
+    if key not in _LEVELS:
+        if len(_LEVELS) >= _MOST_LEVELS:
+            _LEVELS.clear()
+        _LEVELS[key] = _measured_db(*key)
+    return _LEVELS[key]
+
+
+_MOST_LEVELS = 1024
+_LEVELS: dict[tuple[Any, ...], float] = {}

@@ -87,7 +87,8 @@ def impulse_response(name: RoomName, *, sample_rate_hz: int) -> Sound:
     shaped_CK = fft.rfft(response_CS, axis=1) * _kept(fft.rfftfreq(response_CS.shape[1], 1 / sample_rate_hz))
     shaped_CS = fft.irfft(shaped_CK, response_CS.shape[1], axis=1)
     shaped_CS[:, :before] = 0
-    return (shaped_CS / np.sqrt(np.square(shaped_CS).sum(axis=1, keepdims=True))).astype(np.float32)
+    shaped_CS /= np.sqrt(np.square(shaped_CS).sum(axis=1, keepdims=True))
+    return np.asarray(shaped_CS, dtype=np.float32)
 
 
 def _band(hertz_K: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:

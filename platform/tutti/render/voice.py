@@ -60,7 +60,7 @@ def _ends(held_S: Mono) -> NDArray[np.int64]:
     largest_B = np.maximum.reduceat(np.abs(held_S), starts_B)
     to_come_B = np.maximum.accumulate(largest_B[::-1])[::-1]
     blocks = np.searchsorted(-to_come_B, -to_come_B[0] * 10 ** (-depths / 20))
-    return np.minimum(blocks * loops.VOICE_BLOCK_SAMPLES, len(held_S))
+    return np.asarray(np.minimum(blocks * loops.VOICE_BLOCK_SAMPLES, len(held_S)))
 
 
 class Instrument(Protocol):
