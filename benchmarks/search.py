@@ -1,28 +1,23 @@
-"""A search over many takes: how long from a cold process's first read to the answer, and how long the next one takes.
+"""A search over many takes: how long the first answer takes, reading the columns, and how long the next one does.
 
 Takes are described by their columns alone, drawn from stated distributions; their notes are stood in for by columns of
 the size that a one-minute piece has, which a search must not read. Peer: the same catalogue read whole into pandas and
 filtered there by hand for the same question.
-
-    python -m benchmarks.search --takes 100000 [--json]
 """
 
 from __future__ import annotations
 
-import argparse
-import io
-import json
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.harness import Bench, run
 from tutti.catalogue.publish import ROWS_OF_GROUP
 from tutti.catalogue.search import search, similar
 from tutti.catalogue.search_index import Index
@@ -34,7 +29,6 @@ from tutti.tables import TAKES
 
 NOTES_A_TAKE = 300
 SENTENCES = ("calm, minor, strings, 3 min", "D minor, 80 to 100 bpm, no drums", "平静的小调弦乐，三分钟")
-REPEATS = 5
 
 
 def takes(number: int, *, seed: int) -> pa.Table:
@@ -88,16 +82,6 @@ def write(folder: Path, table: pa.Table) -> None:
     (folder / MANIFEST).write_text("{}")
 
 
-def timed_s(action: Callable[[], Any]) -> float:
-    """Median seconds of some calls."""
-    spent = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        action()
-        spent.append(time.perf_counter() - began)
-    return float(np.median(spent))
-
-
 def by_pandas(path: Path) -> pd.DataFrame:
     """The peer: the whole table, filtered by hand for the first sentence."""
     frame = pd.read_parquet(path)
@@ -112,38 +96,26 @@ def by_pandas(path: Path) -> pd.DataFrame:
     return kept.assign(away=away).nsmallest(10, "away")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--takes", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(arguments)
+def measure(bench: Bench) -> None:
+    """Read the columns, search, and the peer."""
+    number = int(bench.settings["takes"])
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "catalogues" / "many" / "0" / "takes.parquet"
-        write(path.parent, takes(options.takes, seed=options.seed))
+        write(path.parent, takes(number, seed=7))
         root = Folder(name)
         index = Index.read(root)
-        figures = {
-            "takes": options.takes,
-            "table_bytes": path.stat().st_size,
-            "index_read_s": timed_s(lambda: Index.read(root)),
-            "search_s": {text: timed_s(lambda text=text: search(index, text)) for text in SENTENCES},  # type: ignore[misc]
-            "similar_s": timed_s(lambda: similar(index, 5)),
-            "pandas_whole_s": timed_s(lambda: by_pandas(path)),
-        }
-    sink = io.StringIO()
-    if options.json:
-        json.dump(figures, sink, indent=2, ensure_ascii=False)
-    else:
-        sink.write(f"{figures['takes']:,} takes, {figures['table_bytes'] / 2**20:.0f} MiB of Parquet\n")
-        sink.write(f"columns read         {figures['index_read_s']:.2f} s\n")
-        for text, spent_s in figures["search_s"].items():
-            sink.write(f"search               {spent_s:.3f} s  {text}\n")
-        sink.write(f"similar              {figures['similar_s']:.3f} s\n")
-        sink.write(f"pandas, whole table  {figures['pandas_whole_s']:.2f} s\n")
-    print(sink.getvalue())
+
+        def tutti() -> None:
+            search(Index.read(root), SENTENCES[0])
+
+        whole = {"tutti, columns read and searched": tutti, "pandas, whole table": lambda: by_pandas(path)}
+        bench.race("first question", whole, amount=1, unit="answers")
+        asked = {text: partial(search, index, text) for text in SENTENCES}
+        bench.race("next question", {**asked, "similar": lambda: similar(index, 5)}, amount=1, unit="answers")
+        bench.count("table", {"parquet": path.stat().st_size / 2**20}, unit="MiB")
+    bench.note(f"{number:,} takes")
+    bench.name("catalogue_search_s", 1 / bench.figures["first question"]["tutti, columns read and searched"].median)
 
 
 if __name__ == "__main__":
-    main()
+    run("searching a catalogue", measure, settings={"takes": (100_000, "takes of the catalogue")})

@@ -97,7 +97,7 @@ class Index:
     def mentions(self, text: str) -> NDArray[np.bool_]:
         """Where title or order hold a text, whatever its case; shape (N,)."""
         found = (pc.match_substring(self.table[name], text, ignore_case=True).to_numpy() for name in ("title", "order"))
-        return np.logical_or(*found)
+        return np.asarray(np.logical_or(*found))
 
     @cached_property
     def keys(self) -> pa.ChunkedArray:
