@@ -157,19 +157,16 @@ def command(
         tutti generate --fill song.mid --at 5-8 --out mended.mid
         tutti generate --takes 8 --best-of 4 --chords "Cm7 F7 | Bbmaj7 | Eb" --out song.mid
         tutti generate --say "gentle piano for falling asleep, slow, no drums" --out take.mid
-        tutti generate --between a.mid b.mid --steps 5 --out way.mid --out way.png
+        tutti generate --between a.mid b.mid --out way.mid --out way.png
         tutti generate --vary a.mid --more density=1.5 --out busier.mid
         tutti generate --model bach --timbre notes@production:program-073 --out take.flac
         tutti generate --sound room=hall --sound fade_out_s=4 --stems stems/ --out take.flac
     """
     from jobs import latents, sounding
     from jobs import takes as several
-    from tutti.catalogue.provenance import data_licences
     from tutti.generation import composers
-    from tutti.models import bundle as bundles
     from tutti.registry.versions import Registry
-    from tutti.render.tags import Tags
-    from tutti.render.timbres import known, players
+    from tutti.render.timbres import known
 
     given = starting.taken(controls)
     request = _asked(controls, say)
@@ -190,14 +187,10 @@ def command(
     if dry_run:
         click.echo(f"would write {', '.join(map(str, files.values()))} by {version}")
         return
-    instruments = players((timbre, bundles.load(folder)) for timbre, folder in drawn)
-    licences = ", ".join(data_licences(engine.facts))
-    tags = Tags(model=str(version), licence=f"learnt from {licences}" if licences else "")
-    playing = sounding.Sounding(sound, font, instruments, stems, tags)
+    playing = sounding.of(sound, font, drawn, stems=stems, model=str(version), facts=engine.facts)
     if ends is not None:
         pieces = latents.between(engine, ends, steps=steps, seed=request.seed)
-        title = f"{version.name}: from one to the other"
-        written = latents.write(pieces, files, title=title, sounding=playing)
+        written = latents.write(pieces, files, title=f"{version.name}: from one to the other", sounding=playing)
         click.echo(f"{', '.join(map(str, written))}: {len(pieces)} pieces · {version}")
         return
     by = " · ".join(map(str, (version, *(timbre for timbre, _ in drawn))))

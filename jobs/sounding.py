@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from tutti import config
+from tutti.catalogue.provenance import data_licences
 from tutti.corpus.score import DRUM_PROGRAM, Score
 from tutti.errors import InputError
 from tutti.features.descriptors import describe_score
 from tutti.features.mood import mood_word
+from tutti.models import bundle as bundles
 from tutti.render.export import SUFFIXES, finish
 from tutti.render.fonts import known_font
 from tutti.render.sound import Sound
 from tutti.render.soundfont import SoundFont
 from tutti.render.tags import Tags
+from tutti.render.timbres import KnownTimbre, players
 from tutti.render.voice import Instrument
 from tutti.storage import Folder
 
@@ -100,6 +104,30 @@ def asked(settings: Sequence[str]) -> tuple[Sound, SoundFont | None]:
     if sound.soundfont is None:
         return sound, None
     return sound, known_font(sound.soundfont).opened()
+
+
+def of(
+    sound: Sound,
+    font: SoundFont | None,
+    drawn: Sequence[tuple[KnownTimbre, Path]],
+    *,
+    stems: Path | None,
+    model: str,
+    facts: Mapping[str, Any],
+) -> Sounding:
+    """What the pieces of a model are played with.
+
+    Args:
+        sound, font: as :func:`asked` gives them.
+        drawn: timbres, and the folders of their models.
+        stems: folder of a sound for each instrument.
+        model: that composes.
+        facts: of its making; the licences of what it learnt from are written into the files.
+    """
+    licences = ", ".join(data_licences(facts))
+    tags = Tags(model=model, licence=f"learnt from {licences}" if licences else "")
+    instruments = players((timbre, bundles.load(folder)) for timbre, folder in drawn)
+    return Sounding(sound, font, instruments, stems, tags)
 
 
 def suffix_of(path: Path) -> str:
