@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from jobs import starting
 from tutti import config, lineage, telemetry
 from tutti.catalogue import publish
 from tutti.catalogue.blocks import is_done
+from tutti.catalogue.known import References, Sources, references_of, sources_of
 from tutti.catalogue.order import Order
+from tutti.catalogue.settling import settle
 from tutti.catalogue.takes import Block, Plan
 from tutti.corpus.score import Score
 from tutti.errors import InputError, PlaceError
@@ -50,7 +54,9 @@ def run(
     """
     version = registry.resolve(order.model)
     drawn = known(order.timbres, registry=registry)
-    plan = plan_of(order, version=version, timbres=[timbre for timbre, _ in drawn], files=files or {})
+    sources = sources_of(order.checks, facts=version.facts, own_name=order.name, root=root)
+    timbres = [timbre for timbre, _ in drawn]
+    plan = plan_of(order, version=version, timbres=timbres, files=files or {}, compared=sources.addresses)
     folder = publish.place_of(plan, root=root)
     found = lineage.find(folder)
     if found is not None:
@@ -60,9 +66,18 @@ def run(
     facts = check_requests(plan, bundle=bundle)
     check_space(plan, folder=folder)
     folder.check_writable()
-    waiting = [block for block in plan.blocks() if not is_done(folder, block)]
-    _make(waiting, plan=plan, folder=folder, bundle=bundle, timbres=[path for _, path in drawn], reporter=reporter)
-    dataset = publish.publish(folder, plan=plan, model_facts=facts)
+    make = _Maker(plan, folder, bundle, [path for _, path in drawn], sources, version, root, reporter)
+    waiting: Sequence[Block] = [block for block in plan.blocks() if not is_done(folder, block)]
+    if waiting and len(waiting) < plan.num_blocks:
+        reporter.line(f"catalogue {order.name}: {plan.num_blocks - len(waiting)} of {plan.num_blocks} blocks are done")
+    while True:
+        make.blocks(waiting)
+        settlement = settle(folder, plan=plan)
+        waiting = settlement.wanting
+        if not waiting:
+            break
+        reporter.line(f"catalogue {order.name}: {len(waiting)} takes copy others; their next seeds are tried")
+    dataset = publish.publish(folder, plan=plan, model_facts=facts, settlement=settlement)
     reporter.line(f"catalogue {order.name}: {_counts(dataset)}")
     return dataset
 
@@ -73,6 +88,7 @@ def plan_of(
     version: ModelVersion,
     timbres: Sequence[KnownTimbre] = (),
     files: Mapping[tuple[str, ...], Score] | None = None,
+    compared: Mapping[str, Any] | None = None,
 ) -> Plan:
     """The order under one version of its model, and of those that play it."""
     return Plan(
@@ -82,6 +98,7 @@ def plan_of(
         model_digest=version.digest,
         timbres=tuple(timbres),
         files=dict(files or {}),
+        compared=dict(compared or {}),
     )
 
 
@@ -155,19 +172,43 @@ def with_files(order: Order, *, beside: Path) -> tuple[Order, dict[tuple[str, ..
     return order.model_copy(update={"lines": tuple(lines)}), found
 
 
-def _make(
-    blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path, timbres: Sequence[Path], reporter: Reporter
-) -> None:
-    if not blocks:
-        return
-    if len(blocks) < plan.num_blocks:
-        reporter.line(
-            f"catalogue {plan.order.name}: {plan.num_blocks - len(blocks)} of {plan.num_blocks} blocks are done"
-        )
-    from tutti.catalogue.on_ray import make_blocks  # a second run, which makes nothing, must not wait for Ray
+@dataclass
+class _Maker:
+    """Makes blocks; what only that needs is not waited for by a run that makes none."""
 
-    start_embedded_ray()
-    make_blocks(blocks, plan=plan, folder=folder, bundle=bundle, timbres=timbres, reporter=reporter)
+    plan: Plan
+    folder: Folder
+    bundle: Path
+    timbres: Sequence[Path]
+    sources: Sources
+    version: ModelVersion
+    root: Folder
+    reporter: Reporter
+
+    @cached_property
+    def references(self) -> References:
+        """What takes are held against."""
+        works = self.sources.works
+        if works is not None and works.reason:
+            self.reporter.line(f"catalogue {self.plan.order.name}: originality is not checked: {works.reason}")
+        return references_of(self.sources, self.version.facts, root=self.root)
+
+    def blocks(self, blocks: Sequence[Block]) -> None:
+        """Make them on Ray."""
+        if not blocks:
+            return
+        from tutti.catalogue.on_ray import make_blocks
+
+        start_embedded_ray()
+        make_blocks(
+            blocks,
+            plan=self.plan,
+            folder=self.folder,
+            bundle=self.bundle,
+            timbres=self.timbres,
+            references=self.references,
+            reporter=self.reporter,
+        )
 
 
 def _counts(dataset: Dataset) -> str:
@@ -176,13 +217,14 @@ def _counts(dataset: Dataset) -> str:
     return f"{text}, {facts['unfilled']} of {facts['ordered']} unfilled" if facts["unfilled"] else text
 
 
-def _plan_lines(plan: Plan, *, root: Folder) -> list[str]:
+def _plan_lines(plan: Plan, *, sources: Sources, root: Folder) -> list[str]:
     order, folder = plan.order, publish.place_of(plan, root=root)
     state = "finished" if lineage.find(folder) else "not made yet"
     lines = [
         f"catalogue   {order.name}, {state}",
         f"model       {plan.model} {plan.model_version} ({plan.model_digest})",
         *(f"played by   {timbre} ({timbre.digest[:12]})" for timbre in plan.timbres),
+        *(f"compared    with {line}" for line in sources.lines()),
         f"takes       {order.takes} in {len(order.lines)} lines, up to {plan.attempts} attempts each",
         f"blocks      {plan.num_blocks} of {order.takes_per_block} takes",
         f"formats     {', '.join(dict.fromkeys(('midi', *order.formats)))}",
@@ -233,9 +275,10 @@ def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: st
     if dry_run:
         version = registry.resolve(asked.model)
         timbres = [timbre for timbre, _ in known(asked.timbres, registry=registry)]
-        plan = plan_of(asked, version=version, timbres=timbres, files=files)
+        sources = sources_of(asked.checks, facts=version.facts, own_name=asked.name, root=place)
+        plan = plan_of(asked, version=version, timbres=timbres, files=files, compared=sources.addresses)
         check_requests(plan, bundle=registry.fetch(version))
-        click.echo("\n".join(_plan_lines(plan, root=place)))
+        click.echo("\n".join(_plan_lines(plan, sources=sources, root=place)))
         return
     dataset = run(asked, root=place, registry=registry, reporter=telemetry.reporter(), files=files)
     click.echo(f"catalogue: {page_of(dataset.folder)}")

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 
 from tutti import lineage, tables
 from tutti.catalogue import page
-from tutti.catalogue.blocks import FinishedBlock, files_of, read_block
+from tutti.catalogue.blocks import FinishedBlock, files_of
 from tutti.catalogue.order import FORMATS, HOW
 from tutti.catalogue.review import FAILED, from_json
+from tutti.catalogue.settling import Settlement, settle, settled_blocks
 from tutti.catalogue.takes import ACCEPTED, Plan, check_complete
 from tutti.errors import IntegrityError
 from tutti.lineage import Dataset, FileEntry
@@ -26,6 +27,7 @@ TABLE, SHEET, PAGE, BLOCKS = "takes.parquet", "catalogue.csv", "index.html", "bl
 _NOTE_COLUMNS = ("onset_ticks", "duration_ticks", "pitch", "velocity", "program")
 _SHEET_COLUMNS = (
     "title", "verdict", "key", "mood", "tempo_qpm", "length_s", "notes", "loudness_lufs", "true_peak_dbtp",
+    "nearest_title", "nearest_licence", "nearest_work",
     "take_id", "line", "number", "attempt", "seed", "model", "model_version",
 )  # fmt: skip
 
@@ -38,6 +40,7 @@ def inputs_of(plan: Plan) -> dict[str, Any]:
         "model": {"name": plan.model, "version": plan.model_version, "digest": plan.model_digest},
         "stage": STAGE_VERSION,
         **({"timbres": [timbre.to_dict() for timbre in plan.timbres]} if plan.timbres else {}),
+        **({"compared": dict(plan.compared)} if plan.compared else {}),
     }
 
 
@@ -46,19 +49,22 @@ def place_of(plan: Plan, *, root: Folder) -> Folder:
     return lineage.place(root, kind=KIND, name=plan.order.name, inputs=inputs_of(plan))
 
 
-def publish(folder: Folder, *, plan: Plan, model_facts: Mapping[str, Any]) -> Dataset:
+def publish(
+    folder: Folder, *, plan: Plan, model_facts: Mapping[str, Any], settlement: Settlement | None = None
+) -> Dataset:
     """Make the catalogue of blocks that are all done.
 
     Args:
         folder: :func:`place_of` the plan.
         plan: what was to be made.
         model_facts: what the model's version tells of its making; its ``licences`` are shown.
+        settlement: which takes are duplicates of others; None looks for them here.
 
     Raises:
         IntegrityError: a take is lost or doubled, or a file differs from what was written.
         PlaceError: the folder cannot be written.
     """
-    blocks = [read_block(folder, block) for block in plan.blocks()]
+    blocks = settled_blocks(folder, plan=plan, settlement=settlement or settle(folder, plan=plan))
     rows = [row for block in blocks for row in block.rows.drop_columns(list(_NOTE_COLUMNS)).to_pylist()]
     check_complete(rows, plan=plan)
     files = _once([entry for block in blocks for entry in block.files])
