@@ -12,12 +12,13 @@ from typing import Any
 import click
 
 from cluster.embedded import start_embedded_ray
-from jobs import starting
+from jobs import estimates, starting
 from tutti import config, lineage, telemetry
 from tutti.catalogue import publish
 from tutti.catalogue.blocks import is_done
 from tutti.catalogue.known import References, Sources, references_of, sources_of
 from tutti.catalogue.order import Order
+from tutti.catalogue.pace import Estimate
 from tutti.catalogue.settling import settle
 from tutti.catalogue.takes import Block, Plan
 from tutti.corpus.score import Score
@@ -25,6 +26,7 @@ from tutti.errors import InputError, PlaceError
 from tutti.generation.restoring import Ends, works_of
 from tutti.generation.sentences.scenes import understood
 from tutti.lineage import Dataset
+from tutti.progress import Record, recorded
 from tutti.registry.versions import ModelVersion, Registry
 from tutti.render.timbres import KnownTimbre, known
 from tutti.storage import Folder
@@ -66,18 +68,23 @@ def run(
     facts = check_requests(plan, bundle=bundle)
     check_space(plan, folder=folder)
     folder.check_writable()
-    make = _Maker(plan, folder, bundle, [path for _, path in drawn], sources, version, root, reporter)
     waiting: Sequence[Block] = [block for block in plan.blocks() if not is_done(folder, block)]
-    if waiting and len(waiting) < plan.num_blocks:
-        reporter.line(f"catalogue {order.name}: {plan.num_blocks - len(waiting)} of {plan.num_blocks} blocks are done")
-    while True:
-        make.blocks(waiting)
-        settlement = settle(folder, plan=plan)
-        waiting = settlement.wanting
-        if not waiting:
-            break
-        reporter.line(f"catalogue {order.name}: {len(waiting)} takes copy others; their next seeds are tried")
-    dataset = publish.publish(folder, plan=plan, model_facts=facts, settlement=settlement)
+    if waiting:
+        from tutti.catalogue.on_ray import check_device  # a second run, which makes nothing, must not wait for Ray
+
+        start_embedded_ray()
+        check_device(plan)
+    there = order.takes - sum(len(block.slots) for block in waiting)
+    with recorded(folder, verb="catalogue", files=order.takes, unit="takes", found=there) as record:
+        makes = _Maker(
+            plan, folder, bundle, [path for _, path in drawn], sources, version.facts, root, reporter, record
+        )
+        pace = makes(waiting)
+        while (settlement := settle(folder, plan=plan)).wanting:
+            copies = len(settlement.wanting)
+            reporter.line(f"catalogue {order.name}: {copies} takes copy another of it; their next seeds are tried")
+            pace = makes(settlement.wanting) or pace
+        dataset = publish.publish(folder, plan=plan, model_facts=facts, settlement=settlement, pace=pace)
     reporter.line(f"catalogue {order.name}: {_counts(dataset)}")
     return dataset
 
@@ -174,16 +181,17 @@ def with_files(order: Order, *, beside: Path) -> tuple[Order, dict[tuple[str, ..
 
 @dataclass
 class _Maker:
-    """Makes blocks; what only that needs is not waited for by a run that makes none."""
+    """Makes blocks on Ray; what only that needs is not waited for by a run that makes none."""
 
     plan: Plan
     folder: Folder
     bundle: Path
     timbres: Sequence[Path]
     sources: Sources
-    version: ModelVersion
+    model_facts: Mapping[str, Any]
     root: Folder
     reporter: Reporter
+    record: Record
 
     @cached_property
     def references(self) -> References:
@@ -191,16 +199,26 @@ class _Maker:
         works = self.sources.works
         if works is not None and works.reason:
             self.reporter.line(f"catalogue {self.plan.order.name}: originality is not checked: {works.reason}")
-        return references_of(self.sources, self.version.facts, root=self.root)
+        return references_of(self.sources, self.model_facts, root=self.root)
 
-    def blocks(self, blocks: Sequence[Block]) -> None:
-        """Make them on Ray."""
+    def __call__(self, blocks: Sequence[Block]) -> Mapping[str, Any] | None:
+        """Make blocks; what that took, or None where there were none."""
         if not blocks:
-            return
-        from tutti.catalogue.on_ray import make_blocks
+            return None
+        takes = self.plan.order.takes
+        there = takes - sum(len(block.slots) for block in blocks)
+        if there and not any(block.first_attempt for block in blocks):
+            self.reporter.line(f"catalogue {self.plan.order.name}: {there} of {takes} takes are done")
+        from tutti.catalogue.on_ray import Tally, make_blocks
+
+        def told(tally: Tally) -> None:
+            figures = {"accepted": float(tally.accepted)}
+            self.record.update(
+                done=there + tally.slots, works=tally.accepted, refusals=tally.failed_checks, figures=figures
+            )
 
         start_embedded_ray()
-        make_blocks(
+        pace = make_blocks(
             blocks,
             plan=self.plan,
             folder=self.folder,
@@ -208,7 +226,9 @@ class _Maker:
             timbres=self.timbres,
             references=self.references,
             reporter=self.reporter,
+            told=told,
         )
+        return estimates.conditions(self.plan, pace)
 
 
 def _counts(dataset: Dataset) -> str:
@@ -217,7 +237,7 @@ def _counts(dataset: Dataset) -> str:
     return f"{text}, {facts['unfilled']} of {facts['ordered']} unfilled" if facts["unfilled"] else text
 
 
-def _plan_lines(plan: Plan, *, sources: Sources, root: Folder) -> list[str]:
+def _plan_lines(plan: Plan, *, sources: Sources, root: Folder, estimate: Estimate) -> list[str]:
     order, folder = plan.order, publish.place_of(plan, root=root)
     state = "finished" if lineage.find(folder) else "not made yet"
     lines = [
@@ -229,6 +249,7 @@ def _plan_lines(plan: Plan, *, sources: Sources, root: Folder) -> list[str]:
         f"blocks      {plan.num_blocks} of {order.takes_per_block} takes",
         f"formats     {', '.join(dict.fromkeys(('midi', *order.formats)))}",
         f"storage     about {format_bytes(plan.estimated_bytes)}",
+        *estimate.lines(),
         f"address     {folder.uri}",
     ]
     for index, line in enumerate(order.lines):
@@ -248,7 +269,6 @@ def _text(value: object) -> str:
 
 def page_of(folder: Folder) -> str:
     """Where people open the catalogue in ``folder``."""
-    """Where a catalogue's page is, for people."""
     return str(folder.local_path / publish.PAGE) if folder.is_local else f"{folder.uri}/{publish.PAGE}"
 
 
@@ -277,8 +297,10 @@ def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: st
         timbres = [timbre for timbre, _ in known(asked.timbres, registry=registry)]
         sources = sources_of(asked.checks, facts=version.facts, own_name=asked.name, root=place)
         plan = plan_of(asked, version=version, timbres=timbres, files=files, compared=sources.addresses)
-        check_requests(plan, bundle=registry.fetch(version))
-        click.echo("\n".join(_plan_lines(plan, sources=sources, root=place)))
+        bundle = registry.fetch(version)
+        check_requests(plan, bundle=bundle)
+        found = estimates.estimate(plan, root=place, bundle=bundle)
+        click.echo("\n".join(_plan_lines(plan, sources=sources, root=place, estimate=found)))
         return
     dataset = run(asked, root=place, registry=registry, reporter=telemetry.reporter(), files=files)
     click.echo(f"catalogue: {page_of(dataset.folder)}")

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tutti import lineage, tables
+from tutti.catalogue import provenance
 from tutti.catalogue.blocks import REJECTS, FinishedBlock, is_done, read_block, score_of
 from tutti.catalogue.copies import finding_of
 from tutti.catalogue.review import FAILED, PASSED, Finding, from_json, to_json
@@ -176,13 +177,13 @@ def _amended(folder: Folder, parts: Sequence[FinishedBlock], *, settlement: Sett
             row["checks"] = to_json([*from_json(row["checks"]), finding])
             if finding.verdict == FAILED:
                 entries = [entry for entry in entries if entry not in own]
-                entries.append(_put_aside(folder, row))
+                entries += _put_aside(folder, row)
         rows.append(row)
     return FinishedBlock(tables.to_table(rows, tables.TAKES), tuple(entries))
 
 
-def _put_aside(folder: Folder, row: dict[str, Any]) -> FileEntry:
-    """Make a row one of a rejected take; its MIDI, copied to where those lie."""
+def _put_aside(folder: Folder, row: dict[str, Any]) -> list[FileEntry]:
+    """Make a row one of a rejected take; its MIDI, copied to where those lie, and its provenance."""
     music = folder.read(row["midi_path"])
     row |= {
         "verdict": REJECTED,
@@ -192,7 +193,9 @@ def _put_aside(folder: Folder, row: dict[str, Any]) -> FileEntry:
         "loudness_lufs": None,
         "true_peak_dbtp": None,
     }
-    return lineage.write_file(folder, row["midi_path"], music)
+    place = provenance.path_of(_name(row["midi_path"])[: -len(".mid")])
+    told = provenance.put_aside(folder.read(place), row, music, origin=f"{folder.uri}/{place}")
+    return [lineage.write_file(folder, row["midi_path"], music), lineage.write_file(folder, place, told)]
 
 
 def _name(path: str) -> str:
