@@ -73,6 +73,7 @@ def settle(folder: Folder, *, plan: Plan) -> Settlement:
         for place, slot in enumerate(slot for block in plan.blocks() for slot in block.slots)
     }
     free = [line.controls.start is None for line in plan.order.lines]
+    limits = plan.order.checks.limits
     rows: list[_Row] = []
     last: dict[Place, int] = {}
     parts: list[ScoreBatch] = []
@@ -88,14 +89,15 @@ def settle(folder: Folder, *, plan: Plan) -> Settlement:
             np.array([slot_of[row.place] for row in inorder], dtype=np.int64),
             np.array([free[row.place[0]] for row in inorder], dtype=bool),
         )
-        settled = keep(attempts, limits=plan.order.checks.limits)
+        settled = keep(attempts, limits=limits)
         places = list(slot_of)
         wanted = [plan.again(slot, last[places[slot]] + 1) for slot in settled.wanting
                   if last[places[slot]] + 1 < plan.attempts]  # fmt: skip
         new = [block for block in wanted if is_done(folder, block)]
         if not new:
             kept = _kept(settled, inorder)
-            return Settlement(tuple(again), kept, _findings(settled, inorder, attempts=attempts), tuple(wanted))
+            findings = _findings(settled, inorder, attempts=attempts, limit=limits.melody_bits)
+            return Settlement(tuple(again), kept, findings, tuple(wanted))
         again += new
 
 
@@ -142,16 +144,18 @@ def _kept(settled: Settled, rows: Sequence[_Row]) -> dict[Place, int | None]:
     return kept
 
 
-def _findings(settled: Settled, rows: Sequence[_Row], *, attempts: Attempts) -> dict[str, Finding]:
+def _findings(settled: Settled, rows: Sequence[_Row], *, attempts: Attempts, limit: float) -> dict[str, Finding]:
     found = {}
     for row, likeness in {**settled.kept, **settled.copies}.items():
-        found[rows[row].take_id] = _finding(likeness, row, rows=rows, attempts=attempts)
+        found[rows[row].take_id] = (
+            Finding(DUPLICATE, 0, limit, "bits", PASSED, "nothing that tells anything is in a take before it")
+            if likeness is None
+            else _finding(likeness, row, rows=rows, attempts=attempts)
+        )
     return found
 
 
-def _finding(likeness: Likeness | None, row: int, *, rows: Sequence[_Row], attempts: Attempts) -> Finding:
-    if likeness is None:
-        return Finding(DUPLICATE, 0, None, "", PASSED, "has nothing that tells anything of a take before it")
+def _finding(likeness: Likeness, row: int, *, rows: Sequence[_Row], attempts: Attempts) -> Finding:
     other = rows[likeness.row]
     finding = finding_of(
         DUPLICATE, likeness.near, of=f"{other.title} (take {other.take_id})", score=attempts.music[row]
