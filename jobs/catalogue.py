@@ -10,17 +10,19 @@ from typing import Any
 import click
 
 from cluster.embedded import start_embedded_ray
-from jobs import starting
+from jobs import estimates, starting
 from tutti import config, lineage, telemetry
 from tutti.catalogue import publish
 from tutti.catalogue.blocks import is_done
 from tutti.catalogue.order import Order
+from tutti.catalogue.pace import Estimate
 from tutti.catalogue.takes import Block, Plan
 from tutti.corpus.score import Score
 from tutti.errors import InputError, PlaceError
 from tutti.generation.restoring import Ends, works_of
 from tutti.generation.sentences.scenes import understood
 from tutti.lineage import Dataset
+from tutti.progress import Record, recorded
 from tutti.registry.versions import ModelVersion, Registry
 from tutti.render.timbres import KnownTimbre, known
 from tutti.storage import Folder
@@ -61,8 +63,18 @@ def run(
     check_space(plan, folder=folder)
     folder.check_writable()
     waiting = [block for block in plan.blocks() if not is_done(folder, block)]
-    _make(waiting, plan=plan, folder=folder, bundle=bundle, timbres=[path for _, path in drawn], reporter=reporter)
-    dataset = publish.publish(folder, plan=plan, model_facts=facts)
+    if waiting:
+        from tutti.catalogue.on_ray import check_device  # a second run, which makes nothing, must not wait for Ray
+
+        start_embedded_ray()
+        check_device(plan)
+    there = order.takes - sum(len(block.slots) for block in waiting)
+    with recorded(folder, verb="catalogue", files=order.takes, unit="takes", found=there) as record:
+        drawn_files = [path for _, path in drawn]
+        pace = _make(
+            waiting, plan=plan, folder=folder, bundle=bundle, timbres=drawn_files, reporter=reporter, record=record
+        )
+        dataset = publish.publish(folder, plan=plan, model_facts=facts, pace=pace)
     reporter.line(f"catalogue {order.name}: {_counts(dataset)}")
     return dataset
 
@@ -156,18 +168,31 @@ def with_files(order: Order, *, beside: Path) -> tuple[Order, dict[tuple[str, ..
 
 
 def _make(
-    blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path, timbres: Sequence[Path], reporter: Reporter
-) -> None:
+    blocks: Sequence[Block],
+    *,
+    plan: Plan,
+    folder: Folder,
+    bundle: Path,
+    timbres: Sequence[Path],
+    reporter: Reporter,
+    record: Record,
+) -> Mapping[str, Any] | None:
+    """Make blocks; what that took, or None where there were none."""
     if not blocks:
-        return
-    if len(blocks) < plan.num_blocks:
-        reporter.line(
-            f"catalogue {plan.order.name}: {plan.num_blocks - len(blocks)} of {plan.num_blocks} blocks are done"
-        )
-    from tutti.catalogue.on_ray import make_blocks  # a second run, which makes nothing, must not wait for Ray
+        return None
+    there = record.progress.found
+    if there:
+        reporter.line(f"catalogue {plan.order.name}: {there} of {plan.order.takes} takes are done")
+    from tutti.catalogue.on_ray import Tally, make_blocks
 
-    start_embedded_ray()
-    make_blocks(blocks, plan=plan, folder=folder, bundle=bundle, timbres=timbres, reporter=reporter)
+    def told(tally: Tally) -> None:
+        figures = {"accepted": float(tally.accepted)}
+        record.update(done=there + tally.slots, works=tally.accepted, refusals=tally.failed_checks, figures=figures)
+
+    pace = make_blocks(
+        blocks, plan=plan, folder=folder, bundle=bundle, timbres=timbres, reporter=reporter, told=told
+    )  # fmt: skip
+    return estimates.conditions(plan, pace)
 
 
 def _counts(dataset: Dataset) -> str:
@@ -176,7 +201,7 @@ def _counts(dataset: Dataset) -> str:
     return f"{text}, {facts['unfilled']} of {facts['ordered']} unfilled" if facts["unfilled"] else text
 
 
-def _plan_lines(plan: Plan, *, root: Folder) -> list[str]:
+def _plan_lines(plan: Plan, *, root: Folder, estimate: Estimate) -> list[str]:
     order, folder = plan.order, publish.place_of(plan, root=root)
     state = "finished" if lineage.find(folder) else "not made yet"
     lines = [
@@ -187,6 +212,7 @@ def _plan_lines(plan: Plan, *, root: Folder) -> list[str]:
         f"blocks      {plan.num_blocks} of {order.takes_per_block} takes",
         f"formats     {', '.join(dict.fromkeys(('midi', *order.formats)))}",
         f"storage     about {format_bytes(plan.estimated_bytes)}",
+        *estimate.lines(),
         f"address     {folder.uri}",
     ]
     for index, line in enumerate(order.lines):
@@ -206,7 +232,6 @@ def _text(value: object) -> str:
 
 def page_of(folder: Folder) -> str:
     """Where people open the catalogue in ``folder``."""
-    """Where a catalogue's page is, for people."""
     return str(folder.local_path / publish.PAGE) if folder.is_local else f"{folder.uri}/{publish.PAGE}"
 
 
@@ -234,8 +259,10 @@ def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: st
         version = registry.resolve(asked.model)
         timbres = [timbre for timbre, _ in known(asked.timbres, registry=registry)]
         plan = plan_of(asked, version=version, timbres=timbres, files=files)
-        check_requests(plan, bundle=registry.fetch(version))
-        click.echo("\n".join(_plan_lines(plan, root=place)))
+        bundle = registry.fetch(version)
+        check_requests(plan, bundle=bundle)
+        found = estimates.estimate(plan, root=place, bundle=bundle)
+        click.echo("\n".join(_plan_lines(plan, root=place, estimate=found)))
         return
     dataset = run(asked, root=place, registry=registry, reporter=telemetry.reporter(), files=files)
     click.echo(f"catalogue: {page_of(dataset.folder)}")

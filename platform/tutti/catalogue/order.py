@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, model_validator
 
 from tutti.config import Settings
 from tutti.errors import InputError, RecipeError
@@ -21,7 +21,7 @@ MAX_TAKES = 100_000
 Format = Literal["midi", "flac", "wav", "mp3", "png"]
 FORMATS: tuple[str, ...] = get_args(Format)
 AUDIO_FORMATS: tuple[str, ...] = ("flac", "wav", "mp3")
-HOW = ("max_batch", "cache_bytes")
+HOW = ("max_batch", "cache_bytes", "prices")
 """Fields that say how an order is made, and not what."""
 TITLE_FIELDS = ("order", "line", "number", "key", "tempo", "meter", "mood")
 
@@ -57,7 +57,7 @@ def _title(value: str) -> str:
 
 
 def _default(name: str) -> Any:
-    return Order.model_fields[name].default
+    return Order.model_fields[name].get_default(call_default_factory=True)
 
 
 class Checks(Settings):
@@ -89,6 +89,15 @@ class Checks(Settings):
         if self.pitch_low >= self.pitch_high:
             raise ValueError(f"pitch_low {self.pitch_low} is not below pitch_high {self.pitch_high}")
         return self
+
+
+class Prices(Settings):
+    """What a plan reckons with; a rate that is not given is unknown, not free."""
+
+    currency: str = Field(default="EUR", min_length=1, max_length=16, description="unit of money, for people")
+    core_hour: NonNegativeFloat | None = Field(default=None, description="price of one core for one hour")
+    gpu_hour: NonNegativeFloat | None = Field(default=None, description="price of one GPU for one hour")
+    gib_month: NonNegativeFloat | None = Field(default=None, description="price of one GiB on storage for one month")
 
 
 class Line(Settings):
@@ -190,6 +199,7 @@ class Order(Settings):
         description="memory of each engine for what takes have read so far, bytes; fewer than max_batch step together "
         "where it does not hold them",
     )
+    prices: Prices = Field(default_factory=Prices, description="rates for the price that --dry-run tells")
     device: Literal["cpu", "cuda"] = Field(
         default="cpu", description="where the model runs; another kind of processor gives other notes"
     )

@@ -14,10 +14,12 @@ from tutti import lineage, tables
 from tutti.catalogue import page
 from tutti.catalogue.blocks import FinishedBlock, files_of, read_block
 from tutti.catalogue.order import FORMATS, HOW
-from tutti.catalogue.review import FAILED, from_json
+from tutti.catalogue.provenance import data_licences
+from tutti.catalogue.review import FAILED, failed_checks, from_json
 from tutti.catalogue.takes import ACCEPTED, Plan, check_complete
 from tutti.errors import IntegrityError
 from tutti.lineage import Dataset, FileEntry
+from tutti.progress import PROGRESS
 from tutti.storage import Folder
 
 KIND = "catalogues"
@@ -46,13 +48,16 @@ def place_of(plan: Plan, *, root: Folder) -> Folder:
     return lineage.place(root, kind=KIND, name=plan.order.name, inputs=inputs_of(plan))
 
 
-def publish(folder: Folder, *, plan: Plan, model_facts: Mapping[str, Any]) -> Dataset:
+def publish(
+    folder: Folder, *, plan: Plan, model_facts: Mapping[str, Any], pace: Mapping[str, Any] | None = None
+) -> Dataset:
     """Make the catalogue of blocks that are all done.
 
     Args:
         folder: :func:`place_of` the plan.
         plan: what was to be made.
         model_facts: what the model's version tells of its making; its ``licences`` are shown.
+        pace: what the run that ends here took, for the plans of later orders.
 
     Raises:
         IntegrityError: a take is lost or doubled, or a file differs from what was written.
@@ -67,7 +72,8 @@ def publish(folder: Folder, *, plan: Plan, model_facts: Mapping[str, Any]) -> Da
         lineage.write_file(folder, SHEET, _sheet(rows, formats=plan.order.formats)),
     ]
     all_rows = (row for block in blocks for row in block.rows.to_pylist())
-    shown = page.render(all_rows, folder=folder, files=files, plan=plan, model_facts=model_facts)
+    known = {**model_facts, "licences": data_licences(model_facts)}
+    shown = page.render(all_rows, folder=folder, files=files, plan=plan, model_facts=known)
     files.append(lineage.write_file(folder, PAGE, shown))
     _sweep(folder, {entry.path for entry in files})
     dataset = lineage.publish(
@@ -76,7 +82,7 @@ def publish(folder: Folder, *, plan: Plan, model_facts: Mapping[str, Any]) -> Da
         name=plan.order.name,
         inputs=inputs_of(plan),
         files=files,
-        facts=_facts(rows, plan=plan, model_facts=model_facts),
+        facts=_facts(rows, plan=plan, model_facts=model_facts) | ({"pace": dict(pace)} if pace else {}),
     )
     folder.delete(BLOCKS)
     return dataset
@@ -118,20 +124,20 @@ def _cell(value: Any) -> Any:
 def _sweep(folder: Folder, listed: set[str]) -> None:
     """Remove what an earlier, killed run left and this one does not name."""
     for path in folder.paths():
-        if path not in listed and not path.startswith(f"{BLOCKS}/"):
+        if path not in listed and path != PROGRESS and not path.startswith(f"{BLOCKS}/"):
             folder.delete(path)
 
 
 def _facts(rows: Sequence[Mapping[str, Any]], *, plan: Plan, model_facts: Mapping[str, Any]) -> dict[str, Any]:
     accepted = [row for row in rows if row["verdict"] == ACCEPTED]
-    failed = Counter(finding.check for row in rows for finding in from_json(row["checks"]) if finding.verdict == FAILED)
+    failed = failed_checks(finding for row in rows for finding in from_json(row["checks"]))
     return {
         "ordered": plan.order.takes,
         "accepted": len(accepted),
         "rejected": len(rows) - len(accepted),
         "unfilled": plan.order.takes - len(accepted),
         "music_s": round(sum(row["length_s"] for row in accepted), 3),
-        "failed_checks": dict(sorted(failed.items())),
-        "licences": dict(model_facts.get("licences", {})),
+        "failed_checks": failed,
+        "licences": data_licences(model_facts),
         **({"timbres": [timbre.to_dict() for timbre in plan.timbres]} if plan.timbres else {}),
     }

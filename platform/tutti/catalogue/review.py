@@ -12,7 +12,8 @@ pass.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -95,6 +96,11 @@ def review(score: Score, *, request: Request, refused_tokens: int, checks: Check
 def passes(findings: Sequence[Finding]) -> bool:
     """Whether no check failed."""
     return all(finding.verdict != FAILED for finding in findings)
+
+
+def failed_checks(findings: Iterable[Finding]) -> dict[str, int]:
+    """How often each check failed, by name."""
+    return dict(sorted(Counter(finding.check for finding in findings if finding.verdict == FAILED).items()))
 
 
 def to_json(findings: Sequence[Finding]) -> str:

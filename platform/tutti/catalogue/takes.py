@@ -28,6 +28,7 @@ ACCEPTED, REJECTED = "accepted", "rejected"
 
 SECONDS_PER_BAR = 2.0  # 4/4 at 120 quarters a minute, for estimates
 BYTES_PER_SECOND = {"midi": 100, "flac": 90_000, "wav": 176_400, "mp3": 16_000, "png": 0}
+PROVENANCE_BYTES = 5_000
 BYTES_PER_TAKE = {"midi": 1_000, "flac": 9_000, "wav": 100, "mp3": 1_000, "png": 40_000}
 
 
@@ -99,12 +100,17 @@ class Plan:
         """About what the catalogue will take on storage, every take filled at once; for a plan, not a promise."""
         kinds = {"midi", *self.order.formats, *(("mp3",) if self.order.wants_audio else ())}
         per_second = sum(BYTES_PER_SECOND[kind] for kind in kinds)
-        fixed = sum(BYTES_PER_TAKE[kind] for kind in kinds)
+        fixed = PROVENANCE_BYTES + sum(BYTES_PER_TAKE[kind] for kind in kinds)
+        return round(self.estimated_music_s * per_second + self.order.takes * fixed)
+
+    @property
+    def estimated_music_s(self) -> float:
+        """About how much music is asked for, seconds."""
         length_s = 0.0
         for line in self.order.lines:
             bars, _ = line.controls.extent
             length_s += line.count * (line.controls.length_s if bars is None else bars * SECONDS_PER_BAR)
-        return round(length_s * per_second + self.order.takes * fixed)
+        return length_s
 
     def slot(self, position: int) -> Slot:
         """The place at ``position`` (from 0) of the whole order, line after line."""

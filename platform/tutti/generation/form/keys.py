@@ -12,6 +12,8 @@ from tutti.generation import contradictions
 from tutti.generation.request import Request
 from tutti.units import PITCH_CLASSES, Key
 
+Pitches = NDArray[np.int64]
+
 _MAJOR, _MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 11)
 CLOSE_BARS = 2
 
@@ -64,28 +66,24 @@ def close_of(request: Request, key: Key | None, *, half: bool) -> str | None:
         return None
     for chords in closes(key, half=half):
         closing = in_key(request, key).model_copy(update={"chords": chords, "bars": CLOSE_BARS, "length": None})
-        try:
-            contradictions.refuse(closing)
-        except ValueError:
-            # Another one may fit: what cannot be played is asked of nobody.
-            continue
-        return chords
+        if contradictions.found(closing) is None:
+            return chords
     return None
 
 
-def moved(notes: Notes, *, source: Key, target: Key, low: int, high: int) -> Notes:
-    """Notes in another key: as near as may be, by degrees where the mode is another one too.
+def moved(notes: Notes, *, source: Key, target: Key, low: Pitches, high: Pitches) -> Notes:
+    """N notes in another key: as near as may be, by degrees where the mode is another one too.
 
     Args:
-        low, high: pitches between which they must lie; where they do not fit they go the other way.
+        low, high: pitches between which each must lie; where they do not fit they go the other way. Shape (N,).
     """
     shift = (target.tonic - source.tonic) % 12
     pitched = notes.program != DRUM_PROGRAM
     degrees = _degrees(source, target)
     pitch = notes.pitch.astype(np.int64) + degrees[(notes.pitch - source.tonic) % 12]
     for way in sorted((shift, shift - 12), key=abs):
-        there = pitch[pitched] + way
-        if not len(there) or (there.min() >= low and there.max() <= high):
+        there = pitch + way
+        if ((there >= low) & (there <= high))[pitched].all():
             break
     else:
         way = shift if shift <= 6 else shift - 12
@@ -93,7 +91,7 @@ def moved(notes: Notes, *, source: Key, target: Key, low: int, high: int) -> Not
     return replace(notes, pitch=np.where(pitched, inside, notes.pitch).astype(notes.pitch.dtype))
 
 
-def _folded(pitch: NDArray[np.int64], *, low: int, high: int) -> NDArray[np.int64]:
+def _folded(pitch: Pitches, *, low: Pitches, high: Pitches) -> Pitches:
     """Pitches an octave nearer, where they are outside; what no octave brings inside stays at the nearest one."""
     below, above = np.maximum(low - pitch, 0), np.maximum(pitch - high, 0)
     return np.asarray(np.clip(pitch + 12 * -(-below // 12) - 12 * -(-above // 12), 0, 127))

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tutti import seeding
 from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
 from tutti.features.controls import density_class
 from tutti.features.events import encode
 from tutti.features.vocabulary import DENSITIES, TICKS_PER_QUARTER
+from tutti.generation.controls import ranges_of
 from tutti.generation.form.keys import in_key, moved
 from tutti.generation.form.plan import Plan, Step, StepId, planned
 from tutti.generation.form.stretch import Stretch, held, joined, of_score, shaded, thinned
@@ -30,6 +32,7 @@ HEARD_BARS = 8
 """What a phrase that goes on hears of what went before."""
 DRAFTS = 2
 """Of a variation, of which one is taken."""
+_PIANO = (21, 108)
 _NARROWEST = 24
 """Semitones that a section's own compass has at least."""
 
@@ -73,7 +76,14 @@ class Making:
         if step.what == "vary":
             start = Start(kind="vary", strength=step.phrase.strength, drafts=DRAFTS)
             # What a variation keeps of its file is not asked for.
-            kept = {"start": start, "bars": None, "length": USUAL_LENGTH_S, "meter": None, "polyphony": None}
+            kept: dict[str, object] = {
+                "start": start,
+                "bars": None,
+                "length": USUAL_LENGTH_S,
+                "meter": None,
+                "polyphony": None,
+            }
+            kept |= {"pitch_range": None} if self.plan.base.ranges else {}
             return request.model_copy(update=kept), self._original(step).score(tempo_qpm=tempo_qpm)
         silent = min(heard.silent_bars, heard.bars - 1)
         update: dict[str, object] = {"bars": silent + step.bars}
@@ -93,8 +103,8 @@ class Making:
         heard = self._heard(step)
         after = 0 if heard is None or step.what == "vary" else heard.bars
         stretch = of_score(piece.score, after_bars=after, bars=step.bars, meter=meter)
-        if step.what == "vary" and self.plan.base.polyphony is not None:
-            stretch = replace(stretch, notes=thinned(stretch.notes, polyphony=self.plan.base.polyphony))
+        if step.what == "vary":
+            stretch = replace(stretch, notes=self._within(stretch.notes))
         self._made[name] = stretch
 
     def piece(self) -> Piece:
@@ -126,6 +136,24 @@ class Making:
             nats=None if math.isnan(self._nats) else self._nats,
         )
 
+    def _within(self, notes: Notes) -> Notes:
+        """Of a variation's notes those that keep what it was not told of."""
+        if self.plan.base.ranges:
+            low, high = self._reach(notes)
+            notes = notes.take((notes.pitch >= low) & (notes.pitch <= high))
+        polyphony = self.plan.base.polyphony
+        return notes if polyphony is None else thinned(notes, polyphony=polyphony)
+
+    def _reach(self, notes: Notes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Lowest and highest pitch that each note may have; shape (N,) each."""
+        low, high = self.plan.base.compass.low, self.plan.base.compass.high
+        ranges = ranges_of(self.plan.base)
+        if ranges is None:
+            return np.full(len(notes), max(low, _PIANO[0])), np.full(len(notes), min(high, _PIANO[1]))
+        lows, highs = ranges[np.minimum(notes.program, DRUM_PROGRAM - 1)].T
+        drums = notes.program == DRUM_PROGRAM
+        return np.where(drums, 0, np.maximum(lows, low)), np.where(drums, 127, np.minimum(highs, high))
+
     def _heard(self, step: Step) -> Stretch | None:
         """What a step starts from; None where there is nothing to go on with."""
         if not step.needs:
@@ -143,8 +171,7 @@ class Making:
         made, phrase = self._made[need], step.phrase
         if phrase.key is None or phrase.source_key is None or phrase.key == phrase.source_key:
             return made
-        compass = self.plan.base.compass
-        low, high = max(compass.low, 21), min(compass.high, 108)
+        low, high = self._reach(made.notes)
         notes = moved(made.notes, source=phrase.source_key, target=phrase.key, low=low, high=high)
         return replace(made, notes=notes)
 
@@ -170,7 +197,7 @@ class Making:
             update["density"] = DENSITIES[min(max(DENSITIES.index(usual) + denser, 0), len(DENSITIES) - 1)]
         semitones = own.semitones - first.semitones
         pitched = reference.notes.pitch[reference.notes.program != DRUM_PROGRAM].astype(np.int64)
-        if semitones and len(pitched) and step.what != "vary":
+        if semitones and len(pitched) and step.what != "vary" and not base.ranges:
             low, high = int(pitched.min()) + semitones, int(pitched.max()) + semitones
             wider = max(_NARROWEST - (high - low), 0)
             low, high = max(low - wider // 2, base.compass.low), min(high + wider - wider // 2, base.compass.high)
