@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tutti import lineage, tables
@@ -25,6 +26,8 @@ from tutti.storage import Folder
 KIND = "catalogues"
 STAGE_VERSION = 1
 TABLE, SHEET, PAGE, BLOCKS = "takes.parquet", "catalogue.csv", "index.html", "blocks"
+ROWS_OF_GROUP = 512
+"""About how many takes a group of the table holds."""
 _NOTE_COLUMNS = ("onset_ticks", "duration_ticks", "pitch", "velocity", "program")
 _SHEET_COLUMNS = (
     "title", "verdict", "key", "mood", "tempo_qpm", "length_s", "notes", "loudness_lufs", "true_peak_dbtp",
@@ -96,11 +99,17 @@ def _once(files: Sequence[FileEntry]) -> list[FileEntry]:
 
 
 def _one_table(blocks: Sequence[FinishedBlock]) -> bytes:
-    """All rows in order, one row group a block, so that a reader can stream them."""
+    """All rows in order, in groups that a reader can stream and that do not cost a search more than their columns."""
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, tables.TAKES, compression="zstd") as writer:
+        waiting: list[pa.Table] = []
         for block in blocks:
-            writer.write_table(block.rows)
+            waiting.append(block.rows)
+            if sum(map(len, waiting)) >= ROWS_OF_GROUP:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting = []
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
     return sink.getvalue()
 
 
