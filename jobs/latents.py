@@ -7,9 +7,9 @@ from pathlib import Path
 
 from jobs.sounding import Sounding, numbered
 from tutti.corpus.score import Score
+from tutti.dataset import learnt
 from tutti.errors import InputError
 from tutti.evaluation import latents as beginnings
-from tutti.evaluation import works
 from tutti.generation import latent
 from tutti.generation.composers import Composer
 from tutti.generation.engine import Engine, Piece
@@ -108,7 +108,7 @@ def write(pieces: Sequence[Piece], files: Mapping[str, Path], *, title: str, sou
 
 
 def _known(engine: Engine, *, root: Folder) -> list[Score]:
-    held = works.dataset_of(engine.facts, kind="works", root=root)
+    held = learnt.dataset_of(engine.facts, kind="works", root=root)
     licences = tuple(engine.facts.get("data", {}).get("licences", ()))
-    train = works.drawn(works.read(held, None, split="train", licences=licences), most=WORKS, seed=0)
+    train = learnt.drawn(learnt.read(held, None, split="train", licences=licences), most=WORKS, seed=0)
     return beginnings.beginnings(train.batch, most=WORKS)

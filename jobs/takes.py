@@ -79,5 +79,10 @@ def told_of(piece: Piece) -> str:
     return f"{text} · best of {len(piece.candidates)}: seed {kept[0].seed} ({kept[0].score:g} points of {scores})"
 
 
+def told_of_all(piece: Piece, *, takes: int) -> str:
+    """What was made, in a few words: the one piece, or that there are several from its seed on."""
+    return told_of(piece) if takes == 1 else f"{takes} takes from seed {piece.request.seed} on"
+
+
 def _numbered(files: Mapping[str, Path], number: str) -> dict[str, Path]:
     return {name: numbered(path, number) for name, path in files.items()}
