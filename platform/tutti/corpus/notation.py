@@ -22,8 +22,8 @@ DIVISIONS = 24
 MOST_BARS = 20_000
 
 _GRIDS = (6, 8, 3, 4)
-# Off by less than this from the best, in 24ths a note: a plainer grid is meant.
-_FORGIVEN = 0.75
+# Off by no more than this, in 24ths a note, and this share of what the best is off: a plainer grid is meant.
+_FORGIVEN, _FORGIVEN_SHARE = 0.25, 0.5
 _WHOLE_BEATS = (96, 72, 48, 36, 24)
 _BINARY = (18, 12, 9, 6, 3)
 _TRIPLET = (16, 8, 4)
@@ -133,7 +133,7 @@ def _on_grid(notes: Notes, score: Score) -> tuple[NDArray[np.int64], NDArray[np.
             for grid in _GRIDS
         ]
     )
-    chosen = np.argmax(errors <= errors.min(axis=0) + _FORGIVEN, axis=0)
+    chosen = np.argmax(errors <= errors.min(axis=0) * (1 + _FORGIVEN_SHARE) + _FORGIVEN, axis=0)
     grid = np.array(_GRIDS)[chosen][index]
     rounded = (np.round(exact / grid) * grid).astype(np.int64)
     return rounded[0], np.maximum(rounded[1], rounded[0] + grid[0])
