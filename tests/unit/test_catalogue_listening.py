@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from jobs.feedback import command
+from tests.shelves import catalogue, melody
 from tutti.catalogue import listening
 from tutti.errors import InputError
 from tutti.storage import Folder
@@ -70,3 +73,22 @@ def test_what_is_wrong_is_refused_and_nothing_kept(tmp_path: Path, line: str, sa
 )  # fmt: skip
 def test_an_event_counts_as_the_table_says(kind: str, value: float | None, counts: float | None) -> None:
     assert listening.value_of({"event": kind, "value": value, "take_id": "a", "other_take_id": None}) == counts
+
+
+def test_the_verb_keeps_events_and_makes_no_pairs_unless_asked(tmp_path: Path) -> None:
+    root = Folder(str(tmp_path / "root"))
+    made = catalogue(root, "songs", [melody(), melody(higher=2)])
+    (tmp_path / "events.csv").write_text("\n".join((HEAD, *LINES)) + "\n")
+    words = ["songs", str(tmp_path / "events.csv"), "--root", root.uri]
+    tried = CliRunner().invoke(command, [*words, "--dry-run"])
+    assert tried.output.startswith(
+        "feedback: 5 events of 2 listeners (1 liked, 1 played, 1 preferred, 1 rated, 1 skipped)"
+    )
+    assert root.paths("feedback") == []
+    for _ in range(2):
+        done = CliRunner().invoke(command, words)
+        assert done.exit_code == 0, done.exception
+        assert f"{root.uri}/feedback/songs/" in done.output
+    assert listening.events_below(root).num_rows == 5
+    assert root.children() == ["catalogues", "feedback"]
+    assert made.name == "songs"
