@@ -240,7 +240,10 @@ VISIT = """
     field.dispatchEvent(new Event("input", {bubbles: true}));
   };
   const press = (key) => takes[0].dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
-  await new Promise((done) => setTimeout(done, 300));
+  for (let wait = 0; wait < 100 && !takes[1].querySelector(".rating input"); wait++) {
+    takes[1].scrollIntoView();
+    await new Promise((done) => setTimeout(done, 50));
+  }
   say("accepted", shown());
   say("drawn", document.querySelectorAll(".take .roll svg").length);
   choose("verdict", ""); say("all", shown());

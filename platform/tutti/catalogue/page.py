@@ -19,7 +19,7 @@ import yaml
 
 from tutti import pages
 from tutti.catalogue.blocks import files_of, preview_of, score_of
-from tutti.catalogue.review import FAILED, Finding, from_json
+from tutti.catalogue.review import FAILED, NOT_CHECKED, Finding, from_json
 from tutti.catalogue.takes import ACCEPTED, Plan
 from tutti.features.controls import tempo_class
 from tutti.features.vocabulary import KEYS, MOODS, TEMPO_CLASS_LIMITS_QPM, TEMPO_CLASSES
@@ -120,6 +120,7 @@ def render(
         unfilled=plan.order.takes - len(accepted),
         music=format_seconds(sum(card.length_s for card in accepted)),
         licences=dict(model_facts.get("licences", {})),
+        originality=_originality(accepted),
         embeds=embeds,
         order=yaml.safe_dump(
             plan.order.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
@@ -171,6 +172,19 @@ def _asked(request: str) -> str:
             text = ", ".join(map(str, value)) if isinstance(value, list) else f"{value}"
         parts.append(f"{_words(name)} {text}".strip())
     return " · ".join(parts) or "nothing: the model chose"
+
+
+def _originality(accepted: Sequence[Card]) -> str:
+    """How many of the accepted takes were held against known works."""
+    compared = sum(
+        finding.verdict != NOT_CHECKED
+        for card in accepted
+        for finding in card.findings
+        if finding.check == "originality"
+    )
+    if not compared:
+        return "not checked: takes were not compared with known works"
+    return f"{compared} of {len(accepted)} accepted takes were held against known works; each card's checks tell more"
 
 
 def _words(name: str) -> str:
