@@ -1,0 +1,207 @@
+"""Products of rows with weights that lie in panels, compiled for the processor at hand.
+
+A panel holds sixteen columns of a product side by side, input after input, so that a vector of the processor takes one
+line of memory: sixteen float32, or sixteen pairs of bfloat16 (:mod:`tutti.models.compiled`), whose two products one
+instruction sums where the processor has it (``VDPBF16PS``). A tile of the product, some rows by two panels, stays in
+registers from its first input to its last, which is how such products come near to what a processor can do (Goto and
+van de Geijn 2008, "Anatomy of high-performance matrix multiplication").
+
+Each number is one sum over the inputs in their order, whatever stands beside it: a row's result never depends on how
+many rows there are.
+
+Legend: N columns, K inputs, P panels, C columns of a panel, E inputs that lie side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
+from numba.extending import intrinsic, overload
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
+
+from tutti.models.compiled import within
+
+COLUMNS = 16
+_LINE_BYTES = 64
+
+_FEATURES = str(get_host_cpu_features())
+_HAS_DOT = "+avx512bf16" in _FEATURES
+# As many rows as leave their sums in registers, of which older processors have half as many of half the width.
+TALL = 8 if "+avx512f" in _FEATURES else 2
+
+_FLOATS = ir.VectorType(ir.FloatType(), COLUMNS)
+_WORDS = ir.VectorType(ir.IntType(32), COLUMNS)
+_LONG = ir.IntType(64)
+_Kind = Literal["float32", "bfloat16"]
+
+
+def pair_of(dtype: DTypeLike) -> int:
+    """E: inputs that lie side by side, of numbers of a type."""
+    return 4 // np.dtype(dtype).itemsize
+
+
+def zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Zeros that begin with a line of memory; the machine hands out pages as they are first used."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + _LINE_BYTES, dtype=np.uint8)
+    start = -raw.ctypes.data % _LINE_BYTES
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def panels_of(weight_NK: Tensor, *, dtype: torch.dtype) -> NDArray[Any]:
+    """Weights as panels, an even number of them, padded with zeros: shape (P, K / E, C, E)."""
+    weight = weight_NK.detach().to(dtype).contiguous()
+    given = weight.numpy() if dtype == torch.float32 else weight.view(torch.uint16).numpy()
+    pair, (outputs, inputs) = pair_of(given.dtype), given.shape
+    num, steps = 2 * -(-outputs // (2 * COLUMNS)), -(-inputs // pair)
+    padded = np.zeros((num * COLUMNS, steps * pair), dtype=given.dtype)
+    padded[:outputs, :inputs] = given
+    made = zeros((num, steps, COLUMNS, pair), given.dtype)
+    made[:] = padded.reshape(num, COLUMNS, steps, pair).swapaxes(1, 2)
+    return made
+
+
+class _Bfloat(ir.types._BaseFloatType):
+    """bfloat16, which llvmlite has no name for."""
+
+    null = "0.0"
+    intrinsic_name = "bf16"
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+
+_Bfloat._create_instance()
+
+
+def _sums(builder: Any, sums: Any, x_C: Any, weights_C: Any, kind: _Kind) -> Any:
+    """Sums of each column, and one more input, or pair of inputs, times its weights."""
+    if kind == "float32":
+        return _fused(builder, x_C, weights_C, sums)
+    if _HAS_DOT:
+        pairs = ir.VectorType(_Bfloat(), 2 * COLUMNS)
+        signature = ir.FunctionType(_FLOATS, [_FLOATS, pairs, pairs])
+        dot = cgutils.get_or_insert_function(builder.module, signature, "llvm.x86.avx512bf16.dpbf16ps.512")
+        return builder.call(dot, [sums, builder.bitcast(x_C, pairs), builder.bitcast(weights_C, pairs)])
+    sixteen, upper = ir.Constant(_WORDS, [16] * COLUMNS), ir.Constant(_WORDS, [0xFFFF0000] * COLUMNS)
+    for widened in (lambda pair: builder.shl(pair, sixteen), lambda pair: builder.and_(pair, upper)):
+        x, weights = (builder.bitcast(widened(pair), _FLOATS) for pair in (x_C, weights_C))
+        sums = _fused(builder, x, weights, sums)
+    return sums
+
+
+def _fused(builder: Any, x: Any, y: Any, sums: Any) -> Any:
+    signature = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+    fma = cgutils.get_or_insert_function(builder.module, signature, "llvm.fma.v16f32")
+    return builder.call(fma, [x, y, sums])
+
+
+def _tile(rows: int, panels: int, kind: _Kind) -> Callable[..., Any]:
+    """A tile of the product: some rows by some panels."""
+
+    def generated(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        x, x_stride, weights, weights_stride, steps, out, out_stride, adds = arguments
+        vector = _FLOATS if kind == "float32" else _WORDS
+
+        def at(base: Any, stride: Any, number: int, offset: Any) -> Any:
+            return builder.add(builder.add(base, builder.mul(stride, _LONG(number))), offset)
+
+        def load(address: Any, what: Any) -> Any:
+            loaded = builder.load(builder.inttoptr(address, what.as_pointer()), typ=what)
+            loaded.align = 4
+            return loaded
+
+        outs = [[at(out, out_stride, row, _LONG(panel * _LINE_BYTES)) for panel in range(panels)] for row in range(rows)]
+        sums = [[cgutils.alloca_once(builder, _FLOATS) for _ in range(panels)] for _ in range(rows)]
+        with builder.if_else(builder.icmp_signed("!=", adds, adds.type(0))) as (added, fresh):
+            with added:
+                for row in range(rows):
+                    for panel in range(panels):
+                        builder.store(load(outs[row][panel], _FLOATS), sums[row][panel])
+            with fresh:
+                for row in range(rows):
+                    for panel in range(panels):
+                        builder.store(ir.Constant(_FLOATS, [0.0] * COLUMNS), sums[row][panel])
+        with cgutils.for_range(builder, steps) as loop:
+            line, word = builder.shl(loop.index, _LONG(6)), builder.shl(loop.index, _LONG(2))
+            lines = [load(at(weights, weights_stride, panel, line), vector) for panel in range(panels)]
+            for row in range(rows):
+                one = load(at(x, x_stride, row, word), vector.element)
+                none = ir.Constant(vector, ir.Undefined)
+                first = builder.insert_element(none, one, ir.IntType(32)(0))
+                x_C = builder.shuffle_vector(first, none, ir.Constant(_WORDS, [0] * COLUMNS))
+                for panel in range(panels):
+                    held = sums[row][panel]
+                    builder.store(_sums(builder, builder.load(held, typ=_FLOATS), x_C, lines[panel], kind), held)
+        for row in range(rows):
+            for panel in range(panels):
+                pointer = builder.inttoptr(outs[row][panel], _FLOATS.as_pointer())
+                builder.store(builder.load(sums[row][panel], typ=_FLOATS), pointer).align = 4
+        return context.get_dummy_value()
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def tile(
+        _: Any, x: Any, x_stride: Any, weights: Any, weights_stride: Any, steps: Any, out: Any, out_stride: Any, adds: Any
+    ) -> Any:
+        taken = (x, x_stride, weights, weights_stride, steps, out, out_stride, adds)
+        return types.void(*(types.intp for _ in taken)), generated
+
+    return tile  # type: ignore[no-any-return]
+
+
+_TALL, _FOUR, _TWO, _ONE = ({kind: _tile(rows, 2, kind) for kind in ("float32", "bfloat16")} for rows in (TALL, 4, 2, 1))
+_LAST = {kind: _tile(1, 1, kind) for kind in ("float32", "bfloat16")}
+
+
+def multiply(x_BK: Any, rows: int, panels_PKCE: Any, steps: int, out_BN: Any, adds: int) -> None:
+    """Rows times panels, in a compiled loop.
+
+    Args:
+        x_BK: the rows, of the panels' type; each row's numbers side by side.
+        rows: how many of them.
+        panels_PKCE: weights as :func:`panels_of` lays them out; each panel dense.
+        steps: how many of the K / E inputs count.
+        out_BN: float32; at least ``P * C`` numbers a row, side by side.
+        adds: 1: the product is added to ``out_BN``; 0: it takes its place.
+    """
+    raise NotImplementedError
+
+
+@overload(multiply, strict=False)
+def _multiply(x_BK: Any, rows: Any, panels_PKCE: Any, steps: Any, out_BN: Any, adds: Any) -> Callable[..., Any]:  # noqa: ARG001
+    kind = "float32" if panels_PKCE.dtype == types.float32 else "bfloat16"
+    tall, four, two, one, last = (tiles[kind] for tiles in (_TALL, _FOUR, _TWO, _ONE, _LAST))
+
+    def product(x_BK: Any, rows: Any, panels_PKCE: Any, steps: Any, out_BN: Any, adds: Any) -> None:
+        x, dx = x_BK.ctypes.data, x_BK.strides[0]
+        weights, dw = panels_PKCE.ctypes.data, panels_PKCE.strides[0]
+        out, dout = out_BN.ctypes.data, out_BN.strides[0]
+        panels = len(panels_PKCE)
+        for panel in range(0, panels - 1, 2):
+            at, to = weights + panel * dw, out + panel * _LINE_BYTES
+            row = 0
+            while rows - row >= TALL:
+                tall(x + row * dx, dx, at, dw, steps, to + row * dout, dout, adds)
+                row += TALL
+            while rows - row >= 4:
+                four(x + row * dx, dx, at, dw, steps, to + row * dout, dout, adds)
+                row += 4
+            if rows - row >= 2:
+                two(x + row * dx, dx, at, dw, steps, to + row * dout, dout, adds)
+                row += 2
+            if rows > row:
+                one(x + row * dx, dx, at, dw, steps, to + row * dout, dout, adds)
+        if panels % 2:
+            at, to = weights + (panels - 1) * dw, out + (panels - 1) * _LINE_BYTES
+            for row in range(rows):
+                last(x + row * dx, dx, at, dw, steps, to + row * dout, dout, adds)
+
+    return product
