@@ -1,10 +1,11 @@
 """Products of rows with weights that lie in panels, compiled for the processor at hand.
 
-A panel holds sixteen columns of a product side by side, input after input, so that a vector of the processor takes one
-line of memory: sixteen float32, or sixteen pairs of bfloat16 (:mod:`tutti.models.compiled`), whose two products one
-instruction sums where the processor has it (``VDPBF16PS``). A tile of the product, some rows by two panels, stays in
-registers from its first input to its last, which is how such products come near to what a processor can do (Goto and
-van de Geijn 2008, "Anatomy of high-performance matrix multiplication").
+A panel holds some columns of the weights side by side, input after input. A vector of the processor takes a line of
+memory: sixteen float32, or sixteen pairs of bfloat16 (:mod:`tutti.models.compiled`), whose two products one instruction
+sums where the processor has it (``VDPBF16PS``). A tile of the product stays in registers from its first input to its
+last, which is how products come near to what a processor can do (Goto and van de Geijn 2008, "Anatomy of
+high-performance matrix multiplication"). Memory is read line after line: lines of several panels in turn, a kilobyte
+apart, came at 10 GB/s where one after the other they come at 27.
 
 Each number is one sum over the inputs in their order, whatever stands beside it: a row's result never depends on how
 many rows there are.
@@ -30,6 +31,8 @@ from torch import Tensor
 from tutti.models.compiled import within
 
 COLUMNS = 16
+"""Columns of a line."""
+_WIDTH = 2 * COLUMNS
 _LINE_BYTES = 64
 
 _FEATURES = str(get_host_cpu_features())
@@ -57,15 +60,15 @@ def zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def panels_of(weight_NK: Tensor, *, dtype: torch.dtype) -> NDArray[Any]:
-    """Weights as panels, an even number of them, padded with zeros: shape (P, K / E, C, E)."""
+    """Weights as panels of two lines, padded with zeros: shape (P, K / E, C, E)."""
     weight = weight_NK.detach().to(dtype).contiguous()
     given = weight.numpy() if dtype == torch.float32 else weight.view(torch.uint16).numpy()
     pair, (outputs, inputs) = pair_of(given.dtype), given.shape
-    num, steps = 2 * -(-outputs // (2 * COLUMNS)), -(-inputs // pair)
-    padded = np.zeros((num * COLUMNS, steps * pair), dtype=given.dtype)
+    num, steps = -(-outputs // _WIDTH), -(-inputs // pair)
+    padded = np.zeros((num * _WIDTH, steps * pair), dtype=given.dtype)
     padded[:outputs, :inputs] = given
-    made = zeros((num, steps, COLUMNS, pair), given.dtype)
-    made[:] = padded.reshape(num, COLUMNS, steps, pair).swapaxes(1, 2)
+    made = zeros((num, steps, _WIDTH, pair), given.dtype)
+    made[:] = padded.reshape(num, _WIDTH, steps, pair).swapaxes(1, 2)
     return made
 
 
@@ -104,11 +107,11 @@ def _fused(builder: Any, x: Any, y: Any, sums: Any) -> Any:
     return builder.call(fma, [x, y, sums])
 
 
-def _tile(rows: int, panels: int, kind: _Kind) -> Callable[..., Any]:
-    """A tile of the product: some rows by some panels."""
+def _tile(rows: int, lines: int, kind: _Kind) -> Callable[..., Any]:
+    """A tile of the product: some rows by the columns of some lines of memory that lie side by side."""
 
     def generated(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        x, x_stride, weights, weights_stride, steps, out, out_stride, adds = arguments
+        x, x_stride, weights, step_bytes, steps, out, out_stride, adds = arguments
         vector = _FLOATS if kind == "float32" else _WORDS
 
         def at(base: Any, stride: Any, number: int, offset: Any) -> Any:
@@ -119,89 +122,114 @@ def _tile(rows: int, panels: int, kind: _Kind) -> Callable[..., Any]:
             loaded.align = 4
             return loaded
 
-        outs = [[at(out, out_stride, row, _LONG(panel * _LINE_BYTES)) for panel in range(panels)] for row in range(rows)]
-        sums = [[cgutils.alloca_once(builder, _FLOATS) for _ in range(panels)] for _ in range(rows)]
+        outs = [[at(out, out_stride, row, _LONG(line * _LINE_BYTES)) for line in range(lines)] for row in range(rows)]
+        sums = [[cgutils.alloca_once(builder, _FLOATS) for _ in range(lines)] for _ in range(rows)]
         with builder.if_else(builder.icmp_signed("!=", adds, adds.type(0))) as (added, fresh):
             with added:
                 for row in range(rows):
-                    for panel in range(panels):
-                        builder.store(load(outs[row][panel], _FLOATS), sums[row][panel])
+                    for line in range(lines):
+                        builder.store(load(outs[row][line], _FLOATS), sums[row][line])
             with fresh:
                 for row in range(rows):
-                    for panel in range(panels):
-                        builder.store(ir.Constant(_FLOATS, [0.0] * COLUMNS), sums[row][panel])
+                    for line in range(lines):
+                        builder.store(ir.Constant(_FLOATS, [0.0] * COLUMNS), sums[row][line])
         with cgutils.for_range(builder, steps) as loop:
-            line, word = builder.shl(loop.index, _LONG(6)), builder.shl(loop.index, _LONG(2))
-            lines = [load(at(weights, weights_stride, panel, line), vector) for panel in range(panels)]
+            here, word = builder.mul(loop.index, step_bytes), builder.shl(loop.index, _LONG(2))
+            read = [load(at(weights, here, 1, _LONG(line * _LINE_BYTES)), vector) for line in range(lines)]
             for row in range(rows):
                 one = load(at(x, x_stride, row, word), vector.element)
                 none = ir.Constant(vector, ir.Undefined)
                 first = builder.insert_element(none, one, ir.IntType(32)(0))
                 x_C = builder.shuffle_vector(first, none, ir.Constant(_WORDS, [0] * COLUMNS))
-                for panel in range(panels):
-                    held = sums[row][panel]
-                    builder.store(_sums(builder, builder.load(held, typ=_FLOATS), x_C, lines[panel], kind), held)
+                for line in range(lines):
+                    held = sums[row][line]
+                    builder.store(_sums(builder, builder.load(held, typ=_FLOATS), x_C, read[line], kind), held)
         for row in range(rows):
-            for panel in range(panels):
-                pointer = builder.inttoptr(outs[row][panel], _FLOATS.as_pointer())
-                builder.store(builder.load(sums[row][panel], typ=_FLOATS), pointer).align = 4
+            for line in range(lines):
+                pointer = builder.inttoptr(outs[row][line], _FLOATS.as_pointer())
+                builder.store(builder.load(sums[row][line], typ=_FLOATS), pointer).align = 4
         return context.get_dummy_value()
 
     @intrinsic  # type: ignore[untyped-decorator]
     def tile(
-        _: Any, x: Any, x_stride: Any, weights: Any, weights_stride: Any, steps: Any, out: Any, out_stride: Any, adds: Any
+        _: Any, x: Any, x_stride: Any, weights: Any, step_bytes: Any, steps: Any, out: Any, out_stride: Any, adds: Any
     ) -> Any:
-        taken = (x, x_stride, weights, weights_stride, steps, out, out_stride, adds)
+        taken = (x, x_stride, weights, step_bytes, steps, out, out_stride, adds)
         return types.void(*(types.intp for _ in taken)), generated
 
     return tile  # type: ignore[no-any-return]
 
 
-_TALL, _FOUR, _TWO, _ONE = ({kind: _tile(rows, 2, kind) for kind in ("float32", "bfloat16")} for rows in (TALL, 4, 2, 1))
-_LAST = {kind: _tile(1, 1, kind) for kind in ("float32", "bfloat16")}
+_KINDS: tuple[_Kind, _Kind] = ("float32", "bfloat16")
+_TALL, _FOUR, _TWO, _ONE = ({kind: _tile(rows, 2, kind) for kind in _KINDS} for rows in (TALL, 4, 2, 1))
+_WIDE, _NARROW = ({kind: _tile(1, lines, kind) for kind in _KINDS} for lines in (4, 1))
 
 
-def multiply(x_BK: Any, rows: int, panels_PKCE: Any, steps: int, out_BN: Any, adds: int) -> None:
-    """Rows times panels, in a compiled loop.
+def multiply(x_BK: Any, rows: int, panels_PKCE: Any, out_BN: Any, adds: int) -> None:
+    """Rows times weights, in a compiled loop.
 
     Args:
         x_BK: the rows, of the panels' type; each row's numbers side by side.
         rows: how many of them.
-        panels_PKCE: weights as :func:`panels_of` lays them out; each panel dense.
-        steps: how many of the K / E inputs count.
-        out_BN: float32; at least ``P * C`` numbers a row, side by side.
+        panels_PKCE: as :func:`panels_of` lays them out.
+        out_BN: float32; ``P * C`` numbers a row, side by side.
         adds: 1: the product is added to ``out_BN``; 0: it takes its place.
     """
     raise NotImplementedError
 
 
-@overload(multiply, strict=False)
-def _multiply(x_BK: Any, rows: Any, panels_PKCE: Any, steps: Any, out_BN: Any, adds: Any) -> Callable[..., Any]:  # noqa: ARG001
-    kind = "float32" if panels_PKCE.dtype == types.float32 else "bfloat16"
-    tall, four, two, one, last = (tiles[kind] for tiles in (_TALL, _FOUR, _TWO, _ONE, _LAST))
+def multiply_one(x_K: Any, panel_KCE: Any, steps: int, lines: int, out_C: Any, adds: int) -> None:
+    """One row times one panel, as :func:`multiply`.
 
-    def product(x_BK: Any, rows: Any, panels_PKCE: Any, steps: Any, out_BN: Any, adds: Any) -> None:
-        x, dx = x_BK.ctypes.data, x_BK.strides[0]
-        weights, dw = panels_PKCE.ctypes.data, panels_PKCE.strides[0]
-        out, dout = out_BN.ctypes.data, out_BN.strides[0]
-        panels = len(panels_PKCE)
-        for panel in range(0, panels - 1, 2):
-            at, to = weights + panel * dw, out + panel * _LINE_BYTES
+    Args:
+        panel_KCE: of whole lines, however many.
+        steps, lines: how many of the K / E inputs and of the lines of columns count.
+    """
+    raise NotImplementedError
+
+
+@overload(multiply, strict=False)
+def _multiply(x_BK: Any, rows: Any, panels_PKCE: Any, out_BN: Any, adds: Any) -> Callable[..., Any]:  # noqa: ARG001
+    kind = "float32" if panels_PKCE.dtype == types.float32 else "bfloat16"
+    tall, four, two, one = (tiles[kind] for tiles in (_TALL, _FOUR, _TWO, _ONE))
+
+    def product(x_BK: Any, rows: Any, panels_PKCE: Any, out_BN: Any, adds: Any) -> None:
+        x, dx, out, dout = x_BK.ctypes.data, x_BK.strides[0], out_BN.ctypes.data, out_BN.strides[0]
+        at, panel_bytes, step_bytes = panels_PKCE.ctypes.data, panels_PKCE.strides[0], panels_PKCE.strides[1]
+        steps = panels_PKCE.shape[1]
+        for _ in range(len(panels_PKCE)):
             row = 0
             while rows - row >= TALL:
-                tall(x + row * dx, dx, at, dw, steps, to + row * dout, dout, adds)
+                tall(x + row * dx, dx, at, step_bytes, steps, out + row * dout, dout, adds)
                 row += TALL
             while rows - row >= 4:
-                four(x + row * dx, dx, at, dw, steps, to + row * dout, dout, adds)
+                four(x + row * dx, dx, at, step_bytes, steps, out + row * dout, dout, adds)
                 row += 4
             if rows - row >= 2:
-                two(x + row * dx, dx, at, dw, steps, to + row * dout, dout, adds)
+                two(x + row * dx, dx, at, step_bytes, steps, out + row * dout, dout, adds)
                 row += 2
             if rows > row:
-                one(x + row * dx, dx, at, dw, steps, to + row * dout, dout, adds)
-        if panels % 2:
-            at, to = weights + (panels - 1) * dw, out + (panels - 1) * _LINE_BYTES
-            for row in range(rows):
-                last(x + row * dx, dx, at, dw, steps, to + row * dout, dout, adds)
+                one(x + row * dx, dx, at, step_bytes, steps, out + row * dout, dout, adds)
+            at, out = at + panel_bytes, out + 2 * _LINE_BYTES
+
+    return product
+
+
+@overload(multiply_one, strict=False)
+def _multiply_one(x_K: Any, panel_KCE: Any, steps: Any, lines: Any, out_C: Any, adds: Any) -> Callable[..., Any]:  # noqa: ARG001
+    kind = "float32" if panel_KCE.dtype == types.float32 else "bfloat16"
+    wide, narrow, two = _WIDE[kind], _NARROW[kind], _ONE[kind]
+
+    def product(x_K: Any, panel_KCE: Any, steps: Any, lines: Any, out_C: Any, adds: Any) -> None:
+        x, at, step_bytes, out = x_K.ctypes.data, panel_KCE.ctypes.data, panel_KCE.strides[0], out_C.ctypes.data
+        line = 0
+        while lines - line >= 4:
+            wide(x, 0, at + line * _LINE_BYTES, step_bytes, steps, out + line * _LINE_BYTES, 0, adds)
+            line += 4
+        if lines - line >= 2:
+            two(x, 0, at + line * _LINE_BYTES, step_bytes, steps, out + line * _LINE_BYTES, 0, adds)
+            line += 2
+        if lines > line:
+            narrow(x, 0, at + line * _LINE_BYTES, step_bytes, steps, out + line * _LINE_BYTES, 0, adds)
 
     return product

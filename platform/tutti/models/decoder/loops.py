@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutti.models.compiled import compiled, exponential, inlined, narrow, wide, within
-from tutti.models.panels import COLUMNS, multiply
+from tutti.models.panels import COLUMNS, multiply, multiply_one
 
 BLOCK_TOKENS = 64
 _S = BLOCK_TOKENS
@@ -60,8 +60,8 @@ def step(
     tokens_B: Any,
     lengths_B: Any,
     slots_B: Any,
-    keys_RLNGPKCE: Any,
-    values_RLNGPKCE: Any,
+    keys_RLNGKCE: Any,
+    values_RLNGKCE: Any,
     logits_BV: Any,
 ) -> None:
     """Read one more token of each row.
@@ -71,36 +71,42 @@ def step(
         tokens_B: the tokens.
         lengths_B: tokens that each row has read before.
         slots_B: where it keeps their keys and values.
-        keys_RLNGPKCE: panels whose columns are a block's places and whose inputs are channels; the rows' are added to.
-        values_RLNGPKCE: panels whose columns are channels and whose inputs are a block's places.
+        keys_RLNGKCE: panels whose columns are a block's places and whose inputs are channels; the rows' are added to.
+        values_RLNGKCE: panels whose columns are channels and whose inputs are a block's places.
         logits_BV: what follows; as many columns as the head's panels have.
     """
     rows, width = len(tokens_B), weights.embedding_VW.shape[1]
     layers, kept = len(weights.output), weights.output.dtype
-    x_BW = np.empty((rows, weights.output.shape[1] * COLUMNS), dtype=np.float32)
+    x_BW = np.empty((rows, columns_of(weights.output[0])), dtype=np.float32)
     normed_BW, mixed_BW = np.zeros((rows, width), dtype=kept), np.zeros((rows, width), dtype=kept)
-    packed_BN = np.empty((rows, weights.query_key_value.shape[1] * COLUMNS), dtype=np.float32)
-    gate_and_up_BF = np.empty((rows, weights.gate_and_up.shape[1] * COLUMNS), dtype=np.float32)
+    packed_BN = np.empty((rows, columns_of(weights.query_key_value[0])), dtype=np.float32)
+    gate_and_up_BF = np.empty((rows, columns_of(weights.gate_and_up[0])), dtype=np.float32)
     inside_BF = np.zeros((rows, weights.down.shape[2] * weights.down.shape[4]), dtype=kept)
     x_BW[:, width:] = 0
     for row in range(rows):
         x_BW[row, :width] = weights.embedding_VW[tokens_B[row]]
     for layer in range(layers):
         _norm(x_BW, normed_BW)
-        multiply(normed_BW, rows, weights.query_key_value[layer], weights.query_key_value.shape[2], packed_BN, 0)
+        multiply(normed_BW, rows, weights.query_key_value[layer], packed_BN, 0)
         for row in range(rows):
             _attend(
-                weights, packed_BN[row], lengths_B[row], keys_RLNGPKCE[slots_B[row], layer],
-                values_RLNGPKCE[slots_B[row], layer], mixed_BW[row],
+                weights, packed_BN[row], lengths_B[row], keys_RLNGKCE[slots_B[row], layer],
+                values_RLNGKCE[slots_B[row], layer], mixed_BW[row],
             )  # fmt: skip
-        multiply(mixed_BW, rows, weights.output[layer], weights.output.shape[2], x_BW, 1)
+        multiply(mixed_BW, rows, weights.output[layer], x_BW, 1)
         _norm(x_BW, normed_BW)
-        multiply(normed_BW, rows, weights.gate_and_up[layer], weights.gate_and_up.shape[2], gate_and_up_BF, 0)
+        multiply(normed_BW, rows, weights.gate_and_up[layer], gate_and_up_BF, 0)
         _swish_and_multiply(gate_and_up_BF, weights.inner, inside_BF)
-        multiply(inside_BF, rows, weights.down[layer], weights.down.shape[2], x_BW, 1)
+        multiply(inside_BF, rows, weights.down[layer], x_BW, 1)
     last_BW = np.empty((rows, width), dtype=np.float32)
     _norm(x_BW, last_BW)
-    multiply(last_BW, rows, weights.head, weights.head.shape[1], logits_BV, 0)
+    multiply(last_BW, rows, weights.head, logits_BV, 0)
+
+
+@inlined
+def columns_of(panels_PKCE: Any) -> int:
+    """Of a product's result."""
+    return panels_PKCE.shape[0] * panels_PKCE.shape[2]  # type: ignore[no-any-return]
 
 
 @within
@@ -128,7 +134,7 @@ def _swish_and_multiply(gate_and_up_BF: Any, inner: int, out_BF: Any) -> None:
 
 @within
 def _attend(
-    weights: Any, packed_N: Any, place: int, keys_NGPKCE: Any, values_NGPKCE: Any, out_W: Any
+    weights: Any, packed_N: Any, place: int, keys_NGKCE: Any, values_NGKCE: Any, out_W: Any
 ) -> None:
     """Turn a row's query and key to their place, look at what it has read, and remember its key and value."""
     heads, groups = weights.heads, weights.groups
@@ -138,46 +144,48 @@ def _attend(
     begin = first // _S
     blocks = place // _S + 1 - begin
     lead, own = first - begin * _S, place - begin * _S
-    pair, across = keys_NGPKCE.shape[5], values_NGPKCE.shape[2] * COLUMNS
+    pair, across = keys_NGKCE.shape[4], values_NGKCE.shape[3]
     queries_HD, keys_GD = np.empty((heads, width), dtype=out_W.dtype), np.empty((groups, width), dtype=out_W.dtype)
     scores_HS = np.empty((heads, blocks * _S), dtype=np.float32)
     looks_HS = np.empty((heads, blocks * _S), dtype=out_W.dtype)
-    shares_H, mixed_HD = np.empty(heads, dtype=np.float32), np.empty((heads, across), dtype=np.float32)
+    (shares_H, own_H), mixed_HD = np.empty((2, heads), dtype=np.float32), np.empty((heads, across), dtype=np.float32)
     scale = np.float32(1) / np.sqrt(np.float32(width))
     for head in range(heads):
         _turn(packed_N[head * width :], cosines_D, sines_D, scale, queries_HD[head])
     for group in range(groups):
         _turn(packed_N[(heads + group) * width :], cosines_D, sines_D, np.float32(1), keys_GD[group])
-    steps = keys_NGPKCE.shape[3]
+    steps = keys_NGKCE.shape[2]
     for block in range(blocks):
-        for group in range(groups):
-            some_HD, to_HS = queries_HD[group * each :], scores_HS[group * each :, block * _S :]
-            multiply(some_HD, each, keys_NGPKCE[begin + block, group], steps, to_HS, 0)
+        lines = min((own - block * _S) // COLUMNS + 1, _S // COLUMNS)
+        for head in range(heads):
+            to_S = scores_HS[head, block * _S :]
+            multiply_one(queries_HD[head], keys_NGKCE[begin + block, head // each], steps, lines, to_S, 0)
     for head in range(heads):
         scores_HS[head, own] = _dot(queries_HD[head], keys_GD[head // each])
         shares_H[head] = _weigh(scores_HS[head], lead, own, looks_HS[head])
+        own_H[head] = wide(looks_HS[head, own])
+        looks_HS[head, own] = narrow(np.float32(0), looks_HS[0, 0])
     mixed_HD[:] = 0
+    lines = across // COLUMNS
     for block in range(blocks):
         # The own value is added below; of places behind it nothing counts.
         steps = (min(own - block * _S, _S) + pair - 1) // pair
-        for group in range(groups):
-            some_HS, to_HD = looks_HS[group * each :, block * _S :], mixed_HD[group * each :]
-            multiply(some_HS, each, values_NGPKCE[begin + block, group], steps, to_HD, 1)
+        for head in range(heads):
+            looks_S = looks_HS[head, block * _S :]
+            multiply_one(looks_S, values_NGKCE[begin + block, head // each], steps, lines, mixed_HD[head], 1)
     for head in range(heads):
         value_D = packed_N[(heads + groups + head // each) * width :]
-        share, looks = shares_H[head], scores_HS[head, own]
         for channel in range(width):
-            mixed = (mixed_HD[head, channel] + looks * value_D[channel]) * share
+            mixed = (mixed_HD[head, channel] + own_H[head] * value_D[channel]) * shares_H[head]
             out_W[head * width + channel] = narrow(mixed, out_W[0])
     # Written once their block has been read: what was just written to many lines of memory is slow to read.
     block, at = place // _S, place % _S
     for group in range(groups):
         value_D = packed_N[(heads + groups + group) * width :]
-        keys_KE = keys_NGPKCE[block, group, at // COLUMNS, :, at % COLUMNS]
+        keys_KE, values_C = keys_NGKCE[block, group, :, at], values_NGKCE[block, group, at // pair, :, at % pair]
         for channel in range(width):
             keys_KE[channel // pair, channel % pair] = keys_GD[group, channel]
-            values_CE = values_NGPKCE[block, group, channel // COLUMNS, at // pair]
-            values_CE[channel % COLUMNS, at % pair] = narrow(value_D[channel], out_W[0])
+            values_C[channel] = narrow(value_D[channel], out_W[0])
 
 
 @inlined
@@ -199,24 +207,15 @@ def _dot(query_D: Any, key_D: Any) -> Any:
 
 @within
 def _weigh(scores_S: Any, first: int, own: int, looks_S: Any) -> Any:
-    """Looks, as the softmax of scores has them but for a factor, which is returned; the last one's stays a score's.
-
-    Args:
-        scores_S: the one of ``own`` becomes its look.
-        first, own: those from ``first`` to ``own`` count.
-        looks_S: 0 where nothing counts, and for ``own``.
-    """
+    """Looks: the softmax of the scores from ``first`` to ``own``, but for a factor, which is returned."""
+    scores_S[:first] = _FAR
+    scores_S[own + 1 :] = _FAR
     highest = _FAR
-    for place in range(first, own + 1):
+    for place in range(len(scores_S)):
         highest = max(highest, scores_S[place])
     mass = np.float32(0)
-    for place in range(first):
-        looks_S[place] = narrow(np.float32(0), looks_S[0])
-    for place in range(first, own):
+    for place in range(len(scores_S)):
         look = narrow(exponential(scores_S[place] - highest), looks_S[0])
         looks_S[place] = look
         mass += wide(look)
-    for place in range(own, len(looks_S)):
-        looks_S[place] = narrow(np.float32(0), looks_S[0])
-    scores_S[own] = exponential(scores_S[own] - highest)
-    return np.float32(1) / (mass + scores_S[own])
+    return np.float32(1) / mass

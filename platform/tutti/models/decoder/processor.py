@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tutti.models.decoder import loops
 from tutti.models.decoder.slots import SlotCache
-from tutti.models.panels import COLUMNS, panels_of, zeros
+from tutti.models.panels import panels_of, zeros
 
 if TYPE_CHECKING:
     from tutti.models.decoder.network import Decoder
@@ -91,12 +91,12 @@ class ProcessorSteps:
     def __call__(self, tokens_B: Tensor, memory: SlotCache) -> Tensor:
         """As :class:`tutti.models.reader.Steps`."""
         tokens, lengths_B = tokens_B.numpy(), memory.lengths_B.numpy()
-        logits_BV = np.empty((len(tokens), len(self._weights.head) * COLUMNS), dtype=np.float32)
+        logits_BV = np.empty((len(tokens), loops.columns_of(self._weights.head)), dtype=np.float32)
 
         def step(start: int, stop: int) -> None:
             loops.step(
                 self._weights, tokens[start:stop], lengths_B[start:stop], memory.slots_B[start:stop],
-                memory.keys_RLNGPKCE, memory.values_RLNGPKCE, logits_BV[start:stop],
+                memory.keys_RLNGKCE, memory.values_RLNGKCE, logits_BV[start:stop],
             )  # fmt: skip
 
         threads = max(min(torch.get_num_threads(), len(tokens) // _FEWEST_ROWS), 1)

@@ -43,10 +43,10 @@ class SlotCache:
         blocks = -(-self._capacity_tokens // BLOCK_TOKENS)
         width = configuration.width // configuration.heads
         kept = np.dtype(np.uint16 if dtype == torch.bfloat16 else np.float32)
-        pair, across = pair_of(kept), -(-width // COLUMNS)
+        pair, across = pair_of(kept), -(-width // COLUMNS) * COLUMNS
         held = (room_rows, configuration.layers, blocks, configuration.groups)
-        self.keys_RLNGPKCE = zeros((*held, BLOCK_TOKENS // COLUMNS, width // pair, COLUMNS, pair), kept)
-        self.values_RLNGPKCE = zeros((*held, across, BLOCK_TOKENS // pair, COLUMNS, pair), kept)
+        self.keys_RLNGKCE = zeros((*held, width // pair, BLOCK_TOKENS, pair), kept)
+        self.values_RLNGKCE = zeros((*held, BLOCK_TOKENS // pair, across, pair), kept)
         self._dtype = dtype
         self.lengths_B = torch.zeros(0, dtype=torch.long)
         self.slots_B = np.zeros(0, dtype=np.int64)
@@ -60,12 +60,12 @@ class SlotCache:
     @property
     def room_rows(self) -> int:
         """R."""
-        return len(self.keys_RLNGPKCE)
+        return len(self.keys_RLNGKCE)
 
     @property
     def size_bytes(self) -> int:
         """Memory of keys and values."""
-        return self.keys_RLNGPKCE.nbytes + self.values_RLNGPKCE.nbytes
+        return self.keys_RLNGKCE.nbytes + self.values_RLNGKCE.nbytes
 
     def join(self, fresh: KeyValueCache) -> None:
         """Take the one row that the decoder has read in as one more row."""
@@ -80,19 +80,16 @@ class SlotCache:
             self._kept(given[:, 0, :, :length].detach()) for given in (fresh.keys_LBHSD, fresh.values_LBHSD)
         )
         layers, groups, _, width = keys_LGTD.shape
-        pair, across = self.keys_RLNGPKCE.shape[-1], self.values_RLNGPKCE.shape[4]
+        pair, across = self.values_RLNGKCE.shape[-1], self.values_RLNGKCE.shape[-2]
         for start in range(0, length, BLOCK_TOKENS):
             some, block = slice(start, start + BLOCK_TOKENS), start // BLOCK_TOKENS
             places = min(BLOCK_TOKENS, length - start)
-            keys = np.zeros((layers, groups, BLOCK_TOKENS, width), dtype=keys_LGTD.dtype)
-            values = np.zeros((layers, groups, BLOCK_TOKENS, across * COLUMNS), dtype=keys_LGTD.dtype)
-            keys[:, :, :places], values[:, :, :places, :width] = keys_LGTD[:, :, some], values_LGTD[:, :, some]
-            self.keys_RLNGPKCE[slot, :, block] = keys.reshape(layers, groups, -1, COLUMNS, width // pair, pair).swapaxes(
-                3, 4
-            )
-            self.values_RLNGPKCE[slot, :, block] = values.reshape(
-                layers, groups, BLOCK_TOKENS // pair, pair, across, COLUMNS
-            ).transpose(0, 1, 4, 2, 5, 3)
+            keys = np.zeros((layers, groups, BLOCK_TOKENS, width // pair, pair), dtype=keys_LGTD.dtype)
+            values = np.zeros((layers, groups, BLOCK_TOKENS, across), dtype=keys_LGTD.dtype)
+            keys.reshape(values.shape[:3] + (width,))[:, :, :places] = keys_LGTD[:, :, some]
+            values[:, :, :places, :width] = values_LGTD[:, :, some]
+            self.keys_RLNGKCE[slot, :, block] = keys.swapaxes(2, 3)
+            self.values_RLNGKCE[slot, :, block] = values.reshape(layers, groups, -1, pair, across).swapaxes(3, 4)
         self.lengths_B[index] = length
 
     def keep(self, rows: Tensor) -> None:
