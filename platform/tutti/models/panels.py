@@ -18,24 +18,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numba
 import numpy as np
 import torch
-from llvmlite import ir
+from llvmlite import ir as llvm_ir
 from numba import types
-from numba.core import cgutils
-from numba.core.codegen import get_host_cpu_features
+from numba.core import cgutils as numba_cgutils
+from numba.core import codegen as numba_codegen
 from numba.extending import intrinsic, overload
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from tutti.models.compiled import within
+# Of these nobody tells the types.
+cgutils: Any = numba_cgutils
+ir: Any = llvm_ir
+_codegen: Any = numba_codegen
+_config: Any = numba.config
 
 COLUMNS = 16
 """Columns of a line."""
 _WIDTH = 2 * COLUMNS
 _LINE_BYTES = 64
 
-_FEATURES = str(get_host_cpu_features())
+_FEATURES = str(_codegen.get_host_cpu_features() if _config.CPU_FEATURES is None else _config.CPU_FEATURES)
 _HAS_DOT = "+avx512bf16" in _FEATURES
 # As many rows as leave their sums in registers, of which older processors have half as many of half the width.
 TALL = 8 if "+avx512f" in _FEATURES else 2
@@ -72,7 +77,7 @@ def panels_of(weight_NK: Tensor, *, dtype: torch.dtype) -> NDArray[Any]:
     return made
 
 
-class _Bfloat(ir.types._BaseFloatType):
+class _Bfloat(ir.types._BaseFloatType):  # type: ignore[misc]
     """bfloat16, which llvmlite has no name for."""
 
     null = "0.0"
@@ -94,9 +99,10 @@ def _sums(builder: Any, sums: Any, x_C: Any, weights_C: Any, kind: _Kind) -> Any
         signature = ir.FunctionType(_FLOATS, [_FLOATS, pairs, pairs])
         dot = cgutils.get_or_insert_function(builder.module, signature, "llvm.x86.avx512bf16.dpbf16ps.512")
         return builder.call(dot, [sums, builder.bitcast(x_C, pairs), builder.bitcast(weights_C, pairs)])
-    sixteen, upper = ir.Constant(_WORDS, [16] * COLUMNS), ir.Constant(_WORDS, [0xFFFF0000] * COLUMNS)
-    for widened in (lambda pair: builder.shl(pair, sixteen), lambda pair: builder.and_(pair, upper)):
-        x, weights = (builder.bitcast(widened(pair), _FLOATS) for pair in (x_C, weights_C))
+    for widen, by in ((builder.shl, 16), (builder.and_, 0xFFFF0000)):
+        x, weights = (
+            builder.bitcast(widen(pair, ir.Constant(_WORDS, [by] * COLUMNS)), _FLOATS) for pair in (x_C, weights_C)
+        )
         sums = _fused(builder, x, weights, sums)
     return sums
 
@@ -150,14 +156,14 @@ def _tile(rows: int, lines: int, kind: _Kind) -> Callable[..., Any]:
                 builder.store(builder.load(sums[row][line], typ=_FLOATS), pointer).align = 4
         return context.get_dummy_value()
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def tile(
         _: Any, x: Any, x_stride: Any, weights: Any, step_bytes: Any, steps: Any, out: Any, out_stride: Any, adds: Any
     ) -> Any:
         taken = (x, x_stride, weights, step_bytes, steps, out, out_stride, adds)
         return types.void(*(types.intp for _ in taken)), generated
 
-    return tile  # type: ignore[no-any-return]
+    return tile
 
 
 _KINDS: tuple[_Kind, _Kind] = ("float32", "bfloat16")
@@ -190,7 +196,7 @@ def multiply_one(x_K: Any, panel_KCE: Any, steps: int, lines: int, out_C: Any, a
 
 @overload(multiply, strict=False)
 def _multiply(x_BK: Any, rows: Any, panels_PKCE: Any, out_BN: Any, adds: Any) -> Callable[..., Any]:  # noqa: ARG001
-    kind = "float32" if panels_PKCE.dtype == types.float32 else "bfloat16"
+    kind: _Kind = "float32" if panels_PKCE.dtype == types.float32 else "bfloat16"
     tall, four, two, one = (tiles[kind] for tiles in (_TALL, _FOUR, _TWO, _ONE))
 
     def product(x_BK: Any, rows: Any, panels_PKCE: Any, out_BN: Any, adds: Any) -> None:
@@ -217,7 +223,7 @@ def _multiply(x_BK: Any, rows: Any, panels_PKCE: Any, out_BN: Any, adds: Any) ->
 
 @overload(multiply_one, strict=False)
 def _multiply_one(x_K: Any, panel_KCE: Any, steps: Any, lines: Any, out_C: Any, adds: Any) -> Callable[..., Any]:  # noqa: ARG001
-    kind = "float32" if panel_KCE.dtype == types.float32 else "bfloat16"
+    kind: _Kind = "float32" if panel_KCE.dtype == types.float32 else "bfloat16"
     wide, narrow, two = _WIDE[kind], _NARROW[kind], _ONE[kind]
 
     def product(x_K: Any, panel_KCE: Any, steps: Any, lines: Any, out_C: Any, adds: Any) -> None:

@@ -77,14 +77,14 @@ def step(
     """
     rows, width = len(tokens_B), weights.embedding_VW.shape[1]
     layers, kept = len(weights.output), weights.output.dtype
-    x_BW = np.empty((rows, columns_of(weights.output[0])), dtype=np.float32)
+    x_BW = np.zeros((rows, columns_of(weights.output[0])), dtype=np.float32)
     normed_BW, mixed_BW = np.zeros((rows, width), dtype=kept), np.zeros((rows, width), dtype=kept)
     packed_BN = np.empty((rows, columns_of(weights.query_key_value[0])), dtype=np.float32)
     gate_and_up_BF = np.empty((rows, columns_of(weights.gate_and_up[0])), dtype=np.float32)
     inside_BF = np.zeros((rows, weights.down.shape[2] * weights.down.shape[4]), dtype=kept)
-    x_BW[:, width:] = 0
     for row in range(rows):
-        x_BW[row, :width] = weights.embedding_VW[tokens_B[row]]
+        for channel in range(width):
+            x_BW[row, channel] = weights.embedding_VW[tokens_B[row], channel]
     for layer in range(layers):
         _norm(x_BW, normed_BW)
         multiply(normed_BW, rows, weights.query_key_value[layer], packed_BN, 0)
@@ -133,9 +133,7 @@ def _swish_and_multiply(gate_and_up_BF: Any, inner: int, out_BF: Any) -> None:
 
 
 @within
-def _attend(
-    weights: Any, packed_N: Any, place: int, keys_NGKCE: Any, values_NGKCE: Any, out_W: Any
-) -> None:
+def _attend(weights: Any, packed_N: Any, place: int, keys_NGKCE: Any, values_NGKCE: Any, out_W: Any) -> None:
     """Turn a row's query and key to their place, look at what it has read, and remember its key and value."""
     heads, groups = weights.heads, weights.groups
     each, width = heads // groups, 2 * weights.cosines_TD.shape[1]
@@ -148,7 +146,7 @@ def _attend(
     queries_HD, keys_GD = np.empty((heads, width), dtype=out_W.dtype), np.empty((groups, width), dtype=out_W.dtype)
     scores_HS = np.empty((heads, blocks * _S), dtype=np.float32)
     looks_HS = np.empty((heads, blocks * _S), dtype=out_W.dtype)
-    (shares_H, own_H), mixed_HD = np.empty((2, heads), dtype=np.float32), np.empty((heads, across), dtype=np.float32)
+    (shares_H, own_H), mixed_HD = np.empty((2, heads), dtype=np.float32), np.zeros((heads, across), dtype=np.float32)
     scale = np.float32(1) / np.sqrt(np.float32(width))
     for head in range(heads):
         _turn(packed_N[head * width :], cosines_D, sines_D, scale, queries_HD[head])
@@ -165,7 +163,6 @@ def _attend(
         shares_H[head] = _weigh(scores_HS[head], lead, own, looks_HS[head])
         own_H[head] = wide(looks_HS[head, own])
         looks_HS[head, own] = narrow(np.float32(0), looks_HS[0, 0])
-    mixed_HD[:] = 0
     lines = across // COLUMNS
     for block in range(blocks):
         # The own value is added below; of places behind it nothing counts.
@@ -208,8 +205,10 @@ def _dot(query_D: Any, key_D: Any) -> Any:
 @within
 def _weigh(scores_S: Any, first: int, own: int, looks_S: Any) -> Any:
     """Looks: the softmax of the scores from ``first`` to ``own``, but for a factor, which is returned."""
-    scores_S[:first] = _FAR
-    scores_S[own + 1 :] = _FAR
+    for place in range(first):
+        scores_S[place] = _FAR
+    for place in range(own + 1, len(scores_S)):
+        scores_S[place] = _FAR
     highest = _FAR
     for place in range(len(scores_S)):
         highest = max(highest, scores_S[place])

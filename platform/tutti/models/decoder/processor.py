@@ -1,4 +1,4 @@
-"""A decoder made ready to step on a processor: one compiled call for a thread's rows (:mod:`tutti.models.decoder.loops`).
+"""A decoder made ready to step on a processor: one compiled call a thread (:mod:`tutti.models.decoder.loops`).
 
 Rows are shared out among threads that each go through the whole network by themselves and meet once a step: threads
 that share each product wait for one another thirty times a step, and took longer than one alone. What a row hears never

@@ -1,7 +1,7 @@
 """Keys and values of rows that step together on a processor: each row has a slot, and keeps it as long as it is there.
 
-Both lie as panels of a product (:mod:`tutti.models.panels`): a block's places are the columns of its keys and the inputs
-of its values. All heads of a block lie together, so that what a row has read is dense however far it might read.
+Both lie as panels of a product (:mod:`tutti.models.panels`): a block's places are the columns of its keys and the
+inputs of its values. All heads of a block lie together, so that what a row has read is dense however far it might read.
 
 Legend: R slots, L layers, B rows, G heads of keys and values, D channels of a head, T places, N blocks of S of them; P,
 K, C, E as in :mod:`tutti.models.panels`.
@@ -32,8 +32,8 @@ class SlotCache:
         room_rows, capacity_tokens: R, T; the decoder reads no further than its own limit.
         dtype: ``float32``, or ``bfloat16``, which is kept as ``uint16``.
 
-    Memory: ``2 * R * L * G * N * S * D`` numbers, channels of values rounded up to whole panels; the machine hands it out
-    page by page as it is first used.
+    Memory: ``2 * R * L * G * N * S * D`` numbers, channels of values rounded up to whole lines; the machine hands it
+    out page by page as it is first used.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class SlotCache:
             places = min(BLOCK_TOKENS, length - start)
             keys = np.zeros((layers, groups, BLOCK_TOKENS, width // pair, pair), dtype=keys_LGTD.dtype)
             values = np.zeros((layers, groups, BLOCK_TOKENS, across), dtype=keys_LGTD.dtype)
-            keys.reshape(values.shape[:3] + (width,))[:, :, :places] = keys_LGTD[:, :, some]
+            keys.reshape((*values.shape[:3], width))[:, :, :places] = keys_LGTD[:, :, some]
             values[:, :, :places, :width] = values_LGTD[:, :, some]
             self.keys_RLNGKCE[slot, :, block] = keys.swapaxes(2, 3)
             self.values_RLNGKCE[slot, :, block] = values.reshape(layers, groups, -1, pair, across).swapaxes(3, 4)
