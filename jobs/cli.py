@@ -71,6 +71,7 @@ SECTIONS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
                 "jobs.catalogue:command",
                 "Make all pieces of an order, with checks and a page to play them.",
             ),
+            Verb("reproduce", "jobs.reproduce:command", "Make a take again from its provenance, the same to the byte."),
             Verb(
                 "feedback", "jobs.feedback:command", "Turn what listeners did with takes into pairs that tune a model."
             ),

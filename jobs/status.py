@@ -173,7 +173,8 @@ def _progress(progress: Progress) -> list[str]:
     figures = " · ".join(f"{_short(value)} {name.replace('_per_', '/')}" for name, value in progress.figures.items())
     counted = f"{progress.works:,} works" if progress.unit == "files" else ""
     told = " · ".join(filter(None, (done, counted, figures)))
-    return [told, _refused(progress.refusals), f"process {progress.pid} on {progress.host}"]
+    counted_as = "rejected" if progress.unit == "takes" else "refused"
+    return [told, _refused(progress.refusals, counted_as), f"process {progress.pid} on {progress.host}"]
 
 
 def _bill(bill: Bill | None) -> list[str]:
@@ -260,13 +261,13 @@ def _time(length_s: float | None) -> str | None:
     return None if length_s is None else format_seconds(length_s)
 
 
-def _refused(refusals: Mapping[str, int]) -> str:
+def _refused(refusals: Mapping[str, int], counted_as: str = "refused") -> str:
     """Refusals by reason and, apart, duplicates, which say nothing against the files."""
     by_reason = Counter(refusals)
     duplicates = by_reason.pop(DUPLICATE, 0)
     return _figures(
         (f"{{:,}} duplicate{'' if duplicates == 1 else 's'}", duplicates or None),
-        (f"{{:,}} refused: {_counted(dict(by_reason.most_common()))}", by_reason.total() or None),
+        (f"{{:,}} {counted_as}: {_counted(dict(by_reason.most_common()))}", by_reason.total() or None),
     )
 
 

@@ -42,6 +42,7 @@ class Progress:
         failure: why it ended without a result; empty while it runs, and after a kill.
         unit: what ``files`` and ``done`` count: files, or the steps of a training.
         figures: what else is worth telling, by name, such as ``tokens_per_s``.
+        found: of ``done``, what an earlier run had made.
     """
 
     verb: str
@@ -56,14 +57,16 @@ class Progress:
     failure: str = ""
     unit: str = "files"
     figures: Mapping[str, float] = field(default_factory=dict)
+    found: int = 0
 
     @classmethod
-    def begun(cls, verb: str, *, files: int, unit: str = "files") -> Progress:
-        """Of a run that this process begins now."""
+    def begun(cls, verb: str, *, files: int, unit: str = "files", found: int = 0) -> Progress:
+        """Of a run that this process begins now, ``found`` of its inputs being done."""
         now = datetime.now(UTC)
         return cls(
-            verb, files, 0, 0, {}, started=now, updated=now, pid=os.getpid(), host=socket.gethostname(), unit=unit
-        )
+            verb, files, found, 0, {}, started=now, updated=now, pid=os.getpid(), host=socket.gethostname(), unit=unit,
+            found=found,
+        )  # fmt: skip
 
     def write(self, folder: Folder) -> None:
         """Put the record into the dataset's folder, whole or not at all.
@@ -71,7 +74,14 @@ class Progress:
         Raises:
             PlaceError: the folder cannot be written.
         """
-        document = {**asdict(self), "started": self.started.isoformat(), "updated": self.updated.isoformat()}
+        document = {
+            **asdict(self),
+            "started": self.started.isoformat(),
+            "updated": self.updated.isoformat(),
+            # For readers that do not reckon; read back, they are reckoned anew.
+            "state": "stopped" if self.failure else "running",
+            "left_s": None if self.failure else self.left_s(now=self.updated),
+        }
         folder.write(PROGRESS, json.dumps(document, ensure_ascii=False).encode())
 
     @classmethod
@@ -109,10 +119,11 @@ class Progress:
 
     def left_s(self, *, now: datetime) -> float | None:
         """Seconds to the end at the mean pace so far; None before the first input is done."""
-        if not self.done:
+        if self.done <= self.found:
             return None
         spent_s = (self.updated - self.started).total_seconds()
-        return max(0.0, spent_s * (self.files - self.done) / self.done - (now - self.updated).total_seconds())
+        still_s = spent_s * (self.files - self.done) / (self.done - self.found)
+        return max(0.0, still_s - (now - self.updated).total_seconds())
 
     def _process_is_there(self) -> bool:
         try:
@@ -174,7 +185,7 @@ class Record:
 
 
 @contextmanager
-def recorded(folder: Folder, *, verb: str, files: int, unit: str = "files") -> Iterator[Record]:
+def recorded(folder: Folder, *, verb: str, files: int, unit: str = "files", found: int = 0) -> Iterator[Record]:
     """Keep a record of progress while the block runs: publish the dataset within it.
 
     The record is removed where the block ends well, and says why where it does not.
@@ -182,7 +193,7 @@ def recorded(folder: Folder, *, verb: str, files: int, unit: str = "files") -> I
     Raises:
         PlaceError: the folder cannot be written.
     """
-    record = Record(folder, Progress.begun(verb, files=files, unit=unit))
+    record = Record(folder, Progress.begun(verb, files=files, unit=unit, found=found))
     try:
         yield record
     except BaseException as error:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -27,6 +28,7 @@ from tutti.features.vocabulary import EVENTS
 from tutti.lineage import Dataset
 from tutti.models.bundle import Bundle
 from tutti.models.decoder import DECODER, Decoder
+from tutti.progress import Progress
 from tutti.registry.versions import Registry
 from tutti.storage import Folder
 from tutti.telemetry import Silent
@@ -117,6 +119,8 @@ def test_every_take_is_there_once_with_its_files(workshop: Workshop, made: Datas
     assert made.facts["accepted"] == len(accepted) > 0
     assert made.facts["rejected"] == len(rows) - len(accepted) > 0, "no retry was exercised"
     assert made.facts["licences"] == {"CC0-1.0": 3}
+    assert made.facts["pace"]["takes"] == len(rows)
+    assert 0 < made.facts["pace"]["start_s"] < made.facts["pace"]["wall_s"]
     for row in rows:
         candidates = json.loads(row["candidates"] or "[]")
         assert len(candidates) == (2 if row["line"] == 1 else 0)
@@ -151,8 +155,45 @@ def test_a_dry_run_says_what_and_where_and_makes_nothing(
     said = capsys.readouterr().out
     assert "takes       8 in 2 lines, up to 3 attempts each" in said
     assert "blocks      4 of 2 takes" in said
+    assert re.search(r"time        about .* on \d+ cores \(by a try of 4 short takes", said)
+    assert re.search(r"price       unknown: the order names no prices.core_hour \(\S+ core-hours\)", said)
     assert f"address     {tmp_path}/catalogues/sketches/" in said
     assert not (tmp_path / "catalogues").exists()
+
+
+def test_a_plan_is_reckoned_from_what_earlier_runs_took(
+    workshop: Workshop, made: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prices = "prices={currency: CHF, core_hour: 36000000, gib_month: 0}"
+    assert tutti([*words_for(workshop, root=workshop.root), "--set", "seed=12", "--set", prices, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "(measured: 1 run of this model on this kind of machine, " in said
+    price, core_hours = re.search(r"price +([\d,.]+) CHF \((\S+) core-hours\)", said).groups()  # type: ignore[union-attr]
+    assert float(price.replace(",", "")) == pytest.approx(36e6 * float(core_hours), rel=0.01)
+    assert "keeping it  0.00 CHF a month" in said
+
+
+def test_a_take_is_made_again_from_its_provenance_to_the_byte(
+    workshop: Workshop, made: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = workshop.registry.backend.tracking_uri
+    rows = tables.from_parquet(made.read("takes.parquet"), tables.TAKES).to_pylist()
+    chosen = next(row for row in rows if row["line"] == 1 and row["verdict"] == ACCEPTED)
+    words = ["reproduce", chosen["take_id"], "--root", str(workshop.root), "--tracking-uri", uri]
+    assert tutti([*words, "--out", str(tmp_path)]) == 0
+    assert "all 4 files are the same to the byte" in capsys.readouterr().out
+    stem = chosen["midi_path"].rpartition("/")[2].removesuffix(".mid")
+    for path in (chosen["midi_path"], chosen["audio_path"], chosen["picture_path"], f"provenance/{stem}.json"):
+        assert (tmp_path / path).read_bytes() == made.read(path), path
+
+    told = json.loads(made.read(f"provenance/{stem}.json"))
+    told["files"][chosen["midi_path"]]["sha256"] = "0" * 64
+    told["made_by"]["packages"]["numpy"] = "1.0"
+    (tmp_path / "other.json").write_text(json.dumps(told))
+    assert tutti(["reproduce", str(tmp_path / "other.json"), *words[2:]]) == 2
+    said = capsys.readouterr()
+    assert f"DIFFERS  {chosen['midi_path']}" in said.out
+    assert re.search(r"error: 1 of 4 files differ .*made_by\.packages\.numpy: 1\.0, now \d", said.err)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +239,10 @@ def test_killed_half_made_and_started_again_it_is_the_same_to_the_byte(
         kill_all(process)
     half = Folder(str(tmp_path / "catalogues" / "sketches" / made.address))
     assert not half.exists(lineage.MANIFEST)
+    progress = Progress.read(half)
+    assert progress is not None
+    assert (progress.verb, progress.files, progress.unit) == ("catalogue", 8, "takes")
+    assert not progress.is_alive(now=datetime.now(UTC))
     assert 0 < len(half.paths("blocks")) < 4, "the kill did not land half way"
     half.write("files/left-behind.flac", b"from another life")
 
@@ -209,7 +254,9 @@ def test_killed_half_made_and_started_again_it_is_the_same_to_the_byte(
         if path != lineage.MANIFEST:
             assert again.folder.read(path) == made.folder.read(path), path
     assert again.files == made.files
-    assert again.facts == made.facts
+    timeless = [{name: value for name, value in each.facts.items() if name != "pace"} for each in (again, made)]
+    assert timeless[0] == timeless[1]
+    assert again.facts["pace"]["takes"] < made.facts["pace"]["takes"], "what was there was made again"
 
 
 def start(workshop: Workshop, *, root: Path, log: Path) -> subprocess.Popen[bytes]:

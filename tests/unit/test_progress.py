@@ -99,6 +99,19 @@ def test_time_left_is_that_of_the_mean_pace() -> None:
     assert run_of().left_s(now=at + timedelta(seconds=15)) == 25
     assert run_of().left_s(now=at + timedelta(seconds=90)) == 0
     assert run_of(done=0).left_s(now=at) is None
+    # What an earlier run had made says nothing of the pace.
+    assert run_of(done=20, found=10).left_s(now=at) == 80
+    assert run_of(done=20, found=20).left_s(now=at) is None
+
+
+def test_readers_that_do_not_reckon_find_state_and_time_left(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    run_of().write(folder)
+    document = json.loads(folder.read(PROGRESS))
+    assert (document["state"], document["left_s"]) == ("running", 40)
+    run_of(failure="no space").write(folder)
+    document = json.loads(folder.read(PROGRESS))
+    assert (document["state"], document["left_s"]) == ("stopped", None)
 
 
 def test_a_run_that_ends_well_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from tutti import lineage, tables
+from tutti.catalogue import provenance
 from tutti.catalogue.order import AUDIO_FORMATS
 from tutti.catalogue.review import Draft, passes, to_json
 from tutti.catalogue.takes import ACCEPTED, REJECTED, Block, Plan
@@ -55,6 +56,7 @@ def write_block(
     *,
     plan: Plan,
     instruments: Mapping[int, Instrument] | None = None,
+    engine: Mapping[str, Any] | None = None,
 ) -> FinishedBlock:
     """Render what passed, write every file, then the rows.
 
@@ -64,6 +66,7 @@ def write_block(
         drafts: its takes.
         plan: what it belongs to.
         instruments: what plays the notes of a program in place of the SoundFont.
+        engine: what composed them, for their provenance.
 
     Raises:
         PlaceError: the folder cannot be written.
@@ -71,9 +74,9 @@ def write_block(
     rows: list[dict[str, Any]] = []
     files: list[FileEntry] = []
     for draft in drafts:
-        row, written = _write_take(folder, draft, plan=plan, instruments=instruments)
-        rows.append(row)
-        files += written
+        made = make_take(draft, plan=plan, instruments=instruments, engine=engine)
+        rows.append(made.row)
+        files += [lineage.write_file(folder, path, data) for path, data in made.files.items()]
     table = tables.to_table(rows, tables.TAKES)
     entries = json.dumps([asdict(entry) for entry in files]).encode()
     metadata = {**tables.TAKES.metadata, _ENTRIES: entries}
@@ -93,6 +96,8 @@ def read_block(folder: Folder, block: Block) -> FinishedBlock:
         files = tuple(FileEntry(**entry) for entry in json.loads(table.schema.metadata[_ENTRIES]))
     except (KeyError, ValueError, TypeError) as error:
         raise IntegrityError(f"{folder.uri}/{block.path} names no files ({error})") from error
+    if table.schema.names != tables.TAKES.names:
+        raise IntegrityError(f"{folder.uri}/{block.path} has other columns than takes have now")
     for entry in files:
         if not folder.exists(entry.path) or folder.size_bytes(entry.path) != entry.size_bytes:
             raise IntegrityError(f"{folder.uri}/{entry.path} is not the file that {block.path} names")
@@ -150,9 +155,34 @@ def preview_of(row: Mapping[str, Any], *, formats: Sequence[str]) -> str | None:
     return f"{PREVIEWS}/{name}.mp3"
 
 
-def _write_take(
-    folder: Folder, draft: Draft, *, plan: Plan, instruments: Mapping[int, Instrument] | None
-) -> tuple[dict[str, Any], list[FileEntry]]:
+@dataclass(frozen=True, slots=True)
+class MadeTake:
+    """A take with all its files, not on storage yet.
+
+    Args:
+        row: of the ``takes`` table.
+        files: bytes by path below the catalogue's folder, its provenance last.
+        provenance: that document.
+    """
+
+    row: dict[str, Any]
+    files: dict[str, bytes]
+    provenance: dict[str, Any]
+
+
+def make_take(
+    draft: Draft,
+    *,
+    plan: Plan,
+    instruments: Mapping[int, Instrument] | None = None,
+    engine: Mapping[str, Any] | None = None,
+) -> MadeTake:
+    """A take's files, rendered if it passed; a pure function of what it is given.
+
+    Args:
+        instruments: as in :func:`write_block`.
+        engine: as in :func:`write_block`.
+    """
     take = draft.take
     accepted = passes(draft.findings)
     formats = plan.order.formats
@@ -168,14 +198,15 @@ def _write_take(
     titled = replace(draft.score, title=take.slot.title)
     finished = finish(titled, formats=wanted, title=take.slot.title, instruments=instruments)
     places = {**({"mp3": preview} if preview else {}), **paths}
-    files = [lineage.write_file(folder, path, finished.files[SUFFIXES[kind]]) for kind, path in places.items()]
+    files = {path: finished.files[SUFFIXES[kind]] for kind, path in places.items()}
     row |= {
         "loudness_lufs": finished.loudness_lufs,
         "true_peak_dbtp": finished.true_peak_dbtp,
         "audio_path": next((paths[kind] for kind in AUDIO_FORMATS if kind in paths), None),
         "picture_path": paths.get("png"),
     }
-    return row, files
+    told = provenance.document(row, draft, plan=plan, files=files, engine=engine or {})
+    return MadeTake(row, {**files, provenance.path_of(stem): provenance.to_bytes(told)}, told)
 
 
 def _row(draft: Draft, *, plan: Plan) -> dict[str, Any]:
@@ -211,10 +242,13 @@ def _row(draft: Draft, *, plan: Plan) -> dict[str, Any]:
         "key": described["key"] if described and pitched else None,
         "mood": mood_word(described["valence"], described["arousal"]) if described else None,
         "tempo_qpm": float(score.tempo_qpm[0]),
+        "asked_key": take.request.key,
+        **{name: described[name] if described else None for name in tables.TAKE_DESCRIPTORS},
         "checks": to_json(draft.findings),
         "candidates": _candidates(draft),
-        "nearest_work": None,
-        "nearest_licence": None,
+        "nearest_work": draft.nearest.work_id if draft.nearest else None,
+        "nearest_title": draft.nearest.words if draft.nearest else None,
+        "nearest_licence": draft.nearest.licence if draft.nearest else None,
     }
 
 

@@ -4,15 +4,15 @@ Goal: reject, before anything is rendered, what a listener would send back, and 
 engine gives them; times in seconds under the tempo map from the first bar line to the end of the last note; a share is
 of the take's notes or of its length. A check that the request gives no cause for (key, tempo, instruments) is not made,
 nor that of the length where a take starts from a file.
-A take without notes fails ``notes``, and what needs a note is not made. Whether a take copies a known work is not
-looked at here: ``originality`` is recorded as not checked rather than left out, so that no reader takes silence for a
-pass.
+A take without notes fails ``notes``, and what needs a note is not made. Whether a take copies what is known is looked
+at in :mod:`tutti.catalogue.copies`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tutti.catalogue.order import Checks
 from tutti.catalogue.takes import Take
 from tutti.corpus.score import DRUM_PROGRAM, Score
+from tutti.dataset.learnt import Named
 from tutti.features.events import bars_of, on_grid
 from tutti.features.vocabulary import instrument_of
 from tutti.generation.piece import Candidate
@@ -61,12 +62,14 @@ class Draft:
         score: its music.
         findings: of every check.
         candidates: the pieces that it was chosen from, where its request wants the best of several.
+        nearest: the known work that comes nearest to being its source.
     """
 
     take: Take
     score: Score
     findings: tuple[Finding, ...]
     candidates: tuple[Candidate, ...] = ()
+    nearest: Named | None = None
 
 
 def review(score: Score, *, request: Request, refused_tokens: int, checks: Checks) -> list[Finding]:
@@ -88,13 +91,17 @@ def review(score: Score, *, request: Request, refused_tokens: int, checks: Check
             findings.append(_tempo(score, request, checks))
         if request.instruments and own:
             findings.append(_instruments(score, request))
-    findings.append(Finding("originality", None, None, "", NOT_CHECKED, "not compared with known works"))
     return findings
 
 
 def passes(findings: Sequence[Finding]) -> bool:
     """Whether no check failed."""
     return all(finding.verdict != FAILED for finding in findings)
+
+
+def failed_checks(findings: Iterable[Finding]) -> dict[str, int]:
+    """How often each check failed, by name."""
+    return dict(sorted(Counter(finding.check for finding in findings if finding.verdict == FAILED).items()))
 
 
 def to_json(findings: Sequence[Finding]) -> str:

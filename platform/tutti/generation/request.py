@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from tutti.config import Settings, digest_of
 from tutti.errors import RecipeError
@@ -13,6 +21,7 @@ from tutti.features.mood import mood_word
 from tutti.features.vocabulary import DENSITIES, INSTRUMENTS, METERS, MOODS
 from tutti.generation import contradictions
 from tutti.generation.chords import Progression, parse_chords
+from tutti.generation.form.text import USUAL_FORM_LENGTH_S, bars_of_form, parse_form
 from tutti.generation.length import USUAL_LENGTH_S, rounds_of_length, seconds_of_bar
 from tutti.generation.scales import Scale, parse_scale
 from tutti.generation.start import Start
@@ -32,9 +41,10 @@ MOST_VOICES = 24
 USUAL_METER = (4, 4)
 """Of chords whose meter was not asked."""
 
-_LATER = ("pitch_range", "polyphony", "scale", "chords", "start", "valence", "arousal", "difficulty")
+_LATER = ("pitch_range", "polyphony", "scale", "chords", "start", "valence", "arousal", "difficulty", "form")
 """What came later enters where it is asked, so that orders and takes keep their identities."""
 _EVERY_PITCH = PitchRange(0, 127)
+PERCUSSION = INSTRUMENTS[-1]
 _EVERY_CLASS = frozenset(range(12))
 _progression = lru_cache(maxsize=256)(parse_chords)
 
@@ -51,8 +61,11 @@ def _length_s(value: str | float | None) -> float | None:
 
 
 def _usual_length(given: dict[str, Any]) -> float | None:
-    """Chords have a length of their own."""
-    return None if given.get("chords") is not None else USUAL_LENGTH_S
+    """Chords have a length of their own, and so has a form that says its bars."""
+    form = given.get("form")
+    if given.get("chords") is not None or bars_of_form(form) is not None:
+        return None
+    return USUAL_LENGTH_S if form is None else USUAL_FORM_LENGTH_S
 
 
 def _tempo_qpm(value: float) -> float:
@@ -63,8 +76,26 @@ def _key(value: str) -> str:
     return str(_one_line(parse_key, value))
 
 
-def _pitch_range(value: str) -> str:
+def _one_range(value: Any) -> str:
+    if isinstance(value, list | tuple) and len(value) == 2:
+        value = f"{value[0]}-{value[1]}"
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no pitch range: write it like C3-C6 or [48, 84]")
     return str(_one_line(parse_pitch_range, value))
+
+
+def _pitch_range(value: Any) -> Any:
+    """One range for all, or that of each instrument in the vocabulary's order."""
+    if value is None or not isinstance(value, Mapping):
+        return None if value is None else _one_range(value)
+    if not value:
+        raise ValueError("pitch ranges by instrument name at least one")
+    if PERCUSSION in value:
+        raise ValueError(f"{PERCUSSION} have no pitch range")
+    for name in value:
+        if name not in INSTRUMENTS:
+            raise ValueError(f"{name!r} is no instrument: name {', '.join(INSTRUMENTS[:-1])}")
+    return {name: _one_range(value[name]) for name in INSTRUMENTS if name in value}
 
 
 def _scale(value: str) -> str:
@@ -74,6 +105,10 @@ def _scale(value: str) -> str:
 def _chords(value: str) -> str:
     _one_line(_progression, value)
     return " ".join(value.split(" "))
+
+
+def _form(value: str) -> str:
+    return str(_one_line(parse_form, value))
 
 
 def _member(name: str, members: tuple[str, ...]) -> AfterValidator:
@@ -105,10 +140,15 @@ class Request(Settings):
         description="chord progression such as 'Cm7 F7 | Bbmaj7 | %': its bars are the piece's length, repeated where "
         "bars or length ask for more",
     )
+    form: Annotated[str, AfterValidator(_form)] | None = Field(
+        default=None,
+        description='sections and their returns, such as "A A B A\'" (a prime: varied; A:16: its bars), or auto, '
+        "binary, ternary, song, arch, rondo, verse-chorus, theme and variations, sonata, through-composed",
+    )
     length: Annotated[float | str | None, AfterValidator(_length_s)] = Field(
         default_factory=_usual_length,
         description="length: seconds, or a text such as '30s' or '1m30s'; 1 s to 600 s; by default 30 s, or that of "
-        "the chords",
+        "the chords; with a form 3 minutes",
         json_schema_extra={"default": USUAL_LENGTH_S},
     )
     bars: int | None = Field(default=None, ge=1, le=MAX_BARS, description="length in bars, instead of seconds")
@@ -119,8 +159,10 @@ class Request(Settings):
     scale: Annotated[str, AfterValidator(_scale)] | None = Field(
         default=None, description="scale, such as 'C major pentatonic', 'A blues', 'D dorian' or 'C gong'"
     )
-    pitch_range: Annotated[str, AfterValidator(_pitch_range)] | None = Field(
-        default=None, description="lowest and highest pitch, such as 'C3-C6' or '48-84'; percussion has its own"
+    pitch_range: Annotated[str | dict[str, str] | None, BeforeValidator(_pitch_range)] = Field(
+        default=None,
+        description="lowest and highest pitch, such as 'C3-C6' or '48-84'; or by instrument, such as "
+        "{bass: E1-G3, piano: C4-C6}, the others being free; percussion has its own",
     )
     polyphony: int | None = Field(
         default=None, ge=1, le=MOST_VOICES, description="most notes that sound at once; 1: a single line"
@@ -187,8 +229,8 @@ class Request(Settings):
 
     @property
     def chooses(self) -> bool:
-        """Whether the piece is one of several, so that none of its notes is known before all are there."""
-        return self.best_of > 1 or (self.start is not None and self.start.num_drafts > 1)
+        """Whether none of its notes is known before all are there: it is one of several, or has a form."""
+        return self.best_of > 1 or self.form is not None or (self.start is not None and self.start.num_drafts > 1)
 
     @property
     def length_s(self) -> float:
@@ -245,8 +287,14 @@ class Request(Settings):
 
     @property
     def compass(self) -> PitchRange:
-        """Pitches from the lowest to the highest that may come."""
-        return _EVERY_PITCH if self.pitch_range is None else parse_pitch_range(self.pitch_range)
+        """Pitches from the lowest to the highest that may come, where one range holds for all."""
+        return parse_pitch_range(self.pitch_range) if isinstance(self.pitch_range, str) else _EVERY_PITCH
+
+    @property
+    def ranges(self) -> Mapping[str, PitchRange]:
+        """The range of each instrument that has one of its own."""
+        by_name = self.pitch_range if isinstance(self.pitch_range, dict) else {}
+        return {name: parse_pitch_range(text) for name, text in by_name.items()}
 
     @property
     def meter_or_usual(self) -> tuple[int, int]:
@@ -264,7 +312,7 @@ class Request(Settings):
         at the one that meets it, nearest to a moderate one.
         """
         if self.progression is None or self.bars is not None:
-            return self.bars, self.tempo
+            return self.bars or bars_of_form(self.form), self.tempo
         bars = len(self.progression)
         if self.length is None:
             return bars, self.tempo
