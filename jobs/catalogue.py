@@ -62,7 +62,8 @@ def run(
     facts = check_requests(plan, bundle=bundle)
     check_space(plan, folder=folder)
     folder.check_writable()
-    waiting = [block for block in plan.blocks() if not is_done(folder, block)]
+    sizes = lineage.sizes_below(folder)
+    waiting = [block for block in plan.blocks() if not is_done(folder, block, sizes=sizes)]
     if waiting:
         from tutti.catalogue.on_ray import check_device  # a second run, which makes nothing, must not wait for Ray
 

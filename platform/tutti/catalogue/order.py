@@ -180,6 +180,7 @@ class Order(Settings):
         default=("midi", "flac", "png"),
         description="files of each accepted take: midi, flac, wav, mp3, png; MIDI is always written, it is the take",
     )
+    zip: bool = Field(default=False, description="whether all that is shipped is put into one catalogue.zip as well")
     timbres: tuple[Annotated[str, AfterValidator(_timbre)], ...] = Field(
         default=(),
         description="registered models of notes that play in place of the SoundFont: [FAMILY=]MODEL:INSTRUMENT[:SEED]",
@@ -226,7 +227,7 @@ class Order(Settings):
             # Its music is named by controls.start.works: the same under another name is the same.
             del line["file"], line["second"]
         # What came later enters where it is asked, so that catalogues keep their addresses.
-        later = ("timbres", *HOW)
+        later = ("timbres", "zip", *HOW)
         return {name: tree[name] for name in tree if name not in later or getattr(self, name) != _default(name)}
 
     @property
