@@ -2,8 +2,9 @@
 
 Everything is real: a Ray cluster of several daemons on this machine, signals, an S3 server behind a proxy. First the
 catalogue undisturbed. Then the same order ``--kills`` times hit by ``kill -9`` at random moments: its driver, an
-engine, a writer, a whole node, storage away for a while; whenever the driver is gone or gave up, the same command is started
-again. Last the same order while ``--failing`` of all requests fail. Every object is held against the undisturbed one.
+engine, a writer, a whole node, storage away for a while; whenever the driver is gone or gave up, the same command is
+started again. Last the same order while ``--failing`` of all requests fail. Every object is held against the
+undisturbed one.
 """
 
 from __future__ import annotations
