@@ -2,7 +2,7 @@
 
 ``--pieces`` pieces of ``--seconds`` seconds to FLAC, checks and pictures included, by the command itself on both cores.
 
-- **catalogue_rt_per_core**: seconds of finished audio for a second of one core, everything in it that any process of the
+- **catalogue_rt_per_core**: seconds of finished audio for a second of one core, with all that any process of the
   command used, Ray and its start too; **catalogue_rt_per_core_stages** of the engines' and writers' time alone.
 - **catalogue_vs_peer**: the same beside a script of Hugging Face's ``generate``, MidiTok, symusic, soundfile and
   matplotlib (:mod:`benchmarks.catalogues.peer`) with the same model and music, loading left out.

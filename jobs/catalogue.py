@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from cluster.embedded import start_embedded_ray
-from jobs import estimates, starting
+from jobs import archiving, estimates, finding, starting
+from jobs.branching import Branching
 from tutti import config, lineage, telemetry
 from tutti.catalogue import publish
 from tutti.catalogue.blocks import is_done
@@ -236,7 +237,7 @@ def page_of(folder: Folder) -> str:
     return str(folder.local_path / publish.PAGE) if folder.is_local else f"{folder.uri}/{publish.PAGE}"
 
 
-@click.command(name="catalogue")
+@click.command(name="catalogue", cls=Branching)
 @click.argument("order", type=click.Path(path_type=Path))
 @click.option("--root", default="results", show_default=True, help="Results root: a folder or s3://bucket/prefix.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Lie a value over the order's.")
@@ -251,6 +252,7 @@ def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: st
     \b
     Example:
       tutti catalogue jobs/recipes/order-calm-chorales.yaml --set seed=7
+      tutti catalogue search "calm, minor, strings, 3 min"
     """
     telemetry.quiet_libraries()
     asked, files = with_files(read_order(order, overrides=overrides), beside=order.parent)
@@ -267,3 +269,7 @@ def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: st
         return
     dataset = run(asked, root=place, registry=registry, reporter=telemetry.reporter(), files=files)
     click.echo(f"catalogue: {page_of(dataset.folder)}")
+
+
+for _below in (archiving.command, finding.search, finding.similar):
+    command.add_command(_below)

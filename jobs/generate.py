@@ -61,6 +61,22 @@ def said(sentence: str, *, given: Collection[str]) -> dict[str, Any]:
     return reading.beside(given)
 
 
+def _pitch_range(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> str | dict[str, str] | None:
+    """One range for all, or one of each instrument."""
+    if not values:
+        return None
+    pairs = [value.partition("=") for value in values]
+    if len(values) == 1 and not pairs[0][1]:
+        return values[0]
+    ranges = {name.strip(): text for name, sign, text in pairs if sign}
+    if len(ranges) < len(values):
+        raise InputError(
+            f"--pitch-range {' '.join(values)} says two things of one instrument",
+            remedy="give one range for all, or INSTRUMENT=RANGE once for each instrument",
+        )
+    return ranges
+
+
 @click.command(name="generate")
 @click.option("--model", help="NAME, NAME@production or NAME/VERSION; the only registered one by default.")
 @click.option("--say", metavar="SENTENCE", help="What it is like, in English or Chinese; options that are given win.")
@@ -69,7 +85,10 @@ def said(sentence: str, *, given: Collection[str]) -> dict[str, Any]:
 @click.option("--key", help='Tonality, such as "D minor".')
 @click.option("--scale", help='Scale, such as "C major pentatonic", "A blues", "D dorian" or "C gong".')
 @click.option("--chords", metavar="TEXT", help='Chord progression, such as "Cm7 F7 | Bbmaj7 | Eb | %".')
-@click.option("--pitch-range", help="Lowest and highest pitch, such as C3-C6 or 48-84.")
+@click.option(
+    "--pitch-range", multiple=True, callback=_pitch_range, metavar="[INSTRUMENT=]RANGE",
+    help="Lowest and highest pitch, such as C3-C6 or 48-84; with an instrument: of that one, repeatable.",
+)  # fmt: skip
 @click.option("--polyphony", type=int, help="Most notes that sound at once; 1: a single line.")
 @click.option("--tempo", type=float, help="Quarter notes a minute.")
 @click.option("--meter", help="Meter, such as 3/4.")

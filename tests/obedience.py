@@ -35,6 +35,11 @@ free_chords = st.builds(
 )
 
 
+ranges = st.builds(
+    lambda low, width: f"{low}-{min(low + width, 127)}", st.integers(0, 126), st.sampled_from([2, 5, 11, 11, 18, 30])
+)
+
+
 @st.composite
 def progressions(draw: st.DrawFn, *, chords: st.SearchStrategy[str]) -> str:
     """One to three bars of chords."""
@@ -80,9 +85,13 @@ def requests(draw: st.DrawFn) -> Request:
         asked["length"] = draw(st.none() | st.sampled_from([6.0, 12.0]))
         if asked["meter"] in ("1/16", "2/16"):
             asked["meter"] = None
-    if draw(st.booleans()):
-        low = draw(st.integers(0, 126))
-        asked["pitch_range"] = f"{low}-{min(low + draw(st.sampled_from([2, 5, 11, 11, 18, 30])), 127)}"
+    match draw(st.sampled_from(("free", "free", "one", "by instrument"))):
+        case "one":
+            asked["pitch_range"] = draw(ranges)
+        case "by instrument":
+            pitched = [name for name in asked["instruments"] or INSTRUMENTS if name != "drums"]
+            if pitched:
+                asked["pitch_range"] = draw(st.dictionaries(st.sampled_from(pitched), ranges, min_size=1, max_size=3))
     try:
         return Request(**{name: value for name, value in asked.items() if value is not None})
     except (ValueError, RecipeError):
@@ -149,6 +158,10 @@ def _of_pitch(piece: Piece) -> list[str]:
     low, high = request.compass.low, request.compass.high
     if len(melodic) and not low <= melodic.pitch.min() <= melodic.pitch.max() <= high:
         found.append(f"pitch_range: {melodic.pitch.min()} to {melodic.pitch.max()}")
+    for name, own in request.ranges.items():
+        played = [pitch for pitch, by in zip(melodic.pitch, melodic.program, strict=True) if instrument_of(by) == name]
+        if not all(own.low <= pitch <= own.high for pitch in played):
+            found.append(f"pitch_range: {name} plays {min(played)} to {max(played)}")
     if request.progression is None and (request.key is not None or request.scale is not None):
         bar = bar_ticks((int(score.meter_numerator[0]), int(score.meter_denominator[0])))
         # Not the bar of the last onset: held notes may leave no place for one in the last bar.

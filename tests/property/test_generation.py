@@ -221,3 +221,17 @@ def test_the_nucleus_is_that_of_its_definition(seed: int, top_p: float, temperat
         assert mass[chosen[row]] > 0
         assert reached[chosen[row]] - mass[chosen[row]] <= reached[-1] * (draw + 1e-5)
         assert reached[chosen[row]] >= reached[-1] * (draw - 1e-5)
+
+
+def test_every_instrument_keeps_its_own_range() -> None:
+    asked = Request(
+        bars=2, instruments=("piano", "bass", "drums"), key="C major", pitch_range={"piano": "72-74", "bass": "E1-G1"}
+    )
+    torch.manual_seed(1)
+    shape = {"vocabulary_size": len(EVENTS), "max_tokens": 128}
+    model = Decoder(DECODER.configure("nano", shape=shape)).eval()
+    engine = Engine(model, digest="", collections=(), facts={}, context_tokens=128)
+    pieces = engine.generate([asked.model_copy(update={"seed": seed}) for seed in range(4)])
+    assert [faults(piece) for piece in pieces] == [[]] * 4
+    notes = [piece.score.notes for piece in pieces]
+    assert {pitch for each in notes for pitch in each.pitch[each.program < 8].tolist()} <= {72, 74}

@@ -51,6 +51,21 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         "chords cannot hold around the notes that harmonise keeps",
     ),
     ("_start", {"polyphony": 1, "start": {"kind": "vary"}}, "polyphony cannot hold around the notes that vary keeps"),
+    (
+        "_range_without_player",
+        {"pitch_range": {"bass": "C2-C3"}, "instruments": ["piano"]},
+        "names bass, and only piano",
+    ),
+    (
+        "_range_and_key",
+        {"key": "C major", "pitch_range": {"piano": "D4-D4", "bass": "C2-C3"}},
+        "pitch_range of piano D4-D4 holds none of C, E and G",
+    ),
+    (
+        "_range_and_chords",
+        {"chords": "C", "pitch_range": {"piano": "E4-G4", "bass": "D2-D2"}, "instruments": ["piano", "bass"]},
+        "pitch_range of piano E4-G4 and bass D2-D2 holds no C, the bass of 'C'",
+    ),
     ("_range_and_chords", {"chords": "C", "pitch_range": "D4-Eb4"}, "holds no tone of the chord 'C': widen it"),
     ("_range_and_chords", {"chords": "C", "pitch_range": "D4-G4"}, "holds no C, the bass of 'C': widen it"),
 ]
@@ -79,6 +94,7 @@ def test_every_rule_is_shown_once() -> None:
         {"instruments": ["drums", "piano"], "key": "C major"},
         {"chords": "Am | E7", "key": "A minor", "bars": 4},
         {"polyphony": 1, "chords": "C | F", "pitch_range": "D4-G4"},
+        {"chords": "C", "pitch_range": {"piano": "E4-G4"}, "instruments": ["piano", "bass"]},
         {"chords": "C | F", "length": "20s"},
     ],
 )

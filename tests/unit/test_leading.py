@@ -111,3 +111,9 @@ def test_a_thin_density_bounds_the_notes_at_once() -> None:
 def test_takes_keep_their_identity_unless_the_new_controls_are_asked() -> None:
     assert not {"valence", "arousal", "difficulty"} & set(Request(mood="sad").model_dump())
     assert Request(difficulty="easy").digest() != Request().digest()
+
+
+def test_a_mood_draws_no_key_that_the_asked_range_has_not() -> None:
+    narrow = [led(Request(mood="happy", pitch_range="D4-Eb4", seed=seed)) for seed in range(12)]
+    assert {request.key for request in narrow} == {"G major", "D major", "Bb major", "Eb major"}
+    assert led(Request(mood="calm", pitch_range="C#4-C#4")).key == "A major"

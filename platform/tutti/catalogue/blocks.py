@@ -99,6 +99,8 @@ def read_block(folder: Folder, block: Block, *, sizes: Mapping[str, int] | None 
         files = tuple(FileEntry(**entry) for entry in json.loads(table.schema.metadata[_ENTRIES]))
     except (KeyError, ValueError, TypeError) as error:
         raise IntegrityError(f"{folder.uri}/{block.path} names no files ({error})") from error
+    if table.schema.names != tables.TAKES.names:
+        raise IntegrityError(f"{folder.uri}/{block.path} has other columns than takes have now")
     for entry in lineage.missing(folder, files, sizes=sizes):
         raise IntegrityError(f"{folder.uri}/{entry.path} is not the file that {block.path} names")
     return FinishedBlock(table.replace_schema_metadata(tables.TAKES.metadata), files)
@@ -244,6 +246,8 @@ def _row(draft: Draft, *, plan: Plan) -> dict[str, Any]:
         "key": described["key"] if described and pitched else None,
         "mood": mood_word(described["valence"], described["arousal"]) if described else None,
         "tempo_qpm": float(score.tempo_qpm[0]),
+        "asked_key": take.request.key,
+        **{name: described[name] if described else None for name in tables.TAKE_DESCRIPTORS},
         "checks": to_json(draft.findings),
         "candidates": _candidates(draft),
         "nearest_work": None,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tutti import lineage, tables
@@ -29,6 +30,8 @@ from tutti.storage import Folder
 KIND = "catalogues"
 STAGE_VERSION = 1
 TABLE, SHEET, PAGE, BLOCKS = "takes.parquet", "catalogue.csv", "index.html", "blocks"
+ROWS_OF_GROUP = 512
+"""About how many takes a group of the table holds."""
 _NOTE_COLUMNS = ("onset_ticks", "duration_ticks", "pitch", "velocity", "program")
 _IDENTITY = ("take_id", "line", "number", "attempt", "verdict")
 _SHEET_COLUMNS = (
@@ -103,15 +106,13 @@ class _Gathered:
 
 
 def _gather(folder: Folder, *, plan: Plan, sizes: Mapping[str, int], table: Path) -> _Gathered:
-    """Read every block once; all rows go to the file ``table``, one row group a block, so that a reader can stream."""
+    """Read every block once; all rows go to the file ``table``."""
     gathered = _Gathered()
     writer = _sheet(gathered.sheet, formats=plan.order.formats)
     with pq.ParquetWriter(table, tables.TAKES, compression="zstd") as whole:
-        for block in plan.blocks():
-            read = read_block(folder, block, sizes=sizes)
-            whole.write_table(read.rows)
-            gathered.files += read.files
-            for row in read.rows.drop_columns(list(_NOTE_COLUMNS)).to_pylist():
+        for group in _groups(folder, plan=plan, sizes=sizes, gathered=gathered):
+            whole.write_table(group)
+            for row in group.drop_columns(list(_NOTE_COLUMNS)).to_pylist():
                 failed = failed_checks(from_json(row["checks"]))
                 gathered.failed.update(failed)
                 gathered.music_s += row["length_s"] if row["verdict"] == ACCEPTED else 0.0
@@ -120,6 +121,20 @@ def _gather(folder: Folder, *, plan: Plan, sizes: Mapping[str, int], table: Path
                 named = files_of(row, formats=plan.order.formats)
                 writer.writerow({**measured, "failed_checks": " ".join(failed), **named})
     return gathered
+
+
+def _groups(folder: Folder, *, plan: Plan, sizes: Mapping[str, int], gathered: _Gathered) -> Iterator[pa.Table]:
+    """Rows of all blocks, in groups that a reader can stream and that do not cost a search more than their columns."""
+    waiting: list[pa.Table] = []
+    for block in plan.blocks():
+        read = read_block(folder, block, sizes=sizes)
+        gathered.files += read.files
+        waiting.append(read.rows)
+        if sum(map(len, waiting)) >= ROWS_OF_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def _rows(folder: Folder, *, plan: Plan) -> Iterator[dict[str, Any]]:

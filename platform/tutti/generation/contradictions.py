@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from tutti.generation.length import USUAL_LENGTH_S, rounds_of_length, seconds_of_bar
-from tutti.units import MAX_TEMPO_QPM, MIN_TEMPO_QPM, PITCH_CLASSES
+from tutti.units import MAX_TEMPO_QPM, MIN_TEMPO_QPM, PITCH_CLASSES, PitchRange
 
 if TYPE_CHECKING:
     from tutti.generation.request import Request
@@ -25,9 +25,13 @@ def refuse(request: Request) -> None:
     Raises:
         ValueError: the first contradiction, in one line.
     """
-    for rule in RULES:
-        if (line := rule(request)) is not None:
-            raise ValueError(line)
+    if (line := found(request)) is not None:
+        raise ValueError(line)
+
+
+def found(request: Request) -> str | None:
+    """The first contradiction, in one line."""
+    return next((line for rule in RULES if (line := rule(request)) is not None), None)
 
 
 def _drums_alone(request: Request) -> str | None:
@@ -90,15 +94,19 @@ def _chords_and_key(request: Request) -> str | None:
     return None
 
 
+def _range_without_player(request: Request) -> str | None:
+    absent = [name for name in request.ranges if request.instruments and name not in request.instruments]
+    if absent:
+        return f"pitch_range names {_list(absent)}, and only {_list(list(request.instruments))} may play: leave it out"
+    return None
+
+
 def _range_and_key(request: Request) -> str | None:
     if request.pitch_range is None or request.progression is not None:
         return None
-    if not _reached(request, request.home_classes):
+    if (held := _outside(request, request.home_classes)) is not None:
         name = f"scale '{request.asked_scale}'" if request.scale is not None else f"key '{request.key}'"
-        return (
-            f"pitch_range {request.pitch_range} holds none of {_names(request.home_classes)}, on which a piece in "
-            f"{name} begins and ends: widen it"
-        )
+        return f"{held} none of {_names(request.home_classes)}, on which a piece in {name} begins and ends: widen it"
     return None
 
 
@@ -106,11 +114,10 @@ def _range_and_chords(request: Request) -> str | None:
     if request.pitch_range is None or request.progression is None:
         return None
     for chord in request.progression.chords:
-        if not _reached(request, chord.tones):
-            return f"pitch_range {request.pitch_range} holds no tone of the chord {chord.text!r}: widen it"
-        if request.polyphony != 1 and not _reached(request, [chord.bass]):
-            bass = PITCH_CLASSES[chord.bass]
-            return f"pitch_range {request.pitch_range} holds no {bass}, the bass of {chord.text!r}: widen it"
+        if (held := _outside(request, chord.tones)) is not None:
+            return f"{held} no tone of the chord {chord.text!r}: widen it"
+        if request.polyphony != 1 and (held := _outside(request, [chord.bass])) is not None:
+            return f"{held} no {PITCH_CLASSES[chord.bass]}, the bass of {chord.text!r}: widen it"
     return None
 
 
@@ -143,6 +150,8 @@ def _chords_and_length(request: Request) -> str | None:
 def _start(request: Request) -> str | None:
     if request.start is None or request.start.kind == "continue":
         return None
+    if request.ranges:
+        return f"pitch ranges by instrument cannot hold around the notes that {request.start.kind} keeps: ask for one"
     for name in ("chords", "polyphony", "difficulty"):
         if getattr(request, name) is not None:
             return f"{name} cannot hold around the notes that {request.start.kind} keeps: leave out one of them"
@@ -162,6 +171,7 @@ RULES: tuple[Callable[[Request], str | None], ...] = (
     _no_bar,
     _scale_without_tonic,
     _key_and_scale,
+    _range_without_player,
     _chords_and_length,
     _chords_and_key,
     _range_and_key,
@@ -172,9 +182,25 @@ RULES: tuple[Callable[[Request], str | None], ...] = (
 """What is asked of every request, in this order."""
 
 
-def _reached(request: Request, classes: Iterable[int]) -> bool:
+def _outside(request: Request, classes: Iterable[int]) -> str | None:
+    """The range that holds none of these pitch classes, as the beginning of a sentence; None where one is reached.
+
+    Of instruments that are asked for, one that reaches them is enough. Where the model chooses who plays, each must.
+    """
     wanted = set(classes)
-    return any(pitch % 12 in wanted for pitch in range(request.compass.low, request.compass.high + 1))
+
+    def reached(compass: PitchRange) -> bool:
+        return any(pitch % 12 in wanted for pitch in range(compass.low, compass.high + 1))
+
+    ranges = request.ranges
+    if not ranges:
+        return None if reached(request.compass) else f"pitch_range {request.pitch_range} holds"
+    reach = {name: reached(compass) for name, compass in ranges.items()}
+    pitched = [name for name in request.instruments if name != "drums"]
+    if all(reach.values()) or any(reach.get(name, True) for name in pitched):
+        return None
+    short = [f"{name} {ranges[name]}" for name, reaches in reach.items() if not reaches]
+    return f"pitch_range of {_list(short)} holds"
 
 
 def _multiples(bars: int, of: int) -> str:

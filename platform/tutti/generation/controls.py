@@ -43,6 +43,7 @@ class Limits:
         home: allowed pitches where a piece begins and where it ends: with a key, its tonic triad; shape (128,).
         programs: allowed programs; shape (128,).
         drums: allowed drum keys; shape (128,).
+        ranges: lowest and highest pitch of each program, where instruments have ranges of their own; shape (128, 2).
         polyphony: most notes that sound at once; None: any number.
         harmony: chords over time.
     """
@@ -59,6 +60,7 @@ class Limits:
     drums: NDArray[np.bool_]
     polyphony: int | None = None
     harmony: Harmony | None = None
+    ranges: NDArray[np.int64] | None = None
 
     def bars_at(self, *, tempo: int, meter: int) -> int:
         """Bars that come nearest to the asked length at a tempo and meter."""
@@ -133,7 +135,19 @@ def limits_of(request: Request, *, known_programs: Sequence[int] = range(DRUM_PR
         drums=np.isin(np.arange(128), GENERAL_MIDI_DRUM_KEYS) & playing[DRUM_PROGRAM],
         polyphony=request.polyphony,
         harmony=harmony_of(request),
+        ranges=ranges_of(request),
     )
+
+
+def ranges_of(request: Request) -> NDArray[np.int64] | None:
+    """Lowest and highest pitch of each program; shape (128, 2). None where no instrument has a range of its own."""
+    if not request.ranges:
+        return None
+    ranges = np.tile(np.array([0, 127]), (DRUM_PROGRAM, 1))
+    for program in range(DRUM_PROGRAM):
+        if (own := request.ranges.get(instrument_of(program))) is not None:
+            ranges[program] = own.low, own.high
+    return ranges
 
 
 def harmony_of(request: Request) -> Harmony | None:

@@ -77,6 +77,11 @@ class Grammar:
         self._home = np.array([limit.home for limit in limits], dtype=bool).reshape(rows, 128)
         self._programs = np.array([limit.programs for limit in limits], dtype=bool).reshape(rows, 128)
         self._drums = np.array([limit.drums for limit in limits], dtype=bool).reshape(rows, 128)
+        every = np.tile(np.array([0, 127]), (128, 1))
+        ranges = np.array([every if each.ranges is None else each.ranges for each in limits], dtype=np.int64)
+        ranges = ranges.reshape(rows, 128, 2)
+        self._low, self._high = ranges[..., 0].copy(), ranges[..., 1].copy()
+        self._ranged = np.array([limit.ranges is not None for limit in limits], dtype=bool)
         # Voices that a row has not are never free; those of a row without a limit are never taken.
         voices = np.array([limit.polyphony or MOST_VOICES for limit in limits], dtype=np.int64)
         self._counts_voices = np.array([limit.polyphony is not None for limit in limits], dtype=bool)
@@ -251,6 +256,8 @@ class Grammar:
             pitches &= self._lowest_may_be | (self._lowest_here[:, None] < _PITCHES)
             drums &= (self._lowest_here != _NO_NOTE)[:, None]
         higher = self._programs & (self._program_here[:, None] < _PROGRAMS)
+        if self._ranged.any():
+            self._keep_ranges(pitches, higher)
         mask[:, _SPAN["Program"]] &= higher & (~self._drum_here)[:, None]
         to_melody = has_program & ~self._drum_here & pitches.any(axis=1)
         can_play = to_melody | drums.any(axis=1)
@@ -258,6 +265,17 @@ class Grammar:
         self._forbid(mask, ~can_play | ~has_duration, "Velocity")
         mask[:, _SPAN["Pitch"]] &= pitches & (to_melody & set_up)[:, None]
         mask[:, _SPAN["Drum"]] &= drums & set_up[:, None]
+
+    def _keep_ranges(self, pitches: NDArray[np.bool_], programs: NDArray[np.bool_]) -> None:
+        """Of the pitches leave those in the running program's range, of the programs those that have one to play."""
+        fresh = self._now
+        if self._timetable.any:
+            fresh = fresh & (self._lowest_may_be | (self._lowest_here[:, None] < _PITCHES))
+        below = np.append(np.zeros((len(fresh), 1), dtype=np.int64), np.cumsum(fresh, axis=1), axis=1)
+        programs &= np.take_along_axis(below, self._high + 1, axis=1) > np.take_along_axis(below, self._low, axis=1)
+        running = np.maximum(self._program, 0)[:, None]
+        pitches &= np.take_along_axis(self._low, running, axis=1) <= _PITCHES
+        pitches &= np.take_along_axis(self._high, running, axis=1) >= _PITCHES
 
     def _follow(self, rows: NDArray[np.int64], tokens: NDArray[np.integer]) -> None:
         kinds = EVENTS.kind_of[tokens]

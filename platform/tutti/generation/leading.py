@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tutti import seeding
+from tutti.generation import contradictions
 from tutti.generation.request import Request
 
 KEYS: Mapping[str, tuple[str, ...]] = {
@@ -68,10 +69,7 @@ def _of_mood(request: Request) -> dict[str, Any]:
     added: dict[str, Any] = {}
     mode = MODES.get(mood) if mood else _mode(request.valence or 0.0)
     if mode and request.key is None and request.scale is None and _fits(request, "key"):
-        key = added["key"] = _drawn(request, "key", KEYS[mode])
-        if mode == "minor":
-            # Without the raised seventh alone, a piece in A minor is often heard in C major.
-            added["scale"] = f"{key.split()[0]} harmonic minor"
+        added |= _key(request, mode)
     if request.tempo is None and request.chords is None:
         if request.arousal is not None:
             middle, ratio = math.sqrt(SLOWEST_QPM * FASTEST_QPM), FASTEST_QPM / SLOWEST_QPM
@@ -79,6 +77,17 @@ def _of_mood(request: Request) -> dict[str, Any]:
         elif mood in TEMPOS_QPM:
             added["tempo"] = _drawn(request, "tempo", TEMPOS_QPM[mood])
     return added
+
+
+def _key(request: Request, mode: str) -> dict[str, str]:
+    """A key of a mode that fits the asked range."""
+    keys = [{"key": key} for key in KEYS[mode]]
+    if mode == "minor":
+        # Without the raised seventh alone, a piece in A minor is often heard in C major.
+        keys = [{**each, "scale": f"{each['key'].split()[0]} harmonic minor"} for each in keys]
+    fitting = [each for each in keys if contradictions.found(request.model_copy(update=each)) is None]
+    drawn: dict[str, str] = _drawn(request, "key", tuple(fitting)) if fitting else {}
+    return drawn
 
 
 def _mode(valence: float) -> str | None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from tutti.config import Settings, digest_of
 from tutti.errors import RecipeError
@@ -35,6 +43,7 @@ USUAL_METER = (4, 4)
 _LATER = ("pitch_range", "polyphony", "scale", "chords", "start", "valence", "arousal", "difficulty")
 """What came later enters where it is asked, so that orders and takes keep their identities."""
 _EVERY_PITCH = PitchRange(0, 127)
+PERCUSSION = INSTRUMENTS[-1]
 _EVERY_CLASS = frozenset(range(12))
 _progression = lru_cache(maxsize=256)(parse_chords)
 
@@ -63,8 +72,26 @@ def _key(value: str) -> str:
     return str(_one_line(parse_key, value))
 
 
-def _pitch_range(value: str) -> str:
+def _one_range(value: Any) -> str:
+    if isinstance(value, list | tuple) and len(value) == 2:
+        value = f"{value[0]}-{value[1]}"
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no pitch range: write it like C3-C6 or [48, 84]")
     return str(_one_line(parse_pitch_range, value))
+
+
+def _pitch_range(value: Any) -> Any:
+    """One range for all, or that of each instrument in the vocabulary's order."""
+    if value is None or not isinstance(value, Mapping):
+        return None if value is None else _one_range(value)
+    if not value:
+        raise ValueError("pitch ranges by instrument name at least one")
+    if PERCUSSION in value:
+        raise ValueError(f"{PERCUSSION} have no pitch range")
+    for name in value:
+        if name not in INSTRUMENTS:
+            raise ValueError(f"{name!r} is no instrument: name {', '.join(INSTRUMENTS[:-1])}")
+    return {name: _one_range(value[name]) for name in INSTRUMENTS if name in value}
 
 
 def _scale(value: str) -> str:
@@ -119,8 +146,10 @@ class Request(Settings):
     scale: Annotated[str, AfterValidator(_scale)] | None = Field(
         default=None, description="scale, such as 'C major pentatonic', 'A blues', 'D dorian' or 'C gong'"
     )
-    pitch_range: Annotated[str, AfterValidator(_pitch_range)] | None = Field(
-        default=None, description="lowest and highest pitch, such as 'C3-C6' or '48-84'; percussion has its own"
+    pitch_range: Annotated[str | dict[str, str] | None, BeforeValidator(_pitch_range)] = Field(
+        default=None,
+        description="lowest and highest pitch, such as 'C3-C6' or '48-84'; or by instrument, such as "
+        "{bass: E1-G3, piano: C4-C6}, the others being free; percussion has its own",
     )
     polyphony: int | None = Field(
         default=None, ge=1, le=MOST_VOICES, description="most notes that sound at once; 1: a single line"
@@ -245,8 +274,14 @@ class Request(Settings):
 
     @property
     def compass(self) -> PitchRange:
-        """Pitches from the lowest to the highest that may come."""
-        return _EVERY_PITCH if self.pitch_range is None else parse_pitch_range(self.pitch_range)
+        """Pitches from the lowest to the highest that may come, where one range holds for all."""
+        return parse_pitch_range(self.pitch_range) if isinstance(self.pitch_range, str) else _EVERY_PITCH
+
+    @property
+    def ranges(self) -> Mapping[str, PitchRange]:
+        """The range of each instrument that has one of its own."""
+        by_name = self.pitch_range if isinstance(self.pitch_range, dict) else {}
+        return {name: parse_pitch_range(text) for name, text in by_name.items()}
 
     @property
     def meter_or_usual(self) -> tuple[int, int]:

@@ -39,7 +39,7 @@ INPUTS: dict[str, dict[str, Any]] = {
     "key": {"type": "string"},
     "scale": {"type": "string"},
     "chords": {"type": "string"},
-    "pitch_range": {"type": "string"},
+    "pitch_range": {"type": "any"},
     "polyphony": {"type": "long"},
     "meter": {"type": "string"},
     "instruments": {"type": "array", "items": {"type": "string"}},
