@@ -106,7 +106,7 @@ def publish(
         IntegrityError: a listed object is missing or of another size.
     """
     entries = tuple(sorted(files, key=lambda entry: entry.path))
-    for entry in missing(folder, entries):
+    for entry in missing(folder, entries, sizes=_listed(folder, entries)):
         raise IntegrityError(f"{folder.uri}/{entry.path} is not the file that was written")
     document = {
         "format": MANIFEST_FORMAT,
@@ -137,7 +137,7 @@ def find(folder: Folder) -> Dataset | None:
         dataset = _from_document(folder, document)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{folder.uri}/{MANIFEST} is not a manifest ({error})") from error
-    for entry in missing(folder, dataset.files):
+    for entry in missing(folder, dataset.files, sizes=_listed(folder, dataset.files)):
         raise IntegrityError(f"{folder.uri}/{entry.path} differs from its manifest; delete the folder to make it again")
     return dataset
 
@@ -146,19 +146,20 @@ def missing(folder: Folder, files: Sequence[FileEntry], *, sizes: Mapping[str, i
     """Of ``files`` those that are not there with their sizes.
 
     Args:
-        sizes: of all objects below the folder, by path; None asks for each of a few, or lists the folder once.
+        sizes: of all objects below the folder, by path, as :func:`sizes_below` lists them; None asks for each.
     """
-    if sizes is None and len(files) <= ASKED_ONE_BY_ONE:
-        return [
-            each for each in files if not folder.exists(each.path) or folder.size_bytes(each.path) != each.size_bytes
-        ]
-    there = sizes_below(folder) if sizes is None else sizes
-    return [each for each in files if there.get(each.path) != each.size_bytes]
+    if sizes is not None:
+        return [each for each in files if sizes.get(each.path) != each.size_bytes]
+    return [each for each in files if not folder.exists(each.path) or folder.size_bytes(each.path) != each.size_bytes]
 
 
 def sizes_below(folder: Folder) -> dict[str, int]:
     """Size in bytes of every object below a folder, by path: one request for a thousand of them."""
     return {entry.path: entry.size_bytes for entry in folder.entries()}
+
+
+def _listed(folder: Folder, files: Sequence[FileEntry]) -> dict[str, int] | None:
+    return sizes_below(folder) if len(files) > ASKED_ONE_BY_ONE else None
 
 
 def load(folder: Folder) -> Dataset:

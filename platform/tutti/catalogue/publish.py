@@ -6,7 +6,7 @@ import csv
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from tutti import lineage, tables
 from tutti.catalogue import page
 from tutti.catalogue.archive import ARCHIVE, write_zip
-from tutti.catalogue.blocks import files_of, read_block
+from tutti.catalogue.blocks import FinishedBlock, files_of
 from tutti.catalogue.order import FORMATS, HOW
 from tutti.catalogue.provenance import data_licences
 from tutti.catalogue.review import failed_checks, from_json
+from tutti.catalogue.settling import Settlement, settle, settled_blocks
 from tutti.catalogue.takes import ACCEPTED, Plan, check_complete
 from tutti.errors import IntegrityError
 from tutti.lineage import Dataset, FileEntry
@@ -32,10 +33,12 @@ STAGE_VERSION = 1
 TABLE, SHEET, PAGE, BLOCKS = "takes.parquet", "catalogue.csv", "index.html", "blocks"
 ROWS_OF_GROUP = 512
 """About how many takes a group of the table holds."""
+ROWS_AT_ONCE = 32
 _NOTE_COLUMNS = ("onset_ticks", "duration_ticks", "pitch", "velocity", "program")
 _IDENTITY = ("take_id", "line", "number", "attempt", "verdict")
 _SHEET_COLUMNS = (
     "title", "verdict", "key", "mood", "tempo_qpm", "length_s", "notes", "loudness_lufs", "true_peak_dbtp",
+    "nearest_title", "nearest_licence", "nearest_work",
     "take_id", "line", "number", "attempt", "seed", "model", "model_version",
 )  # fmt: skip
 
@@ -48,6 +51,7 @@ def inputs_of(plan: Plan) -> dict[str, Any]:
         "model": {"name": plan.model, "version": plan.model_version, "digest": plan.model_digest},
         "stage": STAGE_VERSION,
         **({"timbres": [timbre.to_dict() for timbre in plan.timbres]} if plan.timbres else {}),
+        **({"compared": dict(plan.compared)} if plan.compared else {}),
     }
 
 
@@ -57,7 +61,12 @@ def place_of(plan: Plan, *, root: Folder) -> Folder:
 
 
 def publish(
-    folder: Folder, *, plan: Plan, model_facts: Mapping[str, Any], pace: Mapping[str, Any] | None = None
+    folder: Folder,
+    *,
+    plan: Plan,
+    model_facts: Mapping[str, Any],
+    settlement: Settlement | None = None,
+    pace: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Make the catalogue of blocks that are all done.
 
@@ -65,6 +74,7 @@ def publish(
         folder: :func:`place_of` the plan.
         plan: what was to be made.
         model_facts: what the model's version tells of its making; its ``licences`` are shown.
+        settlement: which takes are duplicates of others; None looks for them here.
         pace: what the run that ends here took, for the plans of later orders.
 
     Raises:
@@ -73,7 +83,9 @@ def publish(
     """
     sizes = lineage.sizes_below(folder)
     with tempfile.TemporaryDirectory(prefix="tutti-catalogue-") as staged:
-        gathered = _gather(folder, plan=plan, sizes=sizes, table=Path(staged) / TABLE)
+        settled = settlement or settle(folder, plan=plan, sizes=sizes)
+        blocks = settled_blocks(folder, plan=plan, settlement=settled, sizes=sizes)
+        gathered = _gather(blocks, plan=plan, table=Path(staged) / TABLE)
         check_complete(gathered.rows, plan=plan)
         files = [
             *_once(gathered.files),
@@ -82,7 +94,7 @@ def publish(
             lineage.write_file(folder, SHEET, gathered.sheet.getvalue().encode("utf-8-sig")),
         ]
         known = {**model_facts, "licences": data_licences(model_facts)}
-        shown = page.render(_rows(folder, plan=plan), folder=folder, files=files, plan=plan, model_facts=known)
+        shown = page.render(_rows(Path(staged) / TABLE), folder=folder, files=files, plan=plan, model_facts=known)
         files.append(lineage.write_file(folder, PAGE, shown))
         if plan.order.zip:
             write_zip(folder, files, name=plan.order.name, target=Path(staged) / ARCHIVE)
@@ -105,12 +117,12 @@ class _Gathered:
     music_s: float = 0.0
 
 
-def _gather(folder: Folder, *, plan: Plan, sizes: Mapping[str, int], table: Path) -> _Gathered:
-    """Read every block once; all rows go to the file ``table``."""
+def _gather(blocks: Iterable[FinishedBlock], *, plan: Plan, table: Path) -> _Gathered:
+    """Take in one block after the other; all rows go to the file ``table``."""
     gathered = _Gathered()
     writer = _sheet(gathered.sheet, formats=plan.order.formats)
     with pq.ParquetWriter(table, tables.TAKES, compression="zstd") as whole:
-        for group in _groups(folder, plan=plan, sizes=sizes, gathered=gathered):
+        for group in _groups(blocks, gathered=gathered):
             whole.write_table(group)
             for row in group.drop_columns(list(_NOTE_COLUMNS)).to_pylist():
                 failed = failed_checks(from_json(row["checks"]))
@@ -123,13 +135,12 @@ def _gather(folder: Folder, *, plan: Plan, sizes: Mapping[str, int], table: Path
     return gathered
 
 
-def _groups(folder: Folder, *, plan: Plan, sizes: Mapping[str, int], gathered: _Gathered) -> Iterator[pa.Table]:
+def _groups(blocks: Iterable[FinishedBlock], *, gathered: _Gathered) -> Iterator[pa.Table]:
     """Rows of all blocks, in groups that a reader can stream and that do not cost a search more than their columns."""
     waiting: list[pa.Table] = []
-    for block in plan.blocks():
-        read = read_block(folder, block, sizes=sizes)
-        gathered.files += read.files
-        waiting.append(read.rows)
+    for block in blocks:
+        gathered.files += block.files
+        waiting.append(block.rows)
         if sum(map(len, waiting)) >= ROWS_OF_GROUP:
             yield pa.concat_tables(waiting)
             waiting = []
@@ -137,10 +148,11 @@ def _groups(folder: Folder, *, plan: Plan, sizes: Mapping[str, int], gathered: _
         yield pa.concat_tables(waiting)
 
 
-def _rows(folder: Folder, *, plan: Plan) -> Iterator[dict[str, Any]]:
-    """All rows in order, one block in memory at a time."""
-    for block in plan.blocks():
-        yield from tables.from_parquet(folder.read(block.path), tables.TAKES).to_pylist()
+def _rows(table: Path) -> Iterator[dict[str, Any]]:
+    """All rows in order, few of them in memory at a time."""
+    with pq.ParquetFile(table) as file:
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+            yield from batch.to_pylist()
 
 
 def _once(files: Sequence[FileEntry]) -> list[FileEntry]:

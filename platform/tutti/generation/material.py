@@ -192,6 +192,8 @@ def _continued(request: Request, file: _File, *, collections: Sequence[str]) -> 
     more = _more_bars(request, tempo_qpm=tempo, meter=meter)
     limits = file.limits(request, bars=bars + more, programs=file.programs)
     if limits.harmony is not None:
+        if not limits.programs.any():
+            raise RecipeError("the file has drums alone, and nobody plays the chords", remedy="name instruments too")
         limits = replace(limits, harmony=replace(limits.harmony, bars=more))
     return Prepared(
         controls=file.told(request, collections=collections, bars=bars + more, whole=True),
