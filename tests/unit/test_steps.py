@@ -194,7 +194,7 @@ def test_rows_keep_their_slots_and_who_joins_takes_one_that_is_free() -> None:
     steps = model.steps()
     prompts = [drawn(length, seed=length) for length in (70, 3, 130)]
     memory = joined(steps, model, prompts, room_rows=3)
-    assert memory.size_bytes == 3 * 4 * 3 * 4 * 64 * (8 + 16) * 4, "channels of values are rounded up to a line"
+    assert memory.size_bytes == 3 * 4 * 3 * 7 * 32 * (8 + 16) * 4, "channels of values are rounded up to a line"
     kept = memory.slots_B[[2, 0]].tolist()
     memory.keep(torch.tensor([2, 0]))
     assert (memory.lengths_B.tolist(), memory.slots_B.tolist()) == ([130, 70], kept)

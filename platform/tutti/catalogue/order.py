@@ -219,6 +219,7 @@ class Order(Settings):
         description="files of each accepted take: midi, musicxml, flac, wav, mp3, ogg, stems (a sound for each "
         "instrument), png (the notes), waveform (the sound); MIDI is always written, it is the take",
     )
+    zip: bool = Field(default=False, description="whether all that is shipped is put into one catalogue.zip as well")
     timbres: tuple[Annotated[str, AfterValidator(_timbre)], ...] = Field(
         default=(),
         description="registered models of notes that play in place of the SoundFont: [FAMILY=]MODEL:INSTRUMENT[:SEED]",
@@ -267,7 +268,7 @@ class Order(Settings):
             del line["file"], line["second"]
         # What came later enters where it is asked, so that catalogues keep their addresses.
         tree["sound"] = self.sound.model_dump(mode="json", exclude_defaults=True)
-        later = ("timbres", "sound", *HOW)
+        later = ("timbres", "sound", "zip", *HOW)
         checks, usual = tree["checks"], Checks().model_dump(mode="json")
         tree["checks"] = {
             name: value for name, value in checks.items() if name not in LATER_CHECKS or value != usual[name]

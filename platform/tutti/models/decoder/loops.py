@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tutti.models.compiled import compiled, exponential, inlined, narrow, wide, within
 from tutti.models.panels import COLUMNS, multiply, multiply_one
 
-BLOCK_TOKENS = 64
+BLOCK_TOKENS = 32
 _S = BLOCK_TOKENS
 _EPSILON = np.float32(1e-6)
 _FAR = np.float32(-1e30)
