@@ -84,7 +84,7 @@ class _Narrowing:
         led = np.flatnonzero(forced != _NONE)
         mask[led, forced[led]] = True
         # Where what is kept takes all voices of a last bar, it stays without a new note.
-        mask[~mask.any(axis=1), END] = True
+        mask[rows.counted_R & ~mask.any(axis=1), END] = True
         out_BV, allowed_BV = logits_BV.copy(), allowed_BV.copy()
         passing = base & ~mask
         self._lend(out_BV, mask, passing)
