@@ -13,6 +13,9 @@ from tutti.errors import InputError, PlaceError
 from tutti.generation.request import Request
 from tutti.storage import Folder
 
+LONG_S = 120.0
+"""From which length on a piece wants a form."""
+
 
 def formats_of(paths: tuple[str, ...]) -> dict[str, Path]:
     """Format by format, the file that it is asked in; told by the file's suffix.
@@ -61,6 +64,19 @@ def said(sentence: str, *, given: Collection[str]) -> dict[str, Any]:
     return reading.beside(given)
 
 
+def _tell_sections(request: Request) -> None:
+    """Say what sections a request with a form will have, and hint at forms where a long one has none."""
+    from tutti.generation.form.plan import planned
+
+    if request.form is not None:
+        plan = planned(request)
+        click.echo(f"{plan.bars} bars at tempo {plan.extent.tempo_qpm:.4g}")
+        for line in plan.lines():
+            click.echo(line)
+    elif request.start is None and request.bars is None and request.chords is None and request.length_s >= LONG_S:
+        click.echo(f"{request.length_s:g} s without a form go on and never return: --form auto gives them sections")
+
+
 def _pitch_range(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> str | dict[str, str] | None:
     """One range for all, or one of each instrument."""
     if not values:
@@ -80,11 +96,12 @@ def _pitch_range(_: click.Context, __: click.Parameter, values: tuple[str, ...])
 @click.command(name="generate")
 @click.option("--model", help="NAME, NAME@production or NAME/VERSION; the only registered one by default.")
 @click.option("--say", metavar="SENTENCE", help="What it is like, in English or Chinese; options that are given win.")
-@click.option("--length", help="Length, such as 30s or 1m30s; by default 30s, or that of the chords.")
+@click.option("--length", help="Length, such as 30s or 1m30s; by default 30s, with a form 3m, or that of the chords.")
 @click.option("--bars", type=int, help="Length in bars instead.")
 @click.option("--key", help='Tonality, such as "D minor".')
 @click.option("--scale", help='Scale, such as "C major pentatonic", "A blues", "D dorian" or "C gong".')
 @click.option("--chords", metavar="TEXT", help='Chord progression, such as "Cm7 F7 | Bbmaj7 | Eb | %".')
+@click.option("--form", help='Sections and returns, such as "A A B A\'", auto, rondo or theme and variations.')
 @click.option(
     "--pitch-range", multiple=True, callback=_pitch_range, metavar="[INSTRUMENT=]RANGE",
     help="Lowest and highest pitch, such as C3-C6 or 48-84; with an instrument: of that one, repeatable.",
@@ -139,7 +156,6 @@ def command(
     **controls: object,
 ) -> None:
     """Make one piece and write it as MIDI, FLAC, WAV, MP3 or a piano-roll picture, by the suffix of --out.
-
     Several --takes are drafted together and each is written as soon as it is there; Ctrl-C keeps those.
 
     \b
@@ -175,6 +191,7 @@ def command(
     if between or more:
         latents.engine_of(engine)
     drawn = known(timbres, registry=registry)
+    _tell_sections(request)
     if dry_run:
         click.echo(f"would write {', '.join(map(str, files.values()))} by {version}")
         return

@@ -155,6 +155,8 @@ class Folder:
 
     def children(self, path: str = "") -> list[str]:
         """Names directly below ``path``, sorted; empty if nothing is there."""
+        if self.is_local:
+            return self._try("list", path, _children)
         depth = len([part for part in path.split("/") if part])
         split = (name.split("/") for name in self.paths(path))
         return sorted({parts[depth] for parts in split if len(parts) > depth})
@@ -203,6 +205,20 @@ class Folder:
             if not (isinstance(error, OSError) or s3.is_of_client(error)):
                 raise
             raise _translated(error, verb=verb, full=full, is_local=self.is_local) from error
+
+
+def _children(full: str) -> list[str]:
+    """Names below a local folder that lead to an object; a catalogue's 100,000 files are not listed for it."""
+    if not Path(full).is_dir():
+        return []
+
+    def holds(entry: os.DirEntry[str]) -> bool:
+        if _STAGED.fullmatch(entry.name):
+            return False
+        return not entry.is_dir() or any(files for _, _, files in os.walk(entry.path))
+
+    with os.scandir(full) as entries:
+        return sorted(entry.name for entry in entries if holds(entry))
 
 
 def cut_off(seconds: float) -> None:

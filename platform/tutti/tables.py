@@ -211,6 +211,12 @@ BLOCKS = _schema(
     ),
 )
 
+TAKE_DESCRIPTORS = (
+    "bars", "meter", "programs", "key_confidence", "scale_consistency", "pitch_entropy", "pitch_class_entropy",
+    "groove_consistency", "notes_per_quarter", "polyphony", "pitch_low", "pitch_high", "valence", "arousal",
+)  # fmt: skip
+"""Columns of ``works`` that takes have too, and are found by."""
+
 TAKES = _schema(
     "takes",
     (
@@ -241,6 +247,9 @@ TAKES = _schema(
         _column("key", _TEXT, "estimated key", nullable=True),
         _column("mood", _TEXT, "estimated mood: happy, tense, sad, calm or neutral", nullable=True),
         _column("tempo_qpm", pa.float64(), "first tempo", unit="quarters per minute"),
+        _column("asked_key", _TEXT, "key that the request states", nullable=True),
+        # What a work is described by; nothing where a take has no notes.
+        *(WORKS.field(name).with_nullable(True) for name in TAKE_DESCRIPTORS),
         _column("loudness_lufs", pa.float64(), "integrated loudness of the audio", unit="LUFS", nullable=True),
         _column("true_peak_dbtp", pa.float64(), "true peak of the audio", unit="dBTP", nullable=True),
         _column("checks", _TEXT, "each check with its figure, limit and verdict, as JSON"),
@@ -254,9 +263,10 @@ TAKES = _schema(
         _column(
             "nearest_work",
             _TEXT,
-            "work_id that shares the longest passage, where it was looked for",
+            "work_id of the known work that it comes nearest to copying, where it was looked for",
             nullable=True,
         ),
+        _column("nearest_title", _TEXT, "composer and title of that work, where they are known", nullable=True),
         _column("nearest_licence", _TEXT, "licence of that work", nullable=True),
         _column("midi_path", _TEXT, "MIDI file, below the catalogue's folder"),
         _column("audio_path", _TEXT, "audio file, below the catalogue's folder", nullable=True),

@@ -46,6 +46,13 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("_range_and_chords", {"chords": "C | F#", "pitch_range": "C4-G4", "polyphony": 1, "bars": 2}, ""),
     ("_start", {"chords": "C", "start": {"kind": "interpolate"}}, "chords cannot hold on the way between two files"),
+    ("contradicted", {"form": "ABA", "chords": "C"}, "form and chords both say how the piece goes: leave out one"),
+    ("contradicted", {"form": "ABA", "start": {"kind": "continue"}}, "form and start both say how the piece goes"),
+    ("contradicted", {"form": "ABA", "bars": 11}, "'A B A' has 3 sections of at least 4 bars, and there are 11 bars"),
+    ("contradicted", {"form": "rondo", "length": 20, "tempo": 60}, "5 sections of at least 4 bars, and there are 5"),
+    ("contradicted", {"form": "A:8 B:8 A", "bars": 20}, "form has 24 bars and bars says 20: leave bars out"),
+    ("contradicted", {"form": "A:8 B:8", "length": 60, "tempo": 60}, "form of 16 bars at tempo 60 has a length of its"),
+    ("contradicted", {"form": "A:8 B:8", "length": 600}, "form of 16 bars would need tempo 6 to last 600 s"),
     (
         "_range_without_player",
         {"pitch_range": {"bass": "C2-C3"}, "instruments": ["piano"]},
@@ -91,6 +98,8 @@ def test_every_rule_is_shown_once() -> None:
         {"polyphony": 1, "chords": "C | F", "pitch_range": "D4-G4"},
         {"chords": "C", "pitch_range": {"piano": "E4-G4"}, "instruments": ["piano", "bass"]},
         {"chords": "C | F", "length": "20s"},
+        {"form": "rondo", "bars": 40},
+        {"form": "A:8 B:8 A", "length": 60.0},
     ],
 )
 def test_what_goes_together_is_taken(asked: dict[str, Any]) -> None:
@@ -112,7 +121,7 @@ def test_all_doors_refuse_with_the_same_line(tmp_path: Path) -> None:
 
 
 def test_what_is_not_asked_leaves_no_trace() -> None:
-    assert not {"scale", "pitch_range", "polyphony", "chords"} & set(Request(bars=4, seed=3).model_dump())
+    assert not {"scale", "pitch_range", "polyphony", "chords", "form"} & set(Request(bars=4, seed=3).model_dump())
     # As it was before these controls came.
     assert Request().digest() == "5a3016b694538425"
     assert Request(bars=4).digest() == "faa2450a678da95d"

@@ -96,6 +96,8 @@ def read_block(folder: Folder, block: Block) -> FinishedBlock:
         files = tuple(FileEntry(**entry) for entry in json.loads(table.schema.metadata[_ENTRIES]))
     except (KeyError, ValueError, TypeError) as error:
         raise IntegrityError(f"{folder.uri}/{block.path} names no files ({error})") from error
+    if table.schema.names != tables.TAKES.names:
+        raise IntegrityError(f"{folder.uri}/{block.path} has other columns than takes have now")
     for entry in files:
         if not folder.exists(entry.path) or folder.size_bytes(entry.path) != entry.size_bytes:
             raise IntegrityError(f"{folder.uri}/{entry.path} is not the file that {block.path} names")
@@ -240,10 +242,13 @@ def _row(draft: Draft, *, plan: Plan) -> dict[str, Any]:
         "key": described["key"] if described and pitched else None,
         "mood": mood_word(described["valence"], described["arousal"]) if described else None,
         "tempo_qpm": float(score.tempo_qpm[0]),
+        "asked_key": take.request.key,
+        **{name: described[name] if described else None for name in tables.TAKE_DESCRIPTORS},
         "checks": to_json(draft.findings),
         "candidates": _candidates(draft),
-        "nearest_work": None,
-        "nearest_licence": None,
+        "nearest_work": draft.nearest.work_id if draft.nearest else None,
+        "nearest_title": draft.nearest.words if draft.nearest else None,
+        "nearest_licence": draft.nearest.licence if draft.nearest else None,
     }
 
 

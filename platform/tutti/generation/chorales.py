@@ -46,6 +46,7 @@ USUAL_QPM = 80.0
 _MODEL = "a model of voices"
 _FOREIGN = (
     "mood", "valence", "arousal", "density", "difficulty", "collection", "guidance", "pitch_range", "polyphony",
+    "form",
 )  # fmt: skip
 _BAR_STEPS = 4 * STEPS_PER_QUARTER
 _CHOIR = 52

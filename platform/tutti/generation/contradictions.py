@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from tutti.generation.form import layout
+from tutti.generation.form.text import USUAL_FORM_LENGTH_S
 from tutti.generation.length import USUAL_LENGTH_S, rounds_of_length, seconds_of_bar
 from tutti.units import MAX_TEMPO_QPM, MIN_TEMPO_QPM, PITCH_CLASSES, PitchRange
 
@@ -43,7 +45,8 @@ def _drums_alone(request: Request) -> str | None:
 
 def _length_twice(request: Request) -> str | None:
     # The usual length was written into orders and takes that asked for bars.
-    if request.bars is not None and request.length is not None and request.length_s != USUAL_LENGTH_S:
+    usual_s = USUAL_LENGTH_S if request.form is None else USUAL_FORM_LENGTH_S
+    if request.bars is not None and request.length is not None and request.length_s != usual_s:
         return f"length {request.length_s:g} s and bars {request.bars} both say how long: leave out one of them"
     return None
 
@@ -175,6 +178,7 @@ RULES: tuple[Callable[[Request], str | None], ...] = (
     _range_and_key,
     _range_and_chords,
     _start,
+    layout.contradicted,
     _mood_twice,
 )
 """What is asked of every request, in this order."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from tutti.corpus.score import Score
 from tutti.generation.choosing import best, candidates_of
 from tutti.generation.composers import Composer
+from tutti.generation.form.composing import InSections
 from tutti.generation.piece import Event, PieceMade, told_of
 from tutti.generation.request import Request
 
@@ -55,7 +56,7 @@ class Desk:
 
     def __init__(self, model: Composer) -> None:
         self.model = model
-        self._composing = model.open()
+        self._composing = InSections(model.open())
         self._lock = threading.Lock()
         self._awaited: dict[int, _Awaited] = {}
         self._of_candidate: dict[int, int] = {}
@@ -184,6 +185,6 @@ class Desk:
         """Answer everybody with a bug of ours, and go on for those who come."""
         with self._lock:
             everybody, self._awaited, self._of_candidate = self._awaited, {}, {}
-            self._composing = self.model.open()
+            self._composing = InSections(self.model.open())
         for awaited in everybody.values():
             awaited.deliver(error)

@@ -17,6 +17,7 @@ from tutti.features.vocabulary import EVENTS
 from tutti.generation.choosing import chosen
 from tutti.generation.composing import drained
 from tutti.generation.controls import controls_of
+from tutti.generation.form.composing import InSections
 from tutti.generation.interpolating import interpolated
 from tutti.generation.material import prepared
 from tutti.generation.piece import Piece
@@ -134,6 +135,8 @@ class Engine:
             InputError: a file without what the request needs of it.
         """
         controls_of(request, collections=self.collections)
+        if request.form is not None and material is not None:
+            raise RecipeError("a piece with a form starts from no file", remedy="leave out the form or the file")
         if request.start is not None and request.start.kind == "interpolate":
             if not isinstance(self._model, BarVae):
                 raise InputError("this model has no latents", remedy="name a version of family bar_vae")
@@ -183,11 +186,12 @@ class Engine:
     ) -> list[Piece]:
         with self._sparing:
             session = self._spare.pop() if self._spare else self.open()
+        composing = InSections(session)
         numbers = [
-            session.submit(request, material=material)
+            composing.submit(request, material=material)
             for request, material in zip(requests, materials or [None] * len(requests), strict=True)
         ]
-        pieces = drained(session, numbers, cancelled=cancelled)
+        pieces = drained(composing, numbers, cancelled=cancelled)
         # Only one whose requests are all over is used again: an error leaves it behind.
         with self._sparing:
             self._spare = [session]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from tutti.corpus.score import Score
-from tutti.errors import InputError
+from tutti.errors import InputError, RecipeError
 from tutti.features.grid import nearest_tempo
 from tutti.features.vocabulary import BAR, EVENTS, METERS, TICKS_PER_QUARTER
 from tutti.generation.length import bars_of_length, rounds_of_length, seconds_of_bar
@@ -39,6 +39,8 @@ def continued(request: Request, file: Source, *, collections: Sequence[str]) -> 
     more = _more_bars(request, tempo_qpm=tempo, meter=meter)
     limits = file.limits(request, bars=bars + more, programs=file.programs)
     if limits.harmony is not None:
+        if not limits.programs.any():
+            raise RecipeError("the file has drums alone, and nobody plays the chords", remedy="name instruments too")
         limits = replace(limits, harmony=replace(limits.harmony, bars=more))
     return Prepared(
         controls=file.told(request, collections=collections, bars=bars + more, whole=True),

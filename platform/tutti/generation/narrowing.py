@@ -188,8 +188,8 @@ class _Narrowing:
     def _free(self, mask: Mask) -> None:
         """Free notes keep to what binds them, and leave the planted ones' programs alone."""
         rows, next_, sings = self._rows, self._next, self._sings()
-        fresh = np.cumsum(self._may_RP & ~rows.waiting_RP, axis=1)
-        below = np.append(np.zeros((len(rows), 1), dtype=np.int64), fresh, axis=1)
+        below: Index = np.zeros((len(rows), COMPASS + 1), dtype=np.int64)
+        np.cumsum(self._may_RP & ~rows.waiting_RP, axis=1, out=below[:, 1:])
         reach = np.take_along_axis(below, rows.high_RQ + 1, axis=1) > np.take_along_axis(below, rows.low_RQ, axis=1)
         mask[:, _SPAN["Program"]] &= rows.programs_RQ & reach
         mask[:, _SPAN["Pitch"]] &= self._may_RP & self._in_range() & (sings | (rows.program_R == _NONE))[:, None]

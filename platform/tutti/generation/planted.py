@@ -229,10 +229,18 @@ class Planted:
         for row in rows.tolist():
             if planted[row]:
                 self.next_R[row] += 1
-                (self.waiting_drums_RP if is_drum[row] else self.waiting_RP)[row, pitch[row]] = False
+                if not self._waits(int(self.next_R[row]), pitch=int(pitch[row]), is_drum=bool(is_drum[row])):
+                    (self.waiting_drums_RP if is_drum[row] else self.waiting_RP)[row, pitch[row]] = False
                 self.said_RP[row, pitch[row]] |= not is_drum[row]
             else:
                 self._say_freely(row, int(pitch[row]), drum=bool(is_drum[row]))
+
+    def _waits(self, note: int, *, pitch: int, is_drum: bool) -> bool:
+        """Whether another note at the place of the one before ``note`` has this pitch: those of two programs may."""
+        left = int(self.note_left_N[note - 1]) - 1
+        here = slice(note, note + left)
+        drums = self.note_program_N[here] == DRUM_PROGRAM
+        return bool(((self.note_pitch_N[here] == pitch) & (drums == is_drum)).any())
 
     def _say_freely(self, row: int, pitch: int, *, drum: bool) -> None:
         """A free note was said: how long it takes a voice, and what it is the lowest of."""

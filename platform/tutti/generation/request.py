@@ -21,6 +21,7 @@ from tutti.features.mood import mood_word
 from tutti.features.vocabulary import DENSITIES, INSTRUMENTS, METERS, MOODS
 from tutti.generation import contradictions
 from tutti.generation.chords import Progression, parse_chords
+from tutti.generation.form.text import USUAL_FORM_LENGTH_S, bars_of_form, parse_form
 from tutti.generation.length import USUAL_LENGTH_S, rounds_of_length, seconds_of_bar
 from tutti.generation.scales import Scale, parse_scale
 from tutti.generation.start import Start
@@ -40,7 +41,7 @@ MOST_VOICES = 24
 USUAL_METER = (4, 4)
 """Of chords whose meter was not asked."""
 
-_LATER = ("pitch_range", "polyphony", "scale", "chords", "start", "valence", "arousal", "difficulty")
+_LATER = ("pitch_range", "polyphony", "scale", "chords", "start", "valence", "arousal", "difficulty", "form")
 """What came later enters where it is asked, so that orders and takes keep their identities."""
 _EVERY_PITCH = PitchRange(0, 127)
 PERCUSSION = INSTRUMENTS[-1]
@@ -60,8 +61,11 @@ def _length_s(value: str | float | None) -> float | None:
 
 
 def _usual_length(given: dict[str, Any]) -> float | None:
-    """Chords have a length of their own."""
-    return None if given.get("chords") is not None else USUAL_LENGTH_S
+    """Chords have a length of their own, and so has a form that says its bars."""
+    form = given.get("form")
+    if given.get("chords") is not None or bars_of_form(form) is not None:
+        return None
+    return USUAL_LENGTH_S if form is None else USUAL_FORM_LENGTH_S
 
 
 def _tempo_qpm(value: float) -> float:
@@ -103,6 +107,10 @@ def _chords(value: str) -> str:
     return " ".join(value.split(" "))
 
 
+def _form(value: str) -> str:
+    return str(_one_line(parse_form, value))
+
+
 def _member(name: str, members: tuple[str, ...]) -> AfterValidator:
     def check(value: str) -> str:
         if value not in members:
@@ -132,10 +140,15 @@ class Request(Settings):
         description="chord progression such as 'Cm7 F7 | Bbmaj7 | %': its bars are the piece's length, repeated where "
         "bars or length ask for more",
     )
+    form: Annotated[str, AfterValidator(_form)] | None = Field(
+        default=None,
+        description='sections and their returns, such as "A A B A\'" (a prime: varied; A:16: its bars), or auto, '
+        "binary, ternary, song, arch, rondo, verse-chorus, theme and variations, sonata, through-composed",
+    )
     length: Annotated[float | str | None, AfterValidator(_length_s)] = Field(
         default_factory=_usual_length,
         description="length: seconds, or a text such as '30s' or '1m30s'; 1 s to 600 s; by default 30 s, or that of "
-        "the chords",
+        "the chords; with a form 3 minutes",
         json_schema_extra={"default": USUAL_LENGTH_S},
     )
     bars: int | None = Field(default=None, ge=1, le=MAX_BARS, description="length in bars, instead of seconds")
@@ -216,8 +229,8 @@ class Request(Settings):
 
     @property
     def chooses(self) -> bool:
-        """Whether the piece is one of several, so that none of its notes is known before all are there."""
-        return self.best_of > 1 or (self.start is not None and self.start.num_drafts > 1)
+        """Whether none of its notes is known before all are there: it is one of several, or has a form."""
+        return self.best_of > 1 or self.form is not None or (self.start is not None and self.start.num_drafts > 1)
 
     @property
     def length_s(self) -> float:
@@ -299,7 +312,7 @@ class Request(Settings):
         at the one that meets it, nearest to a moderate one.
         """
         if self.progression is None or self.bars is not None:
-            return self.bars, self.tempo
+            return self.bars or bars_of_form(self.form), self.tempo
         bars = len(self.progression)
         if self.length is None:
             return bars, self.tempo

@@ -48,7 +48,7 @@ USUAL_QPM = 96.0
 _MODEL = "a model of piano-rolls"
 _FOREIGN = (
     "density", "difficulty", "valence", "arousal", "collection", "guidance", "top_p", "scale", "pitch_range",
-    "polyphony", "chords",
+    "polyphony", "chords", "form",
 )  # fmt: skip
 _TOGETHER = 32
 _PROGRAMS_OF_FAMILY = 8

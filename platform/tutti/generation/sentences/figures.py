@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tutti.errors import RecipeError
 from tutti.features.vocabulary import METERS
 from tutti.generation.chords import parse_chords
+from tutti.generation.form.text import parse_form
 from tutti.generation.scales import SCALES, parse_scale
 from tutti.generation.sentences.text import NUMBER, NUMERAL, number
 from tutti.units import Key, parse_key, parse_pitch_range
@@ -104,6 +105,10 @@ def _chinese_meter(match: re.Match[str]) -> str | None:
 def _fraction_meter(match: re.Match[str]) -> str | None:
     meter = f"{int(number(match[2]))}/{int(number(match[1]))}"
     return meter if meter in _METERS else None
+
+
+def _form(match: re.Match[str]) -> str:
+    return parse_form(match[1])
 
 
 def _key(match: re.Match[str]) -> str | None:
@@ -217,6 +222,7 @@ def _rows_of_time() -> tuple[Row, ...]:
         ("tempo", rf"{_Z}\s*拍(?:每|/|一)分钟?", _first),
         ("tempo", rf"(?:速度|节奏|bpm|BPM)\s*(?:为|是|:|=|在)?\s*{_Z}(?!\s*[小秒分])", _first),
         ("tempo", rf"{_Z}\s*拍", _plain_tempo),
+        ("form", r"(?<![A-Za-z])(A['’]*(?:[A-H]['’]*)+)[- ]?(?:form|structure|曲式|结构|式)", _form),
         ("bars", rf"\b{_N}[- ]?(?:bars?|barrs?|measures?)\b", _whole),
         ("bars", rf"{_Z}\s*个?小节", _whole),
         ("length", r"(?<![\d:])(\d{1,2}):(\d\d)(?![\d:])", _clock),
@@ -247,7 +253,11 @@ def _rows_of_time() -> tuple[Row, ...]:
 
 def _patterns() -> Iterator[tuple[str, re.Pattern[str], Read]]:
     for control, pattern, read in (*_rows_of_pitch(), *_rows_of_time()):
-        yield control, re.compile(pattern, 0 if control in ("key", "chords", "pitch_range") else re.IGNORECASE), read
+        yield (
+            control,
+            re.compile(pattern, 0 if control in ("key", "chords", "pitch_range", "form") else re.IGNORECASE),
+            read,
+        )
 
 
 _PATTERNS = tuple(_patterns())

@@ -29,6 +29,7 @@ class Reading:
         not_understood: stretches that nothing was made of.
         not_held: what was understood and no control can hold, a line each.
         contradictions: control to what stands against what.
+        heard: everything that was heard, denials too: a search can hold what no request can.
     """
 
     sentence: str
@@ -36,6 +37,7 @@ class Reading:
     not_understood: tuple[str, ...] = ()
     not_held: tuple[str, ...] = ()
     contradictions: Mapping[str, str] = field(default_factory=dict)
+    heard: tuple[Heard, ...] = ()
 
     @property
     def controls(self) -> dict[str, Any]:
@@ -101,7 +103,9 @@ def read(sentence: str, *, hear: Hear | None = None) -> Reading:
         heard += sounding
         unknown = [words for words in unknown if not any(words in each.words for each in sounding)]
     weighed = weigh(heard)
-    return Reading(text, tuple(weighed.reasons), tuple(unknown), tuple(weighed.not_held), weighed.contradictions)
+    return Reading(
+        text, tuple(weighed.reasons), tuple(unknown), tuple(weighed.not_held), weighed.contradictions, tuple(heard)
+    )
 
 
 def _without(text: str, said: Sequence[Figure]) -> str:

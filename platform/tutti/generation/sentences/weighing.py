@@ -15,7 +15,7 @@ from tutti.units import MAX_LENGTH_S, MAX_TEMPO_QPM, MIN_LENGTH_S, MIN_TEMPO_QPM
 
 NEITHER_SLOW_NOR_FAST_QPM = 100.0
 CONTROLS = (
-    "mood", "tempo", "key", "scale", "chords", "meter", "density", "difficulty", "instruments", "pitch_range",
+    "mood", "tempo", "key", "scale", "chords", "meter", "form", "density", "difficulty", "instruments", "pitch_range",
     "polyphony", "length", "bars",
 )  # fmt: skip
 """What sentences speak of, in the order in which it is shown."""
