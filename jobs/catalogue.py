@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from cluster.embedded import start_embedded_ray
-from jobs import estimates, finding, starting
+from jobs import archiving, estimates, finding, starting
 from jobs.branching import Branching
 from tutti import config, lineage, telemetry
 from tutti.catalogue import publish
@@ -69,7 +69,8 @@ def run(
     facts = check_requests(plan, bundle=bundle)
     check_space(plan, folder=folder)
     folder.check_writable()
-    waiting: Sequence[Block] = [block for block in plan.blocks() if not is_done(folder, block)]
+    sizes = lineage.sizes_below(folder)
+    waiting: Sequence[Block] = [block for block in plan.blocks() if not is_done(folder, block, sizes=sizes)]
     if waiting:
         from tutti.catalogue.on_ray import check_device  # a second run, which makes nothing, must not wait for Ray
 
@@ -81,10 +82,11 @@ def run(
             plan, folder, bundle, [path for _, path in drawn], sources, version.facts, root, reporter, record
         )
         pace = makes(waiting)
-        while (settlement := settle(folder, plan=plan)).wanting:
+        while (settlement := settle(folder, plan=plan, sizes=lineage.sizes_below(folder))).wanting:
             copies = len(settlement.wanting)
             reporter.line(f"catalogue {order.name}: {copies} takes copy another of it; their next seeds are tried")
-            pace = makes(settlement.wanting) or pace
+            again = makes(settlement.wanting)
+            pace = pace or again
         dataset = publish.publish(folder, plan=plan, model_facts=facts, settlement=settlement, pace=pace)
     reporter.line(f"catalogue {order.name}: {_counts(dataset)}")
     return dataset
@@ -308,5 +310,5 @@ def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: st
     click.echo(f"catalogue: {page_of(dataset.folder)}")
 
 
-for _below in (finding.search, finding.similar):
+for _below in (archiving.command, finding.search, finding.similar):
     command.add_command(_below)

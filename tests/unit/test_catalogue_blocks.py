@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,6 +182,23 @@ def test_published_it_is_one_table_one_sheet_one_page(folder: Folder) -> None:
     assert "well_formed" in sheet[2]
     assert dataset.facts["accepted"] == 3
     assert dataset.facts["failed_checks"] == {"well_formed": 1}
+
+
+def test_an_order_may_want_a_zip_as_well(folder: Folder) -> None:
+    plan = plan_of(formats=("midi",))
+    zipped = Plan(plan.order.model_copy(update={"zip": True}), model="m", model_version="4", model_digest="d" * 32)
+    assert "zip" not in plan.order.document()
+    assert zipped.order.document()["zip"] is True
+    fill_all(folder, zipped)
+    dataset = publish.publish(folder, plan=zipped, model_facts={})
+    with zipfile.ZipFile(io.BytesIO(dataset.read("catalogue.zip"))) as archive:
+        names = archive.namelist()
+    assert {"o/index.html", "o/catalogue.csv", "o/takes.parquet"} < set(names)
+    assert (
+        sum(name.startswith("o/files/") for name in names)
+        == sum(name.startswith("o/provenance/") for name in names)
+        == 3
+    )
 
 
 def test_a_doubled_block_is_refused(folder: Folder) -> None:

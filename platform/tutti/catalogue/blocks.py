@@ -84,8 +84,11 @@ def write_block(
     return FinishedBlock(table, tuple(files))
 
 
-def read_block(folder: Folder, block: Block) -> FinishedBlock:
+def read_block(folder: Folder, block: Block, *, sizes: Mapping[str, int] | None = None) -> FinishedBlock:
     """Rows and files of a block.
+
+    Args:
+        sizes: of all objects of the catalogue, by path; None asks for them.
 
     Raises:
         MissingError: its rows are not there.
@@ -98,16 +101,17 @@ def read_block(folder: Folder, block: Block) -> FinishedBlock:
         raise IntegrityError(f"{folder.uri}/{block.path} names no files ({error})") from error
     if table.schema.names != tables.TAKES.names:
         raise IntegrityError(f"{folder.uri}/{block.path} has other columns than takes have now")
-    for entry in files:
-        if not folder.exists(entry.path) or folder.size_bytes(entry.path) != entry.size_bytes:
-            raise IntegrityError(f"{folder.uri}/{entry.path} is not the file that {block.path} names")
+    for entry in lineage.missing(folder, files, sizes=sizes):
+        raise IntegrityError(f"{folder.uri}/{entry.path} is not the file that {block.path} names")
     return FinishedBlock(table.replace_schema_metadata(tables.TAKES.metadata), files)
 
 
-def is_done(folder: Folder, block: Block) -> bool:
-    """Whether a block needs no further work."""
+def is_done(folder: Folder, block: Block, *, sizes: Mapping[str, int] | None = None) -> bool:
+    """Whether a block needs no further work; ``sizes`` as in :func:`read_block`."""
+    if sizes is not None and block.path not in sizes:
+        return False
     try:
-        read_block(folder, block)
+        read_block(folder, block, sizes=sizes)
     except (MissingError, IntegrityError):
         return False
     return True

@@ -216,6 +216,7 @@ class Order(Settings):
         default=("midi", "flac", "png"),
         description="files of each accepted take: midi, flac, wav, mp3, png; MIDI is always written, it is the take",
     )
+    zip: bool = Field(default=False, description="whether all that is shipped is put into one catalogue.zip as well")
     timbres: tuple[Annotated[str, AfterValidator(_timbre)], ...] = Field(
         default=(),
         description="registered models of notes that play in place of the SoundFont: [FAMILY=]MODEL:INSTRUMENT[:SEED]",
@@ -262,7 +263,7 @@ class Order(Settings):
             # Its music is named by controls.start.works: the same under another name is the same.
             del line["file"], line["second"]
         # What came later enters where it is asked, so that catalogues keep their addresses.
-        later = ("timbres", *HOW)
+        later = ("timbres", "zip", *HOW)
         checks, usual = tree["checks"], Checks().model_dump(mode="json")
         tree["checks"] = {
             name: value for name, value in checks.items() if name not in LATER_CHECKS or value != usual[name]

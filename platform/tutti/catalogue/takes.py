@@ -110,7 +110,8 @@ class Plan:
         kinds = {"midi", *self.order.formats, *(("mp3",) if self.order.wants_audio else ())}
         per_second = sum(BYTES_PER_SECOND[kind] for kind in kinds)
         fixed = PROVENANCE_BYTES + sum(BYTES_PER_TAKE[kind] for kind in kinds)
-        return round(self.estimated_music_s * per_second + self.order.takes * fixed)
+        total = round(self.estimated_music_s * per_second + self.order.takes * fixed)
+        return 2 * total if self.order.zip else total
 
     @property
     def estimated_music_s(self) -> float:
