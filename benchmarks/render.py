@@ -35,7 +35,6 @@ from tutti.render.mastering import (
     LOUDNESS_LUFS,
     LOUDNESS_TOLERANCE_LU,
     TRUE_PEAK_DBTP,
-    Mastered,
     master,
     measure_loudness_lufs,
     measure_true_peak_dbtp,
@@ -57,6 +56,7 @@ LINES = {
 }
 """Program, lowest pitch and notes a quarter of each line."""
 CONTENT = ("flac", "png", "waveform")
+SOUNDING = "seconds of audio a core-second"
 
 
 def piece(name: str) -> Score:
@@ -85,7 +85,6 @@ def measure(bench: Bench) -> None:
     """All pieces whole, then stage by stage."""
     pieces = [piece(name) for name in LINES]
     seconds = sum(score.length_s for score in pieces)
-    font = read_soundfont(default_path())
     began_s = time.process_time()
     for score in pieces:
         made = finish(score, formats=CONTENT, title="x")
@@ -94,20 +93,9 @@ def measure(bench: Bench) -> None:
         assert abs(made.loudness_lufs - LOUDNESS_LUFS) < LOUDNESS_TOLERANCE_LU
         assert made.true_peak_dbtp <= TRUE_PEAK_DBTP
     first = seconds / (time.process_time() - began_s)
-    sounding = "seconds of audio a core-second"
-
-    def race(subject: str, ways: dict[str, Callable[[], object]]) -> None:
-        bench.race(subject, ways, amount=seconds, unit=sounding, clock=time.process_time)
-
-    mixes = [Mix(score, sound=Sound(), font=font, instruments={}) for score in pieces]
-    dry = Sound(room="dry", equaliser="flat", places="none")
-    dries = [Mix(score, sound=dry, font=font, instruments={}) for score in pieces]
-    wholes = [mix.whole() for mix in mixes]
-    masters: list[Mastered] = [master(whole_CS.T, sample_rate_hz=RATE_HZ) for whole_CS in wholes]
-    audios = [made.audio_SC for made in masters]
-    foreign = [to_symusic(score) for score in pieces]
-    other = symusic.Synthesizer(sf_path=str(default_path()), sample_rate=RATE_HZ, quality=0)
-    race(
+    _race(
+        bench,
+        pieces,
         "whole pieces",
         {
             "FLAC and both pictures": lambda: [finish(score, formats=CONTENT, title="x") for score in pieces],
@@ -117,32 +105,45 @@ def measure(bench: Bench) -> None:
             "FLAC and stems": lambda: [finish(score, formats=("flac", "stems"), title="x") for score in pieces],
         },
     )
-    race(
-        "notes to sound",
-        {
+    _stages(bench, pieces)
+    bench.count("whole pieces, the first of a process", {"FLAC and both pictures": first}, unit=f"{SOUNDING}/s")
+    bench.name("render_rt_per_core", bench.figures["whole pieces"]["FLAC and both pictures"].median)
+    bench.note(
+        f"{len(pieces)} pieces of {LENGTH_S:g} s, {sum(len(score.notes) for score in pieces)} notes, {RATE_HZ} Hz"
+    )
+
+
+def _race(bench: Bench, pieces: list[Score], subject: str, ways: dict[str, Callable[[], object]]) -> None:
+    seconds = sum(score.length_s for score in pieces)
+    bench.race(subject, ways, amount=seconds, unit=SOUNDING, clock=time.process_time)
+
+
+def _stages(bench: Bench, pieces: list[Score]) -> None:
+    """Each stage alone, beside its peer where it has one."""
+    font = read_soundfont(default_path())
+    mixes = [Mix(score, sound=Sound(), font=font, instruments={}) for score in pieces]
+    dry = Sound(room="dry", equaliser="flat", places="none")
+    dries = [Mix(score, sound=dry, font=font, instruments={}) for score in pieces]
+    wholes = [mix.whole() for mix in mixes]
+    audios = [master(whole_CS.T, sample_rate_hz=RATE_HZ).audio_SC for whole_CS in wholes]
+    foreign = [to_symusic(score) for score in pieces]
+    other = symusic.Synthesizer(sf_path=str(default_path()), sample_rate=RATE_HZ, quality=0)
+    meter = pyloudnorm.Meter(RATE_HZ)
+    stages: dict[str, dict[str, Callable[[], object]]] = {
+        "notes to sound": {
             "symusic, dry": lambda: [other.render(score, stereo=True) for score in foreign],
             "Tutti, dry": lambda: [mix.whole() for mix in dries],
             "Tutti, in a room, equalised": lambda: [mix.whole() for mix in mixes],
         },
-    )
-    meter = pyloudnorm.Meter(RATE_HZ)
-    race(
-        "loudness",
-        {
+        "loudness": {
             "pyloudnorm": lambda: [meter.integrated_loudness(audio_SC) for audio_SC in audios],
             "Tutti": lambda: [measure_loudness_lufs(audio_SC, sample_rate_hz=RATE_HZ) for audio_SC in audios],
         },
-    )
-    race(
-        "true peak",
-        {
+        "true peak": {
             "scipy": lambda: [np.abs(signal.resample_poly(audio_SC, 4, 1, axis=0)).max() for audio_SC in audios],
             "Tutti": lambda: [measure_true_peak_dbtp(audio_SC) for audio_SC in audios],
         },
-    )
-    race(
-        "the rest",
-        {
+        "the rest": {
             "mastering": lambda: [master(whole_CS.T, sample_rate_hz=RATE_HZ) for whole_CS in wholes],
             "16 bits, dithered, as FLAC": lambda: [
                 encode_audio(audio_SC, sample_rate_hz=RATE_HZ, kind="flac") for audio_SC in audios
@@ -150,19 +151,13 @@ def measure(bench: Bench) -> None:
             "waveform": lambda: [waveform_png(audio_SC, sample_rate_hz=RATE_HZ) for audio_SC in audios],
             "MusicXML": lambda: [write_musicxml(score) for score in pieces],
         },
-    )
-    race(
-        "piano-roll",
-        {
+        "piano-roll": {
             "matplotlib": lambda: [boxes_by_matplotlib(score) for score in pieces],
             "Tutti": lambda: [piano_roll_png(score) for score in pieces],
         },
-    )
-    bench.count("whole pieces, the first of a process", {"FLAC and both pictures": first}, unit=f"{sounding}/s")
-    bench.name("render_rt_per_core", bench.figures["whole pieces"]["FLAC and both pictures"].median)
-    bench.note(
-        f"{len(pieces)} pieces of {LENGTH_S:g} s, {sum(len(score.notes) for score in pieces)} notes, {RATE_HZ} Hz"
-    )
+    }
+    for subject, ways in stages.items():
+        _race(bench, pieces, subject, ways)
 
 
 def boxes_by_matplotlib(score: Score) -> bytes:
