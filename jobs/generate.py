@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from jobs import starting
 from tutti.errors import InputError, PlaceError
 from tutti.generation.request import Request
 from tutti.storage import Folder
+
+if TYPE_CHECKING:  # it brings torch
+    from tutti.models.precision import Precision
 
 LONG_S = 120.0
 """From which length on a piece wants a form."""
@@ -123,6 +126,10 @@ def _pitch_range(_: click.Context, __: click.Parameter, values: tuple[str, ...])
 @click.option(
     "--takes", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many, with seeds of their own."
 )
+@click.option(
+    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True,
+    help="Bits of the model's products; auto: bfloat16 where the processor multiplies it. Other bits, other notes.",
+)  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same piece.")
 @starting.options
 @click.option("--between", nargs=2, metavar="FILE FILE", help="Two MIDI files: pieces from one to the other (bar_vae).")
@@ -149,6 +156,7 @@ def command(
     steps: int,
     more: tuple[str, ...],
     timbres: tuple[str, ...],
+    precision: Precision,
     out: tuple[str, ...],
     root: str,
     tracking_uri: str | None,
@@ -186,7 +194,7 @@ def command(
     amounts = latents.amounts_of(more)
     registry = Registry.embedded(Folder(root), tracking_uri=tracking_uri)
     version = registry.resolve(model or registry.only_model())
-    engine = composers.load(registry.fetch(version))
+    engine = composers.load(registry.fetch(version), precision=precision)
     engine.check(request, None if more else score)
     if between or more:
         latents.engine_of(engine)

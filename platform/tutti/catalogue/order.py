@@ -241,6 +241,12 @@ class Order(Settings):
         default="cpu", description="where the model runs; another kind of processor gives other notes"
     )
 
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="bits of the model's products; auto: bfloat16 where the processor multiplies it, else float32; one "
+        "gives other notes than the other",
+    )
+
     @model_validator(mode="after")
     def _fits(self) -> Order:
         if len(set(self.formats)) != len(self.formats):
@@ -263,7 +269,7 @@ class Order(Settings):
             # Its music is named by controls.start.works: the same under another name is the same.
             del line["file"], line["second"]
         # What came later enters where it is asked, so that catalogues keep their addresses.
-        later = ("timbres", "zip", *HOW)
+        later = ("timbres", "zip", "precision", *HOW)
         checks, usual = tree["checks"], Checks().model_dump(mode="json")
         tree["checks"] = {
             name: value for name, value in checks.items() if name not in LATER_CHECKS or value != usual[name]
