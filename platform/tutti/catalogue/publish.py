@@ -26,6 +26,7 @@ from tutti.catalogue.takes import ACCEPTED, Plan, check_complete
 from tutti.errors import IntegrityError
 from tutti.lineage import Dataset, FileEntry
 from tutti.progress import PROGRESS
+from tutti.render.sound import SOUND_VERSION
 from tutti.storage import Folder
 
 KIND = "catalogues"
@@ -46,11 +47,16 @@ _SHEET_COLUMNS = (
 def inputs_of(plan: Plan) -> dict[str, Any]:
     """What a catalogue's address is made of."""
     order = {name: value for name, value in plan.order.document().items() if name not in HOW}
+    if plan.font:  # the same bytes at another address are the same font
+        order["sound"] = {name: value for name, value in order["sound"].items() if name != "soundfont"}
     return {
         "order": order,
         "model": {"name": plan.model, "version": plan.model_version, "digest": plan.model_digest},
         "stage": STAGE_VERSION,
         **({"timbres": [timbre.to_dict() for timbre in plan.timbres]} if plan.timbres else {}),
+        # What is only notes is the same under every version of the sound.
+        **({"sound": SOUND_VERSION} if plan.order.wants_audio else {}),
+        **({"soundfont": plan.font.sha256} if plan.font else {}),
         **({"compared": dict(plan.compared)} if plan.compared else {}),
     }
 
