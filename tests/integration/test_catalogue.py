@@ -59,6 +59,7 @@ checks:
   max_held_bars: 100
   max_overhang_bars: 100
   max_key_gap: 2
+  max_silent_instruments: 2
 """
 STARTS_WITHIN_S = 240.0
 ENDS_WITHIN_S = 30.0

@@ -43,7 +43,7 @@ def test_a_good_take_passes_every_check() -> None:
         (
             "well_formed", "notes", "length", "silence", "silence_share", "endless_note",
             "stuck_notes", "range", "opening", "held_note", "overhang", "repetition", "key", "tonic", "tempo",
-            "instruments",
+            "instruments", "silent_instruments",
         ),
         PASSED,
     )  # fmt: skip
@@ -51,7 +51,7 @@ def test_a_good_take_passes_every_check() -> None:
 
 
 def test_checks_that_nobody_asked_for_are_not_made() -> None:
-    assert not {"key", "tempo", "instruments"} & set(findings_of(melody()))
+    assert not {"key", "tempo", "instruments", "silent_instruments"} & set(findings_of(melody()))
 
 
 def with_gap(quarters: int, *, at: int) -> Score:
@@ -90,7 +90,8 @@ FAULTS: list[tuple[str, Score, dict[str, Any], float]] = [
     ("repetition", melody(D_MINOR[:4] * 8), {}, 0.875),
     ("tonic", melody(C_MAJOR * 4), {"key": "A minor"}, 0.4901),
     ("tempo", melody(tempo=110), {"tempo": 120}, 0.0833),
-    ("instruments", melody(program=73), {"instruments": ["piano", "strings"]}, 32),
+    ("instruments", melody(program=np.repeat([0, 73], 16)), {"instruments": ["piano"]}, 16),
+    ("silent_instruments", melody(), {"instruments": ["piano", "strings"]}, 1),
 ]
 
 

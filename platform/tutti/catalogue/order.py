@@ -27,6 +27,7 @@ _SOUNDING = (*AUDIO_FORMATS, "waveform", "stems")
 HOW = ("max_batch", "cache_bytes", "prices")
 """Fields that say how an order is made, and not what."""
 LATER_CHECKS = (
+    "max_silent_instruments",
     "max_opening_s", "max_held_bars", "max_overhang_bars", "max_repetition", "max_key_gap",
     "originality", "against", "duplicates", "copy_melody_bits", "copy_texture_bits", "copy_share", "copy_shared_bits",
 )  # fmt: skip
@@ -87,6 +88,9 @@ class Checks(Settings):
     )
     tempo_tolerance: float = Field(
         default=0.06, gt=0, le=1, description="largest deviation from the asked tempo, as share of it"
+    )
+    max_silent_instruments: int = Field(
+        default=0, ge=0, le=16, description="most of the asked instruments that may play nothing"
     )
     pitch_low: int = Field(default=21, ge=0, le=127, description="lowest MIDI pitch of any note that is no drum")
     pitch_high: int = Field(default=108, ge=0, le=127, description="highest MIDI pitch of any note that is no drum")
