@@ -100,7 +100,7 @@ def intervals(score: Score) -> bytes:
     onset, pitch = notes.onset_ticks[melodic], notes.pitch[melodic].astype(np.int64)
     order = np.lexsort((pitch, onset))
     last = np.append(np.diff(onset[order]) != 0, True)
-    return (np.diff(pitch[order][last]) % 128).astype(np.uint8).tobytes()
+    return bytes((np.diff(pitch[order][last]) % 128).astype(np.uint8))
 
 
 def longest_by_bytes(take: bytes, text: bytes, *, width: int = 1) -> int:
