@@ -32,8 +32,7 @@ from tutti import seeding, telemetry
 from tutti.config import build
 from tutti.corpus.score import Score
 from tutti.corpus.score_batch import ScoreBatch
-from tutti.dataset import shards
-from tutti.evaluation import works
+from tutti.dataset import learnt, shards
 from tutti.evaluation.measures import measured
 from tutti.features.augment import transpose
 from tutti.features.controls import density_class
@@ -82,7 +81,9 @@ def measure(bench: Bench) -> None:
         for number in range(int(bench.settings["requests"]))
     ]
     groups = _made(engine, requests)
-    held_out = [_cut(score) for split in works.HELD_OUT for score in _works(trained.works, trained.tokens, split=split)]
+    held_out = [
+        _cut(score) for split in learnt.HELD_OUT for score in _works(trained.works, trained.tokens, split=split)
+    ]
     _tell(bench, requests, groups, held_out, counts=_counts(trained.tokens), most=most)
     _cost(bench, engine, requests)
     bench.note(
@@ -192,7 +193,7 @@ def _batch(pieces: Sequence[Piece]) -> ScoreBatch:
 
 
 def _works(held: Dataset, tokens: Dataset, *, split: str) -> ScoreBatch:
-    return works.read(held, tokens, split=split, licences=()).batch
+    return learnt.read(held, tokens, split=split, licences=()).batch
 
 
 def _cut(score: Score) -> Score:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from jobs.branching import Branching
 from tutti import config, lineage, telemetry
 from tutti.catalogue import publish
 from tutti.catalogue.blocks import is_done
+from tutti.catalogue.known import References, Sources, references_of, sources_of
 from tutti.catalogue.order import Order
 from tutti.catalogue.pace import Estimate
+from tutti.catalogue.settling import settle
 from tutti.catalogue.takes import Block, Plan
 from tutti.corpus.score import Score
 from tutti.errors import InputError, PlaceError
@@ -53,7 +57,9 @@ def run(
     """
     version = registry.resolve(order.model)
     drawn = known(order.timbres, registry=registry)
-    plan = plan_of(order, version=version, timbres=[timbre for timbre, _ in drawn], files=files or {})
+    sources = sources_of(order.checks, facts=version.facts, own_name=order.name, root=root)
+    timbres = [timbre for timbre, _ in drawn]
+    plan = plan_of(order, version=version, timbres=timbres, files=files or {}, compared=sources.addresses)
     folder = publish.place_of(plan, root=root)
     found = lineage.find(folder)
     if found is not None:
@@ -63,7 +69,7 @@ def run(
     facts = check_requests(plan, bundle=bundle)
     check_space(plan, folder=folder)
     folder.check_writable()
-    waiting = [block for block in plan.blocks() if not is_done(folder, block)]
+    waiting: Sequence[Block] = [block for block in plan.blocks() if not is_done(folder, block)]
     if waiting:
         from tutti.catalogue.on_ray import check_device  # a second run, which makes nothing, must not wait for Ray
 
@@ -71,11 +77,15 @@ def run(
         check_device(plan)
     there = order.takes - sum(len(block.slots) for block in waiting)
     with recorded(folder, verb="catalogue", files=order.takes, unit="takes", found=there) as record:
-        drawn_files = [path for _, path in drawn]
-        pace = _make(
-            waiting, plan=plan, folder=folder, bundle=bundle, timbres=drawn_files, reporter=reporter, record=record
+        makes = _Maker(
+            plan, folder, bundle, [path for _, path in drawn], sources, version.facts, root, reporter, record
         )
-        dataset = publish.publish(folder, plan=plan, model_facts=facts, pace=pace)
+        pace = makes(waiting)
+        while (settlement := settle(folder, plan=plan)).wanting:
+            copies = len(settlement.wanting)
+            reporter.line(f"catalogue {order.name}: {copies} takes copy another of it; their next seeds are tried")
+            pace = makes(settlement.wanting) or pace
+        dataset = publish.publish(folder, plan=plan, model_facts=facts, settlement=settlement, pace=pace)
     reporter.line(f"catalogue {order.name}: {_counts(dataset)}")
     return dataset
 
@@ -86,6 +96,7 @@ def plan_of(
     version: ModelVersion,
     timbres: Sequence[KnownTimbre] = (),
     files: Mapping[tuple[str, ...], Score] | None = None,
+    compared: Mapping[str, Any] | None = None,
 ) -> Plan:
     """The order under one version of its model, and of those that play it."""
     return Plan(
@@ -95,6 +106,7 @@ def plan_of(
         model_digest=version.digest,
         timbres=tuple(timbres),
         files=dict(files or {}),
+        compared=dict(compared or {}),
     )
 
 
@@ -168,32 +180,56 @@ def with_files(order: Order, *, beside: Path) -> tuple[Order, dict[tuple[str, ..
     return order.model_copy(update={"lines": tuple(lines)}), found
 
 
-def _make(
-    blocks: Sequence[Block],
-    *,
-    plan: Plan,
-    folder: Folder,
-    bundle: Path,
-    timbres: Sequence[Path],
-    reporter: Reporter,
-    record: Record,
-) -> Mapping[str, Any] | None:
-    """Make blocks; what that took, or None where there were none."""
-    if not blocks:
-        return None
-    there = record.progress.found
-    if there:
-        reporter.line(f"catalogue {plan.order.name}: {there} of {plan.order.takes} takes are done")
-    from tutti.catalogue.on_ray import Tally, make_blocks
+@dataclass
+class _Maker:
+    """Makes blocks on Ray; what only that needs is not waited for by a run that makes none."""
 
-    def told(tally: Tally) -> None:
-        figures = {"accepted": float(tally.accepted)}
-        record.update(done=there + tally.slots, works=tally.accepted, refusals=tally.failed_checks, figures=figures)
+    plan: Plan
+    folder: Folder
+    bundle: Path
+    timbres: Sequence[Path]
+    sources: Sources
+    model_facts: Mapping[str, Any]
+    root: Folder
+    reporter: Reporter
+    record: Record
 
-    pace = make_blocks(
-        blocks, plan=plan, folder=folder, bundle=bundle, timbres=timbres, reporter=reporter, told=told
-    )  # fmt: skip
-    return estimates.conditions(plan, pace)
+    @cached_property
+    def references(self) -> References:
+        """What takes are held against."""
+        works = self.sources.works
+        if works is not None and works.reason:
+            self.reporter.line(f"catalogue {self.plan.order.name}: originality is not checked: {works.reason}")
+        return references_of(self.sources, self.model_facts, root=self.root)
+
+    def __call__(self, blocks: Sequence[Block]) -> Mapping[str, Any] | None:
+        """Make blocks; what that took, or None where there were none."""
+        if not blocks:
+            return None
+        takes = self.plan.order.takes
+        there = takes - sum(len(block.slots) for block in blocks)
+        if there and not any(block.first_attempt for block in blocks):
+            self.reporter.line(f"catalogue {self.plan.order.name}: {there} of {takes} takes are done")
+        from tutti.catalogue.on_ray import Tally, make_blocks
+
+        def told(tally: Tally) -> None:
+            figures = {"accepted": float(tally.accepted)}
+            self.record.update(
+                done=there + tally.slots, works=tally.accepted, refusals=tally.failed_checks, figures=figures
+            )
+
+        start_embedded_ray()
+        pace = make_blocks(
+            blocks,
+            plan=self.plan,
+            folder=self.folder,
+            bundle=self.bundle,
+            timbres=self.timbres,
+            references=self.references,
+            reporter=self.reporter,
+            told=told,
+        )
+        return estimates.conditions(self.plan, pace)
 
 
 def _counts(dataset: Dataset) -> str:
@@ -202,13 +238,14 @@ def _counts(dataset: Dataset) -> str:
     return f"{text}, {facts['unfilled']} of {facts['ordered']} unfilled" if facts["unfilled"] else text
 
 
-def _plan_lines(plan: Plan, *, root: Folder, estimate: Estimate) -> list[str]:
+def _plan_lines(plan: Plan, *, sources: Sources, root: Folder, estimate: Estimate) -> list[str]:
     order, folder = plan.order, publish.place_of(plan, root=root)
     state = "finished" if lineage.find(folder) else "not made yet"
     lines = [
         f"catalogue   {order.name}, {state}",
         f"model       {plan.model} {plan.model_version} ({plan.model_digest})",
         *(f"played by   {timbre} ({timbre.digest[:12]})" for timbre in plan.timbres),
+        *(f"compared    with {line}" for line in sources.lines()),
         f"takes       {order.takes} in {len(order.lines)} lines, up to {plan.attempts} attempts each",
         f"blocks      {plan.num_blocks} of {order.takes_per_block} takes",
         f"formats     {', '.join(dict.fromkeys(('midi', *order.formats)))}",
@@ -260,11 +297,12 @@ def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: st
     if dry_run:
         version = registry.resolve(asked.model)
         timbres = [timbre for timbre, _ in known(asked.timbres, registry=registry)]
-        plan = plan_of(asked, version=version, timbres=timbres, files=files)
+        sources = sources_of(asked.checks, facts=version.facts, own_name=asked.name, root=place)
+        plan = plan_of(asked, version=version, timbres=timbres, files=files, compared=sources.addresses)
         bundle = registry.fetch(version)
         check_requests(plan, bundle=bundle)
         found = estimates.estimate(plan, root=place, bundle=bundle)
-        click.echo("\n".join(_plan_lines(plan, root=place, estimate=found)))
+        click.echo("\n".join(_plan_lines(plan, sources=sources, root=place, estimate=found)))
         return
     dataset = run(asked, root=place, registry=registry, reporter=telemetry.reporter(), files=files)
     click.echo(f"catalogue: {page_of(dataset.folder)}")

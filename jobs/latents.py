@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tutti.corpus.score import Score
+from tutti.dataset import learnt
 from tutti.errors import InputError
 from tutti.evaluation import latents as beginnings
-from tutti.evaluation import works
 from tutti.generation import latent
 from tutti.generation.composers import Composer
 from tutti.generation.engine import Engine, Piece
@@ -112,7 +112,7 @@ def write(
 
 
 def _known(engine: Engine, *, root: Folder) -> list[Score]:
-    held = works.dataset_of(engine.facts, kind="works", root=root)
+    held = learnt.dataset_of(engine.facts, kind="works", root=root)
     licences = tuple(engine.facts.get("data", {}).get("licences", ()))
-    train = works.drawn(works.read(held, None, split="train", licences=licences), most=WORKS, seed=0)
+    train = learnt.drawn(learnt.read(held, None, split="train", licences=licences), most=WORKS, seed=0)
     return beginnings.beginnings(train.batch, most=WORKS)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tutti import lineage
-from tutti.evaluation import notes, notes_report, publishing, works
+from tutti.dataset import learnt
+from tutti.evaluation import notes, notes_report, publishing
 from tutti.evaluation.report import DOCUMENT, TABLE, to_json
 from tutti.models.families import family_of
 from tutti.storage import Folder
@@ -52,7 +53,7 @@ def run(
         UserError: its notes are gone, the split has none, a place cannot be used.
         IntegrityError: stored bytes are damaged.
     """
-    spectra = works.dataset_of(bundle.facts, kind="spectra", root=root)
+    spectra = learnt.dataset_of(bundle.facts, kind="spectra", root=root)
 
     def make() -> publishing.Made:
         evaluation = notes.evaluate(
@@ -81,7 +82,7 @@ def summary(document: Mapping[str, Any]) -> list[str]:
 
 def plan(version: ModelVersion, bundle: Bundle, asked: Asked, *, pairs: int, root: Folder) -> Iterator[str]:
     """What would be compared, and where it would go."""
-    spectra = works.dataset_of(bundle.facts, kind="spectra", root=root)
+    spectra = learnt.dataset_of(bundle.facts, kind="spectra", root=root)
     folder = publishing.place(version, _inputs(version, spectra, asked, pairs=pairs), root=root)
     held = spectra.facts["split_notes"].get(asked.split, 0)
     yield f"model      {version} ({version.digest[:12]})"

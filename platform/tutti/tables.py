@@ -263,9 +263,10 @@ TAKES = _schema(
         _column(
             "nearest_work",
             _TEXT,
-            "work_id that shares the longest passage, where it was looked for",
+            "work_id of the known work that it comes nearest to copying, where it was looked for",
             nullable=True,
         ),
+        _column("nearest_title", _TEXT, "composer and title of that work, where they are known", nullable=True),
         _column("nearest_licence", _TEXT, "licence of that work", nullable=True),
         _column("midi_path", _TEXT, "MIDI file, below the catalogue's folder"),
         _column("audio_path", _TEXT, "audio file, below the catalogue's folder", nullable=True),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tutti.catalogue.order import Checks
-from tutti.catalogue.review import FAILED, NOT_CHECKED, PASSED, Finding, from_json, passes, review, to_json
+from tutti.catalogue.review import FAILED, PASSED, Finding, from_json, passes, review, to_json
 from tutti.config import build
 from tutti.corpus.score import Notes, Score
 from tutti.generation.request import Request
@@ -39,7 +39,7 @@ def findings_of(
 
 def test_a_good_take_passes_every_check() -> None:
     found = findings_of(melody(), key="D minor", tempo=120, instruments=["piano"])
-    assert {name: finding.verdict for name, finding in found.items() if name != "originality"} == dict.fromkeys(
+    assert {name: finding.verdict for name, finding in found.items()} == dict.fromkeys(
         (
             "well_formed", "notes", "length", "silence", "silence_share", "endless_note",
             "stuck_notes", "range", "key", "tempo", "instruments",
@@ -51,11 +51,6 @@ def test_a_good_take_passes_every_check() -> None:
 
 def test_checks_that_nobody_asked_for_are_not_made() -> None:
     assert not {"key", "tempo", "instruments"} & set(findings_of(melody()))
-
-
-def test_originality_is_said_to_be_unchecked() -> None:
-    finding = findings_of(melody())["originality"]
-    assert (finding.verdict, finding.figure, finding.limit) == (NOT_CHECKED, None, None)
 
 
 def with_gap(quarters: int, *, at: int) -> Score:
@@ -99,7 +94,7 @@ def test_a_fault_fails_its_check_with_its_figure(
 
 def test_every_check_has_a_fault_here() -> None:
     made = findings_of(melody(), key="D minor", tempo=120, instruments=["piano"])
-    assert {check for check, *_ in FAULTS} == set(made) - {"originality"}
+    assert {check for check, *_ in FAULTS} == set(made)
 
 
 def test_a_limit_moves_the_verdict() -> None:
@@ -136,7 +131,7 @@ def test_drums_have_no_range_and_no_key() -> None:
 def test_a_take_without_notes_is_rejected_for_it() -> None:
     found = findings_of(Score.of(Notes.none(), ticks_per_quarter=TICKS), key="D minor")
     assert found["notes"].verdict == FAILED
-    assert set(found) == {"well_formed", "notes", "originality"}
+    assert set(found) == {"well_formed", "notes"}
 
 
 def test_the_checks_column_reads_back() -> None:

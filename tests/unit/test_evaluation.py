@@ -23,13 +23,14 @@ from tests.music import sequences_dataset, tokens_dataset, walk, works_dataset
 from tests.trainings import plan_of, train
 from tutti.corpus.score import Notes, Score
 from tutti.corpus.score_batch import ScoreBatch
+from tutti.dataset import learnt
+from tutti.dataset.learnt import Named
 from tutti.errors import MissingError, RecipeError, UserError
-from tutti.evaluation import comparison, judgement, measures, page, pictures, report, samples, takes, works
+from tutti.evaluation import comparison, judgement, measures, page, pictures, report, samples, takes
 from tutti.evaluation.borrowing import Lender
 from tutti.evaluation.comparison import HELD_OUT, SETS, TAKES, TRAIN, Cell
 from tutti.evaluation.evaluation import Asked, Evaluation, Judged, compared, gathered
 from tutti.evaluation.evaluation import evaluate as evaluated
-from tutti.evaluation.works import Named
 from tutti.evaluation.writing import writing_of
 from tutti.features.vocabulary import TICKS_PER_QUARTER
 from tutti.lineage import Dataset
@@ -73,7 +74,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     version = registry.register(plan.run.local_path / "bundle", name="walks")
     folder = registry.fetch(version)
     bundle = bundles.load(folder)
-    dataset = works.dataset_of(bundle.facts, kind="tokens", root=root)
+    dataset = learnt.dataset_of(bundle.facts, kind="tokens", root=root)
     return Model(root, registry, folder, bundle, dataset, sequences)
 
 
@@ -120,14 +121,14 @@ def test_more_takes_than_works_begin_again_and_fewer_are_held_against_as_many(mo
 
 
 def test_works_without_tokens_are_left_out_and_counted(model: Model) -> None:
-    held = works.dataset_of(model.bundle.facts, kind="works", root=model.root)
+    held = learnt.dataset_of(model.bundle.facts, kind="works", root=model.root)
     half = Folder(str(model.root.local_path / "half"))
-    read = works.read(held, tokens_dataset(half, num_works=20), split="valid", licences=())
+    read = learnt.read(held, tokens_dataset(half, num_works=20), split="valid", licences=())
     assert (len(read), read.left_out) == (4, 4)
     # A model that reads no tokens trained on the licences that it names.
-    assert len(works.read(held, None, split="valid", licences=["CC0-1.0"])) == 8
+    assert len(learnt.read(held, None, split="valid", licences=["CC0-1.0"])) == 8
     with pytest.raises(UserError, match="holds no work that the model could read"):
-        works.read(held, None, split="valid", licences=["CC-BY-4.0"])
+        learnt.read(held, None, split="valid", licences=["CC-BY-4.0"])
 
 
 def test_works_are_written_as_models_of_each_kind_write() -> None:
@@ -150,14 +151,14 @@ def test_works_are_written_as_models_of_each_kind_write() -> None:
 def test_what_is_gone_is_one_line(model: Model) -> None:
     facts = {"data": {"works_address": "/nowhere/works/walks/a", "tokens_address": str(model.tokens.folder.uri)}}
     # Results that were moved are found by what comes last in their address.
-    assert works.dataset_of(facts, kind="works", root=model.root).name == "walks"
+    assert learnt.dataset_of(facts, kind="works", root=model.root).name == "walks"
     with pytest.raises(MissingError, match="are gone from /nowhere"):
-        works.dataset_of(facts, kind="works", root=model.root / "elsewhere")
+        learnt.dataset_of(facts, kind="works", root=model.root / "elsewhere")
     with pytest.raises(MissingError, match="does not say of which works"):
-        works.dataset_of({}, kind="works", root=model.root)
-    held = works.dataset_of(model.bundle.facts, kind="works", root=model.root)
+        learnt.dataset_of({}, kind="works", root=model.root)
+    held = learnt.dataset_of(model.bundle.facts, kind="works", root=model.root)
     with pytest.raises(UserError, match=r"the other split of .* holds no work"):
-        works.read(held, model.tokens, split="other", licences=())
+        learnt.read(held, model.tokens, split="other", licences=())
 
 
 # The figures
@@ -294,7 +295,7 @@ def test_a_copy_among_the_takes_is_named(found: Evaluation) -> None:
         Named(work_id, f"Song {number}", EVIL, "CC-BY-4.0", "songs")
         for number, work_id in enumerate(ScoreBatch.of(songs).work_ids())
     )
-    known = works.Works(ScoreBatch.of(songs), named, left_out=0)
+    known = learnt.Works(ScoreBatch.of(songs), named, left_out=0)
     planted = takes.Takes(
         ScoreBatch.of([song(100), transposed(songs[4], 3), song(101)]), found.requests[:3], refused_tokens=0
     )
@@ -556,7 +557,7 @@ def test_an_unknown_model_is_one_line(model: Model) -> None:
 
 
 def test_a_lender_knows_nothing_of_an_empty_shelf() -> None:
-    none = Lender(works.Works(ScoreBatch.of([]), (), left_out=0)).asked(ScoreBatch.of([song(0)]))
+    none = Lender(learnt.Works(ScoreBatch.of([]), (), left_out=0)).asked(ScoreBatch.of([song(0)]))
     assert none.copies.tolist() == [False]
     assert none.longest(0) is None
     assert list(none.plain()) == [{"copy": False, "melody": None, "texture": None, "shared": None}]

@@ -246,8 +246,9 @@ def _row(draft: Draft, *, plan: Plan) -> dict[str, Any]:
         **{name: described[name] if described else None for name in tables.TAKE_DESCRIPTORS},
         "checks": to_json(draft.findings),
         "candidates": _candidates(draft),
-        "nearest_work": None,
-        "nearest_licence": None,
+        "nearest_work": draft.nearest.work_id if draft.nearest else None,
+        "nearest_title": draft.nearest.words if draft.nearest else None,
+        "nearest_licence": draft.nearest.licence if draft.nearest else None,
     }
 
 

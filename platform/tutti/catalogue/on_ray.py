@@ -52,6 +52,8 @@ from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, Worker
 from ray.util.annotations import RayDeprecationWarning
 
 from tutti.catalogue import provenance
+from tutti.catalogue.copies import compared
+from tutti.catalogue.known import References
 from tutti.catalogue.pace import Pace
 from tutti.catalogue.review import Draft, failed_checks, passes, review
 from tutti.catalogue.takes import Block, Plan, Take, fill
@@ -73,6 +75,7 @@ MOST_LOST = 3
 _LOSSES = (RayActorError, NodeDiedError, ObjectLostError, WorkerCrashedError)
 # Takes of the blocks under way, of the room in the batch.
 BUSY = 4
+NOTHING_KNOWN = References()
 
 
 def make_blocks(
@@ -82,6 +85,7 @@ def make_blocks(
     folder: Folder,
     bundle: Path,
     timbres: Sequence[Path] = (),
+    references: References = NOTHING_KNOWN,
     reporter: Reporter,
     told: Callable[[Tally], None] = lambda _: None,
 ) -> Pace:
@@ -93,6 +97,7 @@ def make_blocks(
         folder: the catalogue's folder; every node must reach it.
         bundle: the model's folder on this machine; its files travel to the engines.
         timbres: folders of the models of the plan's timbres, in their order; their files travel to the writers.
+        references: what takes are held against; the engines of a node share it in its object store.
         reporter: told of takes as their blocks end.
         told: called with what was made until then, as each block ends.
 
@@ -105,11 +110,14 @@ def make_blocks(
     """
     missing = {block.index: block for block in blocks}
     total = sum(len(block.slots) for block in blocks)
+    known = ray.put(references)
     tally = Tally(began_s=time.time())
     lost = 0
     with reporter.task("catalogue", total=total, unit="takes") as task, _quiet():
         while missing:
-            pipeline = _pipeline(list(missing.values()), plan=plan, folder=folder, bundle=bundle, timbres=timbres)
+            pipeline = _pipeline(
+                list(missing.values()), plan=plan, folder=folder, bundle=bundle, timbres=timbres, known=known
+            )
             try:
                 for row in pipeline.iter_rows():
                     if row["fault"] is not None:
@@ -182,7 +190,7 @@ class Tally:
 
 
 def _pipeline(
-    blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path, timbres: Sequence[Path]
+    blocks: Sequence[Block], *, plan: Plan, folder: Folder, bundle: Path, timbres: Sequence[Path], known: Any
 ) -> ray.data.Dataset:
     engines, needs = _engines(plan, num_blocks=len(blocks))
     under_way = min(blocks_under_way(plan), len(blocks))
@@ -194,7 +202,7 @@ def _pipeline(
         warnings.filterwarnings("ignore", category=RayDeprecationWarning)
         generated = indices.map_batches(
             _Generate,
-            fn_constructor_kwargs={"plan": plan, "files": files},
+            fn_constructor_kwargs={"plan": plan, "files": files, "known": known},
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(
@@ -260,10 +268,11 @@ def _gpus() -> int:
 class _Generate:
     """An actor that holds one engine and turns block numbers into reviewed drafts, several blocks at a time."""
 
-    def __init__(self, *, plan: Plan, files: Any) -> None:
+    def __init__(self, *, plan: Plan, files: Any, known: Any) -> None:
         from tutti.generation.desk import Desk
 
         self._plan = plan
+        self._references: References = ray.get(known)
         self._fault: bytes | None = None
         # Of the one block that may be under way where rounding depends on the company.
         self._alone = threading.Lock()
@@ -283,7 +292,8 @@ class _Generate:
         if fault is None:
             try:
                 with contextlib.nullcontext() if self._desk.exact else self._alone:
-                    made = draft_block(self._plan.block(index), plan=self._plan, desk=self._desk)
+                    block = self._plan.block(index)
+                    made = draft_block(block, plan=self._plan, desk=self._desk, references=self._references)
                 drafts = pickle.dumps(made)
             except UserError as error:
                 fault = pickle.dumps(error)
@@ -292,12 +302,13 @@ class _Generate:
         return pa.table(columns, schema=_GENERATED)
 
 
-def draft_block(block: Block, *, plan: Plan, desk: Desk) -> list[Draft]:
+def draft_block(block: Block, *, plan: Plan, desk: Desk, references: References = NOTHING_KNOWN) -> list[Draft]:
     """Every take of a block with its findings, by slot and attempt.
 
     Args:
         desk: where its takes step, beside those of other blocks; alone, and in rounds, where rounding depends on the
             company.
+        references: what takes are held against.
     """
     told: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
     under_way: dict[int, Take] = {}
@@ -315,7 +326,9 @@ def draft_block(block: Block, *, plan: Plan, desk: Desk) -> list[Draft]:
         while not told.empty() or (under_way and not desk.exact and len(found) < len(under_way)):
             found.append(_piece(told.get()))
         return [
-            (take, _reviewed(take, made.piece, plan=plan)) for made in found for take in [under_way.pop(made.number)]
+            (take, _reviewed(take, made.piece, plan=plan, references=references))
+            for made in found
+            for take in [under_way.pop(made.number)]
         ]
 
     try:
@@ -339,10 +352,11 @@ def _piece(told: Event | Exception) -> PieceMade:
     return told
 
 
-def _reviewed(take: Take, piece: Piece, *, plan: Plan) -> Draft:
-    checks = plan.order.checks
-    findings = review(piece.score, request=take.request, refused_tokens=piece.refused_tokens, checks=checks)
-    return Draft(take, piece.score, tuple(findings), piece.candidates)
+def _reviewed(take: Take, piece: Piece, *, plan: Plan, references: References) -> Draft:
+    checks, request = plan.order.checks, take.request
+    findings = review(piece.score, request=request, refused_tokens=piece.refused_tokens, checks=checks)
+    copying, nearest = compared(piece.score, request=request, checks=checks, references=references)
+    return Draft(take, piece.score, (*findings, *copying), piece.candidates, nearest)
 
 
 def engine_facts(engine: Composer, *, device: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tutti.config import Settings
 from tutti.errors import InputError, RecipeError
 from tutti.generation.request import Request
 from tutti.generation.sentences.scenes import understood
+from tutti.metrics.originality import LIMITS, Limits
 from tutti.render import timbres
 
 MAX_TAKES = 100_000
@@ -23,6 +24,9 @@ FORMATS: tuple[str, ...] = get_args(Format)
 AUDIO_FORMATS: tuple[str, ...] = ("flac", "wav", "mp3")
 HOW = ("max_batch", "cache_bytes", "prices")
 """Fields that say how an order is made, and not what."""
+LATER_CHECKS = (
+    "originality", "against", "duplicates", "copy_melody_bits", "copy_texture_bits", "copy_share", "copy_shared_bits",
+)  # fmt: skip
 TITLE_FIELDS = ("order", "line", "number", "key", "tempo", "meter", "mood")
 
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -83,6 +87,38 @@ class Checks(Settings):
     )
     pitch_low: int = Field(default=21, ge=0, le=127, description="lowest MIDI pitch of any note that is no drum")
     pitch_high: int = Field(default=108, ge=0, le=127, description="highest MIDI pitch of any note that is no drum")
+
+    originality: Literal["required", "when_known", "off"] = Field(
+        default="when_known",
+        description="whether takes are held against the works that the model learnt from: required (no run without "
+        "them), when_known (where they can be reached, else each take says not_checked), off",
+    )
+    against: tuple[str, ...] = Field(
+        default=(),
+        description="earlier catalogues whose takes none of these may copy: a name (all that are finished under it), "
+        "name/address, or '*' for all but the order's own",
+    )
+    duplicates: Literal["replaced", "allowed"] = Field(
+        default="replaced",
+        description="what becomes of a take that copies one of an earlier slot of the same catalogue",
+    )
+    copy_melody_bits: int = Field(
+        default=LIMITS.melody_bits, ge=1, description="a passage of the melody that tells so many bits is a copy"
+    )
+    copy_texture_bits: int = Field(
+        default=LIMITS.texture_bits, ge=1, description="a passage of all notes that tells so many bits is a copy"
+    )
+    copy_share: float = Field(
+        default=LIMITS.share, gt=0, le=1, description="a take with this share of its notes in one work is a copy"
+    )
+    copy_shared_bits: int = Field(
+        default=LIMITS.shared_bits, ge=0, description="fewest bits that the notes of copy_share must tell together"
+    )
+
+    @property
+    def limits(self) -> Limits:
+        """From where on a take is a copy."""
+        return Limits(self.copy_melody_bits, self.copy_texture_bits, self.copy_share, self.copy_shared_bits)
 
     @model_validator(mode="after")
     def _range(self) -> Checks:
@@ -227,6 +263,10 @@ class Order(Settings):
             del line["file"], line["second"]
         # What came later enters where it is asked, so that catalogues keep their addresses.
         later = ("timbres", *HOW)
+        checks, usual = tree["checks"], Checks().model_dump(mode="json")
+        tree["checks"] = {
+            name: value for name, value in checks.items() if name not in LATER_CHECKS or value != usual[name]
+        }
         return {name: tree[name] for name in tree if name not in later or getattr(self, name) != _default(name)}
 
     @property

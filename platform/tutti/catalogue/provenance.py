@@ -25,6 +25,7 @@ from tutti.catalogue.order import HOW, Order
 from tutti.catalogue.review import Draft, from_json
 from tutti.catalogue.takes import Plan, Slot, Take, take_id_of
 from tutti.corpus.score import Score
+from tutti.dataset.learnt import Named
 from tutti.errors import IntegrityError, TuttiError
 from tutti.features.vocabulary import EVENTS
 from tutti.generation.request import Request
@@ -87,6 +88,7 @@ def document(
         "verdict": row["verdict"],
         "checks": json.loads(row["checks"]),
         "nearest_work": row["nearest_work"],
+        "nearest_title": row["nearest_title"],
         "nearest_licence": row["nearest_licence"],
         "files": {
             path: {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for path, data in files.items()
@@ -237,7 +239,24 @@ def plan_and_take(told: Mapping[str, Any]) -> tuple[Plan, Take]:
 
 def draft_of(told: Mapping[str, Any], take: Take, score: Score, **rest: Any) -> Draft:
     """A take's music made again, under the checks that were made of it then."""
-    return Draft(take, score, tuple(from_json(json.dumps(told["checks"]))), **rest)
+    work = told.get("nearest_work")
+    nearest = Named(work, told.get("nearest_title"), None, str(told["nearest_licence"]), "") if work else None
+    return Draft(take, score, tuple(from_json(json.dumps(told["checks"]))), nearest=nearest, **rest)
+
+
+def put_aside(data: bytes, row: Mapping[str, Any], music: bytes, *, origin: str) -> bytes:
+    """The provenance of a take that was accepted until another turned out to be the same.
+
+    Args:
+        data: as it was.
+        row: of the take, as a rejected one.
+        music: its MIDI, the one file that it keeps.
+        origin: where the provenance lies, for messages.
+    """
+    told = from_bytes(data, origin=origin)
+    file = {"size_bytes": len(music), "sha256": hashlib.sha256(music).hexdigest()}
+    found = {"verdict": row["verdict"], "checks": json.loads(row["checks"]), "files": {row["midi_path"]: file}}
+    return to_bytes(told | found)
 
 
 def _timbre(told: Mapping[str, Any]) -> KnownTimbre:

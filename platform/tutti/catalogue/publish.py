@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 
 from tutti import lineage, tables
 from tutti.catalogue import page
-from tutti.catalogue.blocks import FinishedBlock, files_of, read_block
+from tutti.catalogue.blocks import FinishedBlock, files_of
 from tutti.catalogue.order import FORMATS, HOW
 from tutti.catalogue.provenance import data_licences
 from tutti.catalogue.review import FAILED, failed_checks, from_json
+from tutti.catalogue.settling import Settlement, settle, settled_blocks
 from tutti.catalogue.takes import ACCEPTED, Plan, check_complete
 from tutti.errors import IntegrityError
 from tutti.lineage import Dataset, FileEntry
@@ -31,6 +32,7 @@ ROWS_OF_GROUP = 512
 _NOTE_COLUMNS = ("onset_ticks", "duration_ticks", "pitch", "velocity", "program")
 _SHEET_COLUMNS = (
     "title", "verdict", "key", "mood", "tempo_qpm", "length_s", "notes", "loudness_lufs", "true_peak_dbtp",
+    "nearest_title", "nearest_licence", "nearest_work",
     "take_id", "line", "number", "attempt", "seed", "model", "model_version",
 )  # fmt: skip
 
@@ -43,6 +45,7 @@ def inputs_of(plan: Plan) -> dict[str, Any]:
         "model": {"name": plan.model, "version": plan.model_version, "digest": plan.model_digest},
         "stage": STAGE_VERSION,
         **({"timbres": [timbre.to_dict() for timbre in plan.timbres]} if plan.timbres else {}),
+        **({"compared": dict(plan.compared)} if plan.compared else {}),
     }
 
 
@@ -52,7 +55,12 @@ def place_of(plan: Plan, *, root: Folder) -> Folder:
 
 
 def publish(
-    folder: Folder, *, plan: Plan, model_facts: Mapping[str, Any], pace: Mapping[str, Any] | None = None
+    folder: Folder,
+    *,
+    plan: Plan,
+    model_facts: Mapping[str, Any],
+    settlement: Settlement | None = None,
+    pace: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Make the catalogue of blocks that are all done.
 
@@ -60,13 +68,14 @@ def publish(
         folder: :func:`place_of` the plan.
         plan: what was to be made.
         model_facts: what the model's version tells of its making; its ``licences`` are shown.
+        settlement: which takes are duplicates of others; None looks for them here.
         pace: what the run that ends here took, for the plans of later orders.
 
     Raises:
         IntegrityError: a take is lost or doubled, or a file differs from what was written.
         PlaceError: the folder cannot be written.
     """
-    blocks = [read_block(folder, block) for block in plan.blocks()]
+    blocks = settled_blocks(folder, plan=plan, settlement=settlement or settle(folder, plan=plan))
     rows = [row for block in blocks for row in block.rows.drop_columns(list(_NOTE_COLUMNS)).to_pylist()]
     check_complete(rows, plan=plan)
     files = _once([entry for block in blocks for entry in block.files])

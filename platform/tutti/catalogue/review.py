@@ -4,9 +4,8 @@ Goal: reject, before anything is rendered, what a listener would send back, and 
 engine gives them; times in seconds under the tempo map from the first bar line to the end of the last note; a share is
 of the take's notes or of its length. A check that the request gives no cause for (key, tempo, instruments) is not made,
 nor that of the length where a take starts from a file.
-A take without notes fails ``notes``, and what needs a note is not made. Whether a take copies a known work is not
-looked at here: ``originality`` is recorded as not checked rather than left out, so that no reader takes silence for a
-pass.
+A take without notes fails ``notes``, and what needs a note is not made. Whether a take copies what is known is looked
+at in :mod:`tutti.catalogue.copies`.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from tutti.catalogue.order import Checks
 from tutti.catalogue.takes import Take
 from tutti.corpus.score import DRUM_PROGRAM, Score
+from tutti.dataset.learnt import Named
 from tutti.features.events import bars_of, on_grid
 from tutti.features.vocabulary import instrument_of
 from tutti.generation.piece import Candidate
@@ -62,12 +62,14 @@ class Draft:
         score: its music.
         findings: of every check.
         candidates: the pieces that it was chosen from, where its request wants the best of several.
+        nearest: the known work that comes nearest to being its source.
     """
 
     take: Take
     score: Score
     findings: tuple[Finding, ...]
     candidates: tuple[Candidate, ...] = ()
+    nearest: Named | None = None
 
 
 def review(score: Score, *, request: Request, refused_tokens: int, checks: Checks) -> list[Finding]:
@@ -89,7 +91,6 @@ def review(score: Score, *, request: Request, refused_tokens: int, checks: Check
             findings.append(_tempo(score, request, checks))
         if request.instruments and own:
             findings.append(_instruments(score, request))
-    findings.append(Finding("originality", None, None, "", NOT_CHECKED, "not compared with known works"))
     return findings
 
 

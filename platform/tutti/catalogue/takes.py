@@ -54,14 +54,21 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Slots that are written together; ``index`` from 0."""
+    """Slots that are written together; ``index`` from 0.
+
+    A slot whose take turned out to copy another's has a block of its own that begins with its next attempt.
+    """
 
     index: int
     slots: tuple[Slot, ...]
+    first_attempt: int = 0
 
     @property
     def path(self) -> str:
         """The block's rows, below the catalogue's folder."""
+        if self.first_attempt:
+            (slot,) = self.slots
+            return f"blocks/again-{slot.line:05d}-{slot.number:05d}-{self.first_attempt:03d}.parquet"
         return f"blocks/block-{self.index:05d}.parquet"
 
 
@@ -76,6 +83,7 @@ class Plan:
         model_digest: hash of weights, configuration and vocabulary.
         timbres: models of notes that play in place of the SoundFont.
         files: music that takes start from, by its identity.
+        compared: addresses of what takes are held against, by its kind.
     """
 
     order: Order
@@ -84,6 +92,7 @@ class Plan:
     model_digest: str
     timbres: tuple[KnownTimbre, ...] = ()
     files: Mapping[tuple[str, ...], Score] = field(default_factory=dict)
+    compared: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_blocks(self) -> int:
@@ -121,13 +130,23 @@ class Plan:
         return Slot(line, number, asked.title_of(number, order=self.order.name, line=line), asked.controls)
 
     def block(self, index: int) -> Block:
-        """The ``takes_per_block`` slots from ``index * takes_per_block`` on; the last block may have fewer."""
+        """The ``takes_per_block`` slots from ``index * takes_per_block`` on; the last block may have fewer.
+
+        From :attr:`num_blocks` on, one slot from an attempt on: see :meth:`again`.
+        """
+        if index >= self.num_blocks:
+            position, attempt = divmod(index - self.num_blocks, self.attempts)
+            return Block(index, (self.slot(position),), attempt)
         size = self.order.takes_per_block
         positions = range(index * size, min((index + 1) * size, self.order.takes))
         return Block(index, tuple(self.slot(position) for position in positions))
 
+    def again(self, position: int, attempt: int) -> Block:
+        """The slot at ``position`` from ``attempt`` (1 or more) on, after an accepted take of it fell away."""
+        return self.block(self.num_blocks + position * self.attempts + attempt)
+
     def blocks(self) -> list[Block]:
-        """All blocks; together they hold every slot once."""
+        """The blocks of the first takes; together they hold every slot once."""
         return [self.block(index) for index in range(self.num_blocks)]
 
     def material(self, request: Request) -> Score | None:
@@ -172,7 +191,7 @@ def fill(
         IntegrityError: a take was lost, or came twice.
     """
     made: dict[tuple[int, int], list[D]] = {(slot.line, slot.number): [] for slot in block.slots}
-    takes = [plan.take(slot, 0) for slot in block.slots]
+    takes = [plan.take(slot, block.first_attempt) for slot in block.slots]
     under_way: dict[str, Take] = {}
     while takes or under_way:
         if takes:

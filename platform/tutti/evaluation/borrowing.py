@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutti.corpus.score_batch import ScoreBatch
-from tutti.evaluation.works import Named, Works
+from tutti.dataset.learnt import Named, Works
 from tutti.metrics.originality import LIMITS, Originality, Passage, WorkIndex, is_copy
 
 Figures = NDArray[np.float64]

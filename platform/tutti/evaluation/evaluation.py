@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from tutti.corpus.score import Score
 from tutti.corpus.score_batch import ScoreBatch
+from tutti.dataset import learnt
+from tutti.dataset.learnt import Named, Works
 from tutti.errors import UserError
-from tutti.evaluation import comparison, judgement, latents, measures, takes, works
+from tutti.evaluation import comparison, judgement, latents, measures, takes
 from tutti.evaluation.borrowing import MOST_NOTES, Borrowings, Lender
 from tutti.evaluation.comparison import HELD_OUT, SETS, TAKES, TRAIN, Feature, Row
 from tutti.evaluation.takes import Takes
-from tutti.evaluation.works import Works
 from tutti.evaluation.writing import Writing, writing_of
 from tutti.generation.request import Request
 from tutti.lineage import Dataset
@@ -121,7 +122,7 @@ class Evaluation:
     requests: tuple[Request, ...]
     refused_tokens: int
     scores: Mapping[str, ScoreBatch]
-    named: Mapping[str, tuple[works.Named, ...]]
+    named: Mapping[str, tuple[Named, ...]]
     rows: tuple[Row, ...]
     features: tuple[Feature, ...]
     described: Mapping[str, Mapping[str, Figures]]
@@ -139,10 +140,10 @@ def gathered(bundle: Bundle, asked: Asked, *, root: Folder) -> Material:
         IntegrityError: a table is damaged.
     """
     data, written = bundle.facts.get("data", {}), writing_of(family_of(bundle.family).reads)
-    held_in = works.dataset_of(bundle.facts, kind="works", root=root)
-    tokens = works.dataset_of(bundle.facts, kind="tokens", root=root) if "tokens_address" in data else None
+    held_in = learnt.dataset_of(bundle.facts, kind="works", root=root)
+    tokens = learnt.dataset_of(bundle.facts, kind="tokens", root=root) if "tokens_address" in data else None
     licences = tuple(data.get("licences", ()))
-    read = works.read(held_in, tokens, split=asked.split, licences=licences)
+    read = learnt.read(held_in, tokens, split=asked.split, licences=licences)
     held_out = read.take(np.flatnonzero(written.write(read.batch)[1]))
     if not len(held_out):
         raise UserError(
@@ -154,10 +155,10 @@ def gathered(bundle: Bundle, asked: Asked, *, root: Folder) -> Material:
     return Material(
         works=held_in,
         tokens=tokens,
-        held_out=works.drawn(held_out, most=num_takes, seed=asked.seed),
+        held_out=learnt.drawn(held_out, most=num_takes, seed=asked.seed),
         held_out_of=len(held_out),
         unwritten=len(read) - len(held_out),
-        train=None if too_many else works.read(held_in, tokens, split="train", licences=licences),
+        train=None if too_many else learnt.read(held_in, tokens, split="train", licences=licences),
         num_takes=num_takes,
     )
 
@@ -209,7 +210,7 @@ def compared(
     named = {HELD_OUT: held_out.named}
     borrowings: dict[str, Borrowings] = {}
     if material.train is not None:
-        drawn = works.drawn(material.train, most=material.num_takes, seed=asked.seed)
+        drawn = learnt.drawn(material.train, most=material.num_takes, seed=asked.seed)
         scores[TRAIN], could = writing.write(drawn.batch)
         drawn = drawn.take(np.flatnonzero(could))
         apart[TRAIN], named[TRAIN] = drawn.batch, drawn.named

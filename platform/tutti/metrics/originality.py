@@ -27,8 +27,9 @@ Legend: W pieces, M matches (stretches that a work holds and that no longer one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,8 @@ from tutti.features.rhythm import BarLines
 from tutti.features.vocabulary import TICKS_PER_QUARTER
 from tutti.metrics import readings
 from tutti.metrics.readings import Reading
-from tutti.metrics.suffixes import Search, SuffixArray
+from tutti.metrics.suffixes import NOTHING, Search, SuffixArray
+from tutti.seeding import mix64
 
 Rows = NDArray[np.int64]
 
@@ -132,6 +134,47 @@ def is_copy(found: Originality, *, limits: Limits) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Closeness:
+    """What of a piece comes nearest to a limit, as a share of that limit.
+
+    Args:
+        work_id: the work that holds it.
+        measure: ``melody`` or ``texture``, a passage in bits; or ``share``, of the piece's notes.
+        figure, limit: both in the measure's unit.
+        passage: of a melody or texture.
+    """
+
+    work_id: str
+    measure: str
+    figure: float
+    limit: float
+    passage: Passage | None = None
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it reaches its limit."""
+        return self.figure >= self.limit
+
+
+def closest(found: Originality, *, limits: Limits) -> Closeness | None:
+    """The measure of a piece that comes nearest to its limit; it reaches it just where :func:`is_copy` says so.
+
+    None where no work holds anything of the piece that counts.
+    """
+    near = [
+        Closeness(passage.work_id, measure, passage.bits, limit, passage)
+        for measure, passage, limit in (
+            ("melody", found.melody, limits.melody_bits),
+            ("texture", found.texture, limits.texture_bits),
+        )
+        if passage is not None
+    ]
+    if found.shared is not None and found.shared.bits >= limits.shared_bits:
+        near.append(Closeness(found.shared.work_id, "share", found.shared.share, limits.share))
+    return max(near, key=lambda each: each.figure / each.limit, default=None)
+
+
 @dataclass(frozen=True)
 class _Text:
     """One reading of all forms of works, sorted."""
@@ -154,6 +197,19 @@ class _Text:
             reading.steps_per_quarter,
         )
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its columns; what the suffix array takes no time to make again is not among them."""
+        columns = {name: getattr(self, name) for name in _TEXT_COLUMNS}
+        return {"codes": self.suffixes.codes, "order": self.suffixes.order, **columns}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> _Text:
+        suffixes = SuffixArray.sorted(arrays["codes"], order=arrays["order"])
+        return cls(suffixes, **{name: arrays[name] for name in _TEXT_COLUMNS})
+
+
+_TEXT_COLUMNS = ("form", "steps", "pitch", "shapes", "steps_per_quarter")
+
 
 @dataclass(frozen=True)
 class WorkIndex:
@@ -171,8 +227,13 @@ class WorkIndex:
     _texture: _Text
 
     @classmethod
-    def of(cls, works: ScoreBatch, *, work_ids: Sequence[str]) -> WorkIndex:
+    def of(cls, works: ScoreBatch, *, work_ids: Sequence[str], apart: Rows | None = None) -> WorkIndex:
         """The index of ``works``, one name for each.
+
+        Args:
+            works: the works.
+            work_ids: their names.
+            apart: a number for each, where a piece is to be held against works of its own number alone.
 
         Raises:
             ValueError: more or fewer names than works.
@@ -180,17 +241,48 @@ class WorkIndex:
         if len(work_ids) != len(works):
             raise ValueError(f"{len(work_ids)} names for {len(works)} works")
         forms, work_of_form = _with_grid_forms(works)
-        melody, texture = _Text.of(readings.melody(forms)), _Text.of(readings.texture(forms))
-        return cls(tuple(work_ids), work_of_form, melody, texture)
+        apart = None if apart is None else apart[work_of_form]
+        melody, texture = (_apart(read(forms), apart) for read in (readings.melody, readings.texture))
+        return cls(tuple(work_ids), work_of_form, _Text.of(melody), _Text.of(texture))
 
-    def originality(self, pieces: ScoreBatch) -> list[Originality]:
-        """What each of W pieces has in common with the works."""
-        melody, texture = readings.melody(pieces), readings.texture(pieces)
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything but the works' names, for :meth:`from_arrays`; 21 bytes a place of either reading."""
+        texts = {"melody": self._melody, "texture": self._texture}
+        columns = {f"{name}.{key}": column for name, text in texts.items() for key, column in text.arrays().items()}
+        return {"work_of_form": self.work_of_form, **columns}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], *, work_ids: Sequence[str]) -> WorkIndex:
+        """The index whose :meth:`arrays` these are.
+
+        Raises:
+            KeyError: a column is missing.
+        """
+        melody, texture = (
+            _Text.from_arrays(
+                {key.removeprefix(name): column for key, column in arrays.items() if key.startswith(name)}
+            )
+            for name in ("melody.", "texture.")
+        )
+        return cls(tuple(work_ids), arrays["work_of_form"], melody, texture)
+
+    def originality(self, pieces: ScoreBatch, *, apart: Rows | None = None) -> list[Originality]:
+        """What each of W pieces has in common with the works, or with those of its own number in ``apart``."""
+        melody, texture = (_apart(read(pieces), apart) for read in (readings.melody, readings.texture))
         total = np.bincount(texture.piece, weights=texture.notes, minlength=len(pieces)).astype(np.int64)
         asked = _Asked(BarLines.of(pieces), total, self.work_ids, self.work_of_form)
         matches = _Matches.of(texture, self._texture)
         tunes, chords = asked.longest(_Matches.of(melody, self._melody)), asked.longest(matches)
         return [Originality(*each) for each in zip(tunes, chords, asked.shared(matches), strict=True)]
+
+
+def _apart(reading: Reading, number: Rows | None) -> Reading:
+    """The reading with other codes for every number of its pieces, so that none of one matches any of another."""
+    if number is None:
+        return reading
+    salt = mix64(number.astype(np.uint64))[reading.piece]
+    salted = (mix64(reading.codes.astype(np.uint64) ^ salt) >> np.uint64(33)).astype(np.int64)
+    return replace(reading, codes=np.where(reading.codes == NOTHING, NOTHING, salted))
 
 
 def _with_grid_forms(works: ScoreBatch) -> tuple[ScoreBatch, NDArray[np.int32]]:

@@ -41,7 +41,12 @@ class SuffixArray:
     @classmethod
     def of(cls, codes: Codes) -> SuffixArray:
         """Of a text of at most 2^31 - 1 codes below 2^31."""
-        return cls(codes.astype(np.int32), _order(codes), Stretches.of(_hashes(codes)))
+        return cls.sorted(codes.astype(np.int32), order=_order(codes))
+
+    @classmethod
+    def sorted(cls, codes: NDArray[np.int32], *, order: NDArray[np.int32]) -> SuffixArray:
+        """Of a text whose order is known."""
+        return cls(codes, order, Stretches.of(_hashes(codes.astype(np.int64))))
 
     def __len__(self) -> int:
         return len(self.codes)

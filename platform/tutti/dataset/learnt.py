@@ -91,9 +91,7 @@ def dataset_of(facts: Mapping[str, Any], *, kind: str, root: Folder) -> Dataset:
     """
     address = facts.get("data", {}).get(f"{kind}_address")
     if not address:
-        raise MissingError(
-            f"the model does not say of which {kind} it was made", remedy="evaluate one of `tutti train`"
-        )
+        raise MissingError(f"the model does not say of which {kind} it was made", remedy="use one of `tutti train`")
     found = lineage.find(Folder(address))
     if found is None:
         found = lineage.find(root / "/".join(["", *str(address).rstrip("/").split("/")[-3:]]).lstrip("/"))
@@ -131,7 +129,7 @@ def read(works: Dataset, tokens: Dataset | None, *, split: str, licences: Collec
     if not table.num_rows:
         raise UserError(
             f"the {split} split of {works.folder.uri} holds no work that the model could read",
-            remedy="evaluate on another split, or train on more works",
+            remedy="name another split, or train on more works",
         )
     table = table.take(pc.sort_indices(table["work_id"]))
     batch = ScoreBatch.from_table(table)
