@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import itertools
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,8 +40,10 @@ from tutti.render.picture import piano_rolls_png
 
 LENGTHS_S = (180.0, 300.0, 600.0)
 FORMS = ("rondo", "A A' B A'", "verse-chorus", "theme and variations", "sonata", "arch", "intro A B A' B' A'' outro")
-NEAR = 0.15
-"""By which share a work's length may differ."""
+NEAR, WORKS = 0.15, 20
+"""By which share a work's length may differ, and most works of a length."""
+SHOWN = (0, 3, 4)
+"""Which take of each length is drawn."""
 FEWEST_NOTES_A_S = 1.0
 FRAMES, LONG_S = 100, 15.0
 """Frames of a piece for fitness, and the shortest segment."""
@@ -62,8 +65,11 @@ def measure(bench: Bench) -> None:
             Request(form=FORMS[take % len(FORMS)], length=length_s, seed=SEED + take)
             for take in range(takes)
         ]  # fmt: skip
-        formed, plain = made(engine, asked), made(engine, [_plain(each) for each in asked])
-        near = of_length(works, length_s, most=takes)
+        formed, formed_rate = made(engine, asked)
+        plain, plain_rate = made(engine, [_plain(each) for each in asked])
+        rates = {"with a form": formed_rate, "one stretch": plain_rate}
+        bench.count(f"{length_s / 60:g} minutes: made together", rates, unit="seconds of music a second")
+        near = of_length(works, length_s, most=WORKS)
         groups = {
             "with a form": [piece.score for piece in formed],
             "one stretch": [piece.score for piece in plain],
@@ -72,10 +78,13 @@ def measure(bench: Bench) -> None:
         for name, scores in groups.items():
             tell(bench, f"{length_s / 60:g} minutes, {name}", scores)
         tell_joins(bench, f"{length_s / 60:g} minutes", formed)
-        names = [[f"{each.form}" for each in asked], ["one stretch"] * takes, [name for name, _ in near]]
+        names = [[f"{each.form}" for each in asked], ["no form"] * takes, [name for name, _ in near]]
+        take = SHOWN[LENGTHS_S.index(length_s)] % takes
         for (name, scores), titles in zip(groups.items(), names, strict=True):
             if scores:
-                shown.setdefault(name, []).append((f"{titles[0][:28]}, {scores[0].length_s / 60:.1f} min", scores[0]))
+                place = take % len(scores)
+                title = f"{titles[place][:28]}, {scores[place].length_s / 60:.1f} min"
+                shown.setdefault(name, []).append((title, scores[place]))
     bench.note(f"{takes} takes a length and way; medians and ranges; works within {NEAR:.0%} of the length")
     if arguments.picture:
         draw(shown, Path(arguments.picture))
@@ -92,9 +101,11 @@ def _plain(request: Request) -> Request:
     return Request(length=request.length, seed=request.seed, key=base.key, tempo=base.tempo, meter=base.meter)
 
 
-def made(engine: Engine, requests: Sequence[Request]) -> list[Piece]:
-    """Pieces of requests, all together."""
-    return engine.generate(requests)
+def made(engine: Engine, requests: Sequence[Request]) -> tuple[list[Piece], float]:
+    """Pieces of requests, all together, and how many seconds of music came in a second."""
+    began_s = time.perf_counter()
+    pieces = engine.generate(requests)
+    return pieces, sum(piece.score.length_s for piece in pieces) / (time.perf_counter() - began_s)
 
 
 def read(folder: Path) -> list[tuple[str, Score]]:
@@ -146,7 +157,9 @@ def tell_joins(bench: Bench, subject: str, pieces: Sequence[Piece]) -> None:
     """What is heard where sections meet."""
     plans = [planned(piece.request) for piece in pieces]
     hits = [_found(plan, piece.score) for plan, piece in zip(plans, pieces, strict=True)]
-    bench.rates(f"{subject}: planned boundaries found within {FOUND_BARS} bars", {"novelty": hits}, unit="share")
+    found, chance = ([each[side] for each in hits] for side in (0, 1))
+    within = f"{subject}: planned boundaries found within {FOUND_BARS} bars"
+    bench.rates(within, {"by novelty": found, "by chance": chance}, unit="share")
     gaps = [gap for plan, piece in zip(plans, pieces, strict=True) for gap in gaps_s(plan, piece.score)]
     bench.rates(f"{subject}: silence at a join", {f"{len(gaps)} joins": gaps}, unit="s")
     plan, piece = plans[0], pieces[0]
@@ -158,11 +171,11 @@ def tell_joins(bench: Bench, subject: str, pieces: Sequence[Piece]) -> None:
     bench.record(f"{subject}: longest silence in the sound", "below -60 dB", silent_s, unit="s")
 
 
-def _found(plan: Plan, score: Score) -> float:
-    """Share of the planned boundaries where novelty finds one."""
-    edges = form.sections(form.novelty(form.bar_similarity(score)))
-    wanted = np.cumsum(plan.extent.bars)[:-1]
-    return float(np.mean([np.abs(edges - bar).min() <= FOUND_BARS for bar in wanted]))
+def _found(plan: Plan, score: Score) -> tuple[float, float]:
+    """Share of the planned boundaries where novelty finds one, and of all bars where it does."""
+    edges = form.sections(form.novelty(form.bar_similarity(score)))[1:-1]
+    near = np.abs(np.arange(plan.bars)[:, None] - edges).min(axis=1, initial=plan.bars) <= FOUND_BARS
+    return float(near[np.cumsum(plan.extent.bars)[:-1]].mean()), float(near.mean())
 
 
 def gaps_s(plan: Plan, score: Score) -> list[float]:

@@ -141,7 +141,7 @@ def test_returns_are_what_they_return_to() -> None:
     assert not set(bodies[0]) & set(bodies[1])
     assert not set(bodies[0]) & set(bodies[3])
     assert [plan.steps[name].what for name in bodies[3]] == ["vary", "vary"]
-    assert [plan.steps[name].needs for name in bodies[3]] == [(name,) for name in bodies[0]]
+    assert [plan.steps[name].needs for name in bodies[3]] == [plan.bodies["A.a"], plan.bodies["A.a'"]]
     # B leads back: it closes on the dominant of what returns.
     assert plan.phrases[3].close == "F | G"
     assert plan.lines()[2] == "A            bars 33-48, C major: A again"
@@ -180,6 +180,19 @@ def test_a_piece_has_its_sections_note_for_note(engine: Engine) -> None:
     # It closes on the dominant and the tonic, beginning on their basses.
     lows = [min(pitch for tick, _, pitch, _ in _bars(piece, bar, bar + 1) if tick == bar * 0) for bar in (15, 16)]
     assert [low % 12 for low in lows] == [7, 0]
+
+
+def test_a_phrase_says_its_idea_twice(engine: Engine) -> None:
+    asked = [ASKS.model_copy(update={"form": "A:8", "seed": seed}) for seed in range(9)]
+    (twice,) = [each for each in asked if len(planned(each).steps) > 2][:1]
+    assert [(step.what, step.bars) for step in planned(twice).steps.values()] == [
+        ("compose", 2), ("vary", 2), ("extend", 2), ("close", 2),
+    ]  # fmt: skip
+    (piece,) = engine.generate([twice])
+    idea, again, after = (_bars(piece, start, start + 2) for start in (0, 2, 4))
+    assert idea != again
+    assert len(idea & again) >= len(idea) / 2
+    assert len(idea & after) < len(idea) / 2
 
 
 def _bars(piece: Piece, start: int, end: int) -> set[tuple[int, int, int, int]]:
