@@ -73,7 +73,7 @@ SECTIONS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             ),
             Verb("reproduce", "jobs.reproduce:command", "Make a take again from its provenance, the same to the byte."),
             Verb(
-                "feedback", "jobs.feedback:command", "Turn what listeners did with takes into pairs that tune a model."
+                "feedback", "jobs.feedback:command", "Keep what listeners did with takes; make pairs that tune a model."
             ),
             Verb("serve", "serve.cli:command", "Serve a model over HTTP."),
         ),

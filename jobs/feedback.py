@@ -1,27 +1,25 @@
-"""``tutti feedback``: what listeners did with a catalogue's takes, as pairs that tune a model."""
+"""``tutti feedback``: keep what listeners did with a catalogue's takes, and make pairs that tune a model of it."""
 
 from __future__ import annotations
 
 import hashlib
-import io
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import click
 import pyarrow as pa
-import pyarrow.csv as csv
 
 from tutti import lineage, telemetry
-from tutti.catalogue import feedback
+from tutti.catalogue import feedback, listening
 from tutti.catalogue.feedback import Heard
 from tutti.catalogue.publish import KIND, TABLE
 from tutti.dataset.inventory import newest
-from tutti.errors import InputError, IntegrityError, RecipeError
+from tutti.errors import RecipeError
 from tutti.lineage import Dataset
 from tutti.models import bundle as bundles
 from tutti.registry.versions import Registry
 from tutti.storage import Folder
-from tutti.tables import FEEDBACK, TAKES, from_parquet
+from tutti.tables import TAKES, from_parquet
 from tutti.telemetry import Reporter
 
 
@@ -41,7 +39,7 @@ def run(
     Raises:
         UserError: the events cannot be read, or hold no pair.
     """
-    table, data = read_events(events)
+    table, data = listening.read_file(events)
     rows = from_parquet(catalogue.read(TABLE), TAKES).to_pylist()
     models = sorted({(row["model"], row["model_version"]) for row in rows})
     if len(models) != 1:
@@ -65,29 +63,6 @@ def counts(pairs: Dataset) -> str:
     return f"{text} · left out: {left_out}" if left_out else text
 
 
-def read_events(path: Path) -> tuple[pa.Table, bytes]:
-    """The table ``feedback`` in a Parquet or CSV file, and the file's bytes.
-
-    Raises:
-        InputError: it cannot be read, or is no such table.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the feedback {path} ({error.strerror})", remedy="name a file") from None
-    try:
-        if path.suffix == ".csv":
-            kinds: dict[str, Any] = {field.name: field.type for field in FEEDBACK}
-            nulls = csv.ConvertOptions(column_types=kinds, include_columns=FEEDBACK.names, strings_can_be_null=True)
-            return csv.read_csv(io.BytesIO(data), convert_options=nulls).cast(FEEDBACK), data
-        return from_parquet(data, FEEDBACK), data
-    except (pa.ArrowException, KeyError, ValueError, IntegrityError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path} is no table of feedback ({reason})", remedy=f"give Parquet or CSV of {', '.join(FEEDBACK.names)}"
-        ) from None
-
-
 def found_at(text: str, *, kind: str, root: Folder) -> Dataset:
     """The dataset in a folder, or the newest one of a name.
 
@@ -101,29 +76,46 @@ def found_at(text: str, *, kind: str, root: Folder) -> Dataset:
 @click.command(name="feedback")
 @click.argument("catalogue", metavar="CATALOGUE")
 @click.argument("events", metavar="EVENTS", type=click.Path(path_type=Path))
-@click.option("--name", required=True, metavar="NAME", help="Of the pairs, by which a recipe names them.")
+@click.option("--name", metavar="NAME", help="Make pairs too, of this name, by which a recipe names them.")
 @click.option("--root", default="results", show_default=True, metavar="FOLDER", help="Results.")
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", metavar="URL", help="An MLflow server.")
 @click.option("--dry-run", is_flag=True, help="Say what the feedback holds, and write nothing.")
-def command(catalogue: str, events: Path, name: str, root: str, tracking_uri: str | None, dry_run: bool) -> None:
-    """Turn what listeners did with takes into pairs that tune a model.
+def command(catalogue: str, events: Path, name: str | None, root: str, tracking_uri: str | None, dry_run: bool) -> None:
+    """Keep what listeners did with takes, and turn it into pairs that tune a model.
 
-    CATALOGUE is a catalogue's folder or name. EVENTS is Parquet or CSV with the columns listener, take_id, event
-    (rated, kept, rejected or preferred), other_take_id, value (-1 to 1) and unix_s.
+    CATALOGUE is a catalogue's folder or name. EVENTS is what its page exports: Parquet or CSV with the columns listener
+    (a pseudonym), take_id, event (rated, liked, kept, rejected, skipped, played or preferred), other_take_id, value
+    (-1 to 1) and unix_s. Events are kept for `tutti catalogue recommend`; --name makes pairs of them too.
 
     \b
     Example:
+        tutti feedback calm-chorales feedback-calm-chorales.csv
         tutti feedback calm-chorales listeners.csv --name listeners
         tutti train tune-demo --set tuning.pairs=listeners
     """
     place = Folder(root)
     held = found_at(catalogue, kind=KIND, root=place)
+    table, data = listening.read_file(events)
+    listening.check(table.to_pylist())
     if dry_run:
-        takes = [Heard.of_row(row) for row in from_parquet(held.read(TABLE), TAKES).to_pylist()]
-        found = feedback.preferences(read_events(events)[0].to_pylist(), takes)
-        click.echo(f"pairs {name}: {len(found.pairs):,} of {len(takes):,} takes · left out: {dict(found.left_out)}")
+        _say_what_it_holds(held, table, name=name)
         return
     place.check_writable()
+    kept = listening.keep(table, data, name=held.name, catalogue=held.address, root=place)
+    click.echo(f"feedback: {kept.folder.uri}, {kept.facts['events']:,} events of {kept.facts['listeners']:,} listeners")
+    if name is None:
+        return
     registry = Registry.embedded(place, tracking_uri=tracking_uri)
     dataset = run(held, events, name=name, root=place, registry=registry, reporter=telemetry.reporter())
     click.echo(f"pairs: {dataset.folder.uri}")
+
+
+def _say_what_it_holds(catalogue: Dataset, table: pa.Table, *, name: str | None) -> None:
+    rows = table.to_pylist()
+    counted = Counter(event["event"] for event in rows)
+    told = ", ".join(f"{number:,} {event}" for event, number in sorted(counted.items()))
+    click.echo(f"feedback: {len(rows):,} events of {len({event['listener'] for event in rows}):,} listeners ({told})")
+    if name is not None:
+        takes = [Heard.of_row(row) for row in from_parquet(catalogue.read(TABLE), TAKES).to_pylist()]
+        found = feedback.preferences(rows, takes)
+        click.echo(f"pairs {name}: {len(found.pairs):,} of {len(takes):,} takes · left out: {dict(found.left_out)}")

@@ -45,6 +45,9 @@ FEEDBACK_EVENTS = {
     "kept": "the listener took the take, which counts as a rating of 1",
     "rejected": "the listener gave the take up, which counts as a rating of -1",
     "preferred": "the listener liked the take better than the other one",
+    "liked": "the listener marked the take as liked, which counts as a rating of 1",
+    "played": "the listener heard the share of the take that the value tells, 0 to 1, which is no rating",
+    "skipped": "the listener went on before a quarter was heard, which counts as a rating of -0.5",
 }
 
 
@@ -281,7 +284,9 @@ FEEDBACK = _schema(
         _column("take_id", _TEXT, "the take that was heard"),
         _column("event", _TEXT, "a member of the closed list FEEDBACK_EVENTS"),
         _column("other_take_id", _TEXT, "the take that it was compared with, where the event compares", nullable=True),
-        _column("value", pa.float64(), "how much the listener liked it, -1 to 1, where the event rates", nullable=True),
+        _column(
+            "value", pa.float64(), "how much the listener liked it, -1 to 1, or heard of it, 0 to 1", nullable=True
+        ),
         _column("unix_s", pa.float64(), "when, seconds since 1970", unit="s"),
     ),
 )

@@ -6,21 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
 from jobs.catalogue import command
+from tests.shelves import SILENCE, catalogue, melody
 from tutti import tables
-from tutti.catalogue import publish, search, search_index
-from tutti.catalogue.blocks import write_block
-from tutti.catalogue.order import Order
-from tutti.catalogue.review import Draft, review
+from tutti.catalogue import search, search_index
 from tutti.catalogue.search_index import COLUMNS, Index
-from tutti.catalogue.takes import Plan
-from tutti.config import build
-from tutti.corpus.score import Notes, Score
 from tutti.errors import MissingError, RecipeError
 from tutti.features.mood import mood_word
 from tutti.storage import Folder
@@ -213,33 +207,12 @@ def test_a_take_is_named_by_digits_or_title() -> None:
 # From real catalogues on storage
 
 
-def melody(*, program: int, tempo: float) -> Score:
-    pitches = (62, 65, 69, 70, 69, 65, 64, 62) * 4
-    notes = Notes.of(
-        onset_ticks=24 * np.arange(32), duration_ticks=[24] * 32, pitch=pitches, program=np.full(32, program)
-    )
-    return Score.of(notes, ticks_per_quarter=24, tempos=[(0, tempo)])
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """Two catalogues of two takes each; one take of each is without notes and so rejected."""
     place = Folder(str(tmp_path_factory.mktemp("root")))
     for name, program in (("violins", 40), ("pianos", 0)):
-        tree = {
-            "name": name, "model": "m", "formats": ["midi"], "retries": 0,
-            "lines": [{"count": 2, "title": name + " {number}", "controls": {"bars": 8, "key": "D minor"}}],
-        }  # fmt: skip
-        plan = Plan(build(Order, tree), model="m", model_version="1", model_digest=name)
-        takes = [plan.take(slot, 0) for slot in plan.block(0).slots]
-        scores = [melody(program=program, tempo=90.0), Score.of(Notes.none(), ticks_per_quarter=24)]
-        drafts = [
-            Draft(take, score, tuple(review(score, request=take.request, refused_tokens=0, checks=plan.order.checks)))
-            for take, score in zip(takes, scores, strict=True)
-        ]
-        folder = publish.place_of(plan, root=place)
-        write_block(folder, plan.block(0), drafts, plan=plan)
-        publish.publish(folder, plan=plan, model_facts={})
+        catalogue(place, name, [melody(program=program), SILENCE], key="D minor")
     return place
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.feedback import read_events
 from jobs.recipe import Recipe
 from tests.music import sequences_dataset, walk
 from tests.trainings import StoppedError, Watch, assert_same_bits, plan_of, train, weights_of
 from tutti import config, lineage
 from tutti.catalogue import feedback
 from tutti.catalogue.feedback import Heard, Preference, preferences
+from tutti.catalogue.listening import read_file
 from tutti.corpus.score import Score
 from tutti.dataset.blocks import Blocks
 from tutti.dataset.pairs import PairLayout, rows_of_pairs, rows_of_works, with_reference
@@ -108,10 +108,11 @@ def test_the_best_rated_take_is_set_beside_the_worst_of_the_same_request() -> No
     events = [event(take, "rated", value=value) for take, value in values.items()]
     # The last word of a listener counts, and a second one is asked too.
     events += [event("a", "rejected"), event("a", "kept", listener="bert"), event("gone", "kept")]
+    events += [event("a", "played", value=0.9)]
     found = preferences(events, takes)
     assert [(pair.preferred, pair.rejected, pair.listeners) for pair in found.pairs] == [("b", "c", 1), ("d", "a", 2)]
     assert [pair.margin for pair in found.pairs] == pytest.approx([1.3, 0.2])
-    assert found.left_out == {"of_unknown_takes": 1}
+    assert found.left_out == {"heard_and_not_rated": 1, "of_unknown_takes": 1}
 
 
 def test_of_compared_takes_the_one_that_more_preferred_wins_and_a_tie_says_nothing() -> None:
@@ -126,10 +127,11 @@ def test_of_compared_takes_the_one_that_more_preferred_wins_and_a_tie_says_nothi
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (event("a", "loved"), "'loved' is none of rated, kept, rejected, preferred"),
+        (event("a", "loved"), "'loved' is none of rated, kept, rejected, preferred, liked, played, skipped"),
         (event("a", "rated", value=5.0), "rated 5.0: a rating lies between -1 and 1"),
         (event("a", "rated"), "rated None"),
         (event("a", "preferred"), "preferred to none"),
+        (event("a", "played", value=1.5), "played 1.5: a share"),
     ],
 )
 def test_an_event_that_is_none_is_refused(wrong: dict[str, Any], message: str) -> None:
@@ -151,12 +153,10 @@ def test_feedback_is_read_from_csv_and_parquet_alike_and_another_file_is_refused
     (tmp_path / "x.parquet").write_bytes(to_parquet(to_table(events, FEEDBACK)))
     lines = ["listener,take_id,event,other_take_id,value,unix_s", "anne,a,rated,,0.5,0", "anne,a,preferred,b,,0"]
     (tmp_path / "x.csv").write_text("\n".join(lines))
-    assert (
-        read_events(tmp_path / "x.csv")[0].to_pylist() == read_events(tmp_path / "x.parquet")[0].to_pylist() == events
-    )
+    assert read_file(tmp_path / "x.csv")[0].to_pylist() == read_file(tmp_path / "x.parquet")[0].to_pylist() == events
     (tmp_path / "y.csv").write_text("who,what\nanne,a\n")
     with pytest.raises(InputError, match=r"y\.csv is no table of feedback"):
-        read_events(tmp_path / "y.csv")
+        read_file(tmp_path / "y.csv")
 
 
 def test_rows_come_back_as_they_were_with_what_the_reference_said(sequences: Dataset) -> None:

@@ -20,17 +20,18 @@ import pyarrow as pa
 
 from tutti import lineage
 from tutti.catalogue.blocks import score_of
+from tutti.catalogue.listening import value_of
 from tutti.config import digest_of
 from tutti.corpus.score import Score
 from tutti.corpus.splits import SPLITS, TEST, TRAIN, VALID
-from tutti.errors import InputError, UserError
+from tutti.errors import UserError
 from tutti.features.events import encode, on_grid
 from tutti.features.vocabulary import EVENTS
 from tutti.generation.controls import controls_of
 from tutti.generation.request import Request
 from tutti.lineage import Dataset
 from tutti.storage import Folder
-from tutti.tables import FEEDBACK_EVENTS, PAIRS, to_parquet, to_table
+from tutti.tables import PAIRS, to_parquet, to_table
 
 KIND = "pairs"
 PAIRS_VERSION = 1
@@ -38,7 +39,6 @@ PAIRS_VERSION = 1
 TABLE = "pairs.parquet"
 HELD_OUT_SHARE = 0.1
 """Of all pairs for each of valid and test."""
-_RATINGS = {"kept": 1.0, "rejected": -1.0}
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,11 @@ def preferences(events: Iterable[Mapping[str, Any]], takes: Sequence[Heard]) -> 
     ratings = defaultdict[str, dict[str, float]](dict)
     for event in events:
         first, other = event["take_id"], event["other_take_id"]
-        value = _checked(event)
+        value = value_of(event)
         if first not in asked or (event["event"] == "preferred" and other not in asked):
             left_out["of_unknown_takes"] += 1
+        elif value is None:
+            left_out["heard_and_not_rated"] += 1
         elif event["event"] != "preferred":
             # A listener's last word counts.
             ratings[first][event["listener"]] = value
@@ -175,18 +177,6 @@ def publish(
         "collections": list(collections),
     }
     return lineage.publish(folder, kind=KIND, name=name, inputs=inputs, files=[file], facts=facts)
-
-
-def _checked(event: Mapping[str, Any]) -> float:
-    """The value of an event."""
-    kind, value = event["event"], event["value"]
-    if kind not in FEEDBACK_EVENTS:
-        raise InputError(f"feedback event {kind!r} is none of {', '.join(FEEDBACK_EVENTS)}")
-    if kind == "preferred" and event["other_take_id"] is None:
-        raise InputError(f"take {event['take_id']} was preferred to none: other_take_id is empty")
-    if kind == "rated" and (value is None or not -1 <= value <= 1):
-        raise InputError(f"take {event['take_id']} was rated {value}: a rating lies between -1 and 1")
-    return float(value) if kind == "rated" else _RATINGS.get(kind, 0.0)
 
 
 def _compared(votes: Mapping[tuple[str, str], list[int]], left_out: Counter[str]) -> list[Preference]:

@@ -1,7 +1,10 @@
 """The page that a content team opens: every take drawn, played, measured, filtered; one file, nothing fetched.
 
-Pictures are drawn from the notes themselves. Sound is embedded as MP3 while all of it fits :data:`MAX_EMBEDDED_BYTES`;
-a larger catalogue plays the files beside the page. The page's own policy forbids it to load from anywhere else.
+Pictures are drawn from the notes themselves, each when it comes into view, so that hundreds of takes open at once. A
+listener rates takes there under a pseudonym; what they rated, liked, heard and skipped stays in their browser until
+they export it, as the table that ``tutti feedback`` takes in. Sound is embedded as MP3 while all of it fits
+:data:`MAX_EMBEDDED_BYTES`; a larger catalogue plays the files beside the page. The page's own policy forbids it to load
+from anywhere else.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ import yaml
 
 from tutti import pages
 from tutti.catalogue.blocks import files_of, preview_of, score_of
-from tutti.catalogue.review import FAILED, Finding, from_json
+from tutti.catalogue.review import FAILED, NOT_CHECKED, Finding, from_json
 from tutti.catalogue.takes import ACCEPTED, Plan
 from tutti.features.controls import tempo_class
 from tutti.features.vocabulary import KEYS, MOODS, TEMPO_CLASS_LIMITS_QPM, TEMPO_CLASSES
+from tutti.generation.request import Request
 from tutti.lineage import FileEntry
 from tutti.render.strokes import ROLL_HEIGHT, ROLL_WIDTH, Roll, instruments_of, roll_of
 from tutti.storage import Folder
@@ -39,13 +43,15 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One take as the page shows it."""
+    """One take as the page shows it; ``key`` is the asked one where there is one, ``found_key`` what its notes say."""
 
     take_id: str
     title: str
     verdict: str
     attempt: int
     key: str
+    found_key: str
+    asked: str
     mood: str
     tempo: str
     tempo_class: str
@@ -60,6 +66,7 @@ class Card:
     downloads: tuple[Download, ...]
     findings: tuple[Finding, ...]
     faults: tuple[str, ...]
+    failed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,7 @@ def render(
         unfilled=plan.order.takes - len(accepted),
         music=format_seconds(sum(card.length_s for card in accepted)),
         licences=dict(model_facts.get("licences", {})),
+        originality=_originality(accepted),
         embeds=embeds,
         order=yaml.safe_dump(
             plan.order.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
@@ -132,7 +140,9 @@ def _card(row: Mapping[str, Any], *, sound: str | None, sizes: Mapping[str, int]
         title=row["title"],
         verdict=row["verdict"],
         attempt=row["attempt"],
-        key=row["key"] or "no key",
+        key=row["asked_key"] or row["key"] or "no key",
+        found_key=row["key"] or "no key",
+        asked=_asked(row["request"]),
         mood=row["mood"] or "no mood",
         tempo=f"{row['tempo_qpm']:.0f} bpm",
         tempo_class=tempo_class(row["tempo_qpm"]),
@@ -147,7 +157,34 @@ def _card(row: Mapping[str, Any], *, sound: str | None, sizes: Mapping[str, int]
         downloads=tuple(Download(kind.upper(), path, format_bytes(sizes[path])) for kind, path in paths.items()),
         findings=findings,
         faults=tuple(f"{_words(finding.check)}: {finding.detail}" for finding in findings if finding.verdict == FAILED),
+        failed=tuple(finding.check for finding in findings if finding.verdict == FAILED),
     )
+
+
+def _asked(request: str) -> str:
+    """What a request states, in one text."""
+    stated = Request.model_validate_json(request).model_dump(mode="json", exclude_defaults=True, exclude={"seed"})
+    parts = []
+    for name, value in stated.items():
+        if isinstance(value, dict):
+            text = str(value.get("kind", ""))
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else f"{value}"
+        parts.append(f"{_words(name)} {text}".strip())
+    return " · ".join(parts) or "nothing: the model chose"
+
+
+def _originality(accepted: Sequence[Card]) -> str:
+    """How many of the accepted takes were held against known works."""
+    compared = sum(
+        finding.verdict != NOT_CHECKED
+        for card in accepted
+        for finding in card.findings
+        if finding.check == "originality"
+    )
+    if not compared:
+        return "not checked: takes were not compared with known works"
+    return f"{compared} of {len(accepted)} accepted takes were held against known works; each card's checks tell more"
 
 
 def _words(name: str) -> str:
@@ -160,8 +197,14 @@ def _choices(cards: Sequence[Card]) -> dict[str, list[Choice]]:
     limits = [f"{limit:g}" for limit in TEMPO_CLASS_LIMITS_QPM]
     middle = [f"{low}–{high}" for low, high in pairwise(limits)]
     ranges = dict(zip(TEMPO_CLASSES, (f"below {limits[0]}", *middle, f"from {limits[-1]}"), strict=True))
+    modes = [mode for mode in ("major", "minor") if sum(key.endswith(mode) for key in keys) > 1]
+    failed = dict.fromkeys(check for card in cards for check in card.failed)
     return {
-        "key": [Choice(key, key) for key in (*KEYS, "no key") if key in keys],
+        "key": [
+            *(Choice(mode, f"every {mode} key") for mode in modes),
+            *(Choice(key, key) for key in (*KEYS, "no key") if key in keys),
+        ],
+        "failed": [Choice(check, _words(check)) for check in failed],
         "mood": [Choice(mood, mood) for mood in (*MOODS, "no mood") if mood in moods],
         "tempo": [Choice(name, f"{name} ({ranges[name]} bpm)") for name in TEMPO_CLASSES if name in tempos],
     }

@@ -19,7 +19,10 @@ from tutti.lineage import MANIFEST
 from tutti.progress import PROGRESS, Progress
 from tutti.storage import Folder
 
-KINDS = ("works", "clips", "tokens", "sequences", "spectra", "tuning", "runs", "catalogues", "pairs", "served")
+KINDS = (
+    "works", "clips", "tokens", "sequences", "spectra", "tuning", "runs", "catalogues", "feedback", "pairs",
+    "served",
+)  # fmt: skip
 """Kinds of datasets, as music goes through them."""
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
