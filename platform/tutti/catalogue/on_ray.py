@@ -252,7 +252,7 @@ def blocks_under_way(plan: Plan) -> int:
     """Blocks that one engine drafts at a time, so that its batch stays full.
 
     A block is under way until its longest take and the last of its next seeds are over: of mixed lengths about a
-    quarter of its takes step, on average (``benchmarks/catalogue.py``).
+    quarter of its takes step, on average (``benchmarks/desk.py``).
     """
     return 1 + -(-BUSY * plan.order.max_batch // plan.order.takes_per_block)
 

@@ -17,11 +17,13 @@ from tutti.generation.request import Request
 from tutti.generation.sentences.scenes import understood
 from tutti.metrics.originality import LIMITS, Limits
 from tutti.render import timbres
+from tutti.render.sound import Sound
 
 MAX_TAKES = 100_000
-Format = Literal["midi", "flac", "wav", "mp3", "png"]
+Format = Literal["midi", "flac", "wav", "mp3", "png", "musicxml", "ogg", "waveform", "stems"]
 FORMATS: tuple[str, ...] = get_args(Format)
-AUDIO_FORMATS: tuple[str, ...] = ("flac", "wav", "mp3")
+AUDIO_FORMATS: tuple[str, ...] = ("flac", "wav", "mp3", "ogg")
+_SOUNDING = (*AUDIO_FORMATS, "waveform", "stems")
 HOW = ("max_batch", "cache_bytes", "prices")
 """Fields that say how an order is made, and not what."""
 LATER_CHECKS = (
@@ -214,12 +216,15 @@ class Order(Settings):
     seed: int = Field(default=0, ge=0, lt=2**63, description="root of every take's random stream")
     formats: tuple[Format, ...] = Field(
         default=("midi", "flac", "png"),
-        description="files of each accepted take: midi, flac, wav, mp3, png; MIDI is always written, it is the take",
+        description="files of each accepted take: midi, musicxml, flac, wav, mp3, ogg, stems (a sound for each "
+        "instrument), png (the notes), waveform (the sound); MIDI is always written, it is the take",
     )
+    zip: bool = Field(default=False, description="whether all that is shipped is put into one catalogue.zip as well")
     timbres: tuple[Annotated[str, AfterValidator(_timbre)], ...] = Field(
         default=(),
         description="registered models of notes that play in place of the SoundFont: [FAMILY=]MODEL:INSTRUMENT[:SEED]",
     )
+    sound: Sound = Field(default_factory=Sound, description="how the takes sound: font, room, equaliser, loudness")
     lines: tuple[Line, ...] = Field(min_length=1, description="what is ordered, line by line")
     checks: Checks = Field(default_factory=Checks, description="limits that every take must keep")
     retries: int = Field(default=3, ge=0, le=100, description="further seeds tried for a take that fails its checks")
@@ -262,7 +267,8 @@ class Order(Settings):
             # Its music is named by controls.start.works: the same under another name is the same.
             del line["file"], line["second"]
         # What came later enters where it is asked, so that catalogues keep their addresses.
-        later = ("timbres", *HOW)
+        tree["sound"] = self.sound.model_dump(mode="json", exclude_defaults=True)
+        later = ("timbres", "sound", "zip", *HOW)
         checks, usual = tree["checks"], Checks().model_dump(mode="json")
         tree["checks"] = {
             name: value for name, value in checks.items() if name not in LATER_CHECKS or value != usual[name]
@@ -272,4 +278,4 @@ class Order(Settings):
     @property
     def wants_audio(self) -> bool:
         """Whether any format is sound."""
-        return any(kind in AUDIO_FORMATS for kind in self.formats)
+        return any(kind in _SOUNDING for kind in self.formats)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tutti.corpus.score import Notes, Score
 from tutti.features.vocabulary import TICKS_PER_QUARTER
 from tutti.generation.harmony import bar_ticks
-from tutti.generation.material import HELD_OVER_TICKS
+from tutti.generation.source import HELD_OVER_TICKS
 
 LOUDER = 18
 """MIDI velocities between level 0 and level 1."""
