@@ -234,7 +234,7 @@ def draw(shown: Mapping[str, Sequence[tuple[str, Score]]], path: Path) -> None:
             panel.imshow(np.where(np.tri(len(plain_BB), dtype=bool), scaled_BB, notes_BB), cmap="magma", vmin=0, vmax=1)
             panel.set_title(f"{name}\n{title[:44]}", fontsize=9)
             panel.set_xlabel("bar")
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=64)
     pyplot.close(figure)
 
 

@@ -20,7 +20,7 @@ from tutti.features.vocabulary import DENSITIES, TICKS_PER_QUARTER
 from tutti.generation.controls import ranges_of
 from tutti.generation.form.keys import in_key, moved
 from tutti.generation.form.plan import Plan, Step, StepId, planned
-from tutti.generation.form.stretch import Stretch, held, joined, of_score, shaded, thinned
+from tutti.generation.form.stretch import Stretch, ended, joined, of_score, shaded, thinned
 from tutti.generation.harmony import bar_ticks
 from tutti.generation.length import USUAL_LENGTH_S
 from tutti.generation.piece import Piece
@@ -124,8 +124,8 @@ class Making:
             notes = shaded(
                 notes, at_ticks=middles, levels=[phrase.manner.level for phrase in plan.phrases[: len(there)]]
             )
-            if self.complete and plan.base.polyphony is None:
-                notes = held(notes, from_ticks=whole.ticks - length, to_ticks=whole.ticks)
+            if self.complete and plan.phrases[-1].close is not None:
+                notes = ended(notes, from_ticks=whole.ticks - length, to_ticks=whole.ticks)
         score = replace(whole, notes=notes).score(tempo_qpm=tempo_qpm)
         return Piece(
             request=self.request,
