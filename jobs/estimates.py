@@ -137,6 +137,7 @@ def _shortened(request: Request) -> Request:
     """A request for a shorter piece, where its length is its own to choose."""
     if request.start is not None or request.chords is not None:
         return request
+    # Sections cost what a stretch of their length costs, and a short piece has no room for them.
     if request.bars is not None:
-        return request.model_copy(update={"bars": min(request.bars, PROBED_BARS)})
-    return request.model_copy(update={"length": min(request.length_s, PROBED_LENGTH_S)})
+        return request.model_copy(update={"bars": min(request.bars, PROBED_BARS), "form": None})
+    return request.model_copy(update={"length": min(request.length_s, PROBED_LENGTH_S), "form": None})
