@@ -271,6 +271,12 @@ class Order(Settings):
         default="cpu", description="where the model runs; another kind of processor gives other notes"
     )
 
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="bits of the model's products; auto: bfloat16 where the processor multiplies it, else float32; one "
+        "gives other notes than the other",
+    )
+
     @model_validator(mode="after")
     def _fits(self) -> Order:
         if len(set(self.formats)) != len(self.formats):
@@ -294,7 +300,7 @@ class Order(Settings):
             del line["file"], line["second"]
         # What came later enters where it is asked, so that catalogues keep their addresses.
         tree["sound"] = self.sound.model_dump(mode="json", exclude_defaults=True)
-        later = ("timbres", "sound", "zip", *HOW)
+        later = ("timbres", "sound", "zip", "precision", *HOW)
         checks, usual = tree["checks"], Checks().model_dump(mode="json")
         tree["checks"] = {
             name: value for name, value in checks.items() if name not in LATER_CHECKS or value != usual[name]
