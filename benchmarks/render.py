@@ -169,7 +169,7 @@ def boxes_by_matplotlib(score: Score) -> bytes:
     ends = score.seconds_at(score.notes.onset_ticks + score.notes.duration_ticks)
     low, high = score.notes.pitch - 0.4, score.notes.pitch + 0.4
     corners = np.stack([np.stack(pair, axis=1) for pair in ((starts, low), (starts, high), (ends, high), (ends, low))])
-    axes.add_collection(PolyCollection(corners.transpose(1, 0, 2)))
+    axes.add_collection(PolyCollection(list(corners.transpose(1, 0, 2))))
     axes.set(xlim=(0, score.length_s), ylim=(low.min(), high.max()), title=score.title)
     axes.set_yticks(range(24, 108, 12))
     axes.grid(visible=True)
