@@ -94,7 +94,13 @@ def probe(plan: Plan, *, bundle: Path) -> tuple[Pace, int]:
     torch.set_num_threads(1)
     try:
         order = plan.order
-        composer = composers.load(bundle, device=order.device, max_batch=order.max_batch, cache_bytes=order.cache_bytes)
+        composer = composers.load(
+            bundle,
+            device=order.device,
+            max_batch=order.max_batch,
+            cache_bytes=order.cache_bytes,
+            precision=order.precision,
+        )
         loaded_s, cpu_s = time.perf_counter() - began_s, time.process_time()
         takes = _first_takes(plan)
         materials = [plan.material(take.request) for take in takes]

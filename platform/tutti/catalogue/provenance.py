@@ -37,7 +37,7 @@ from tutti.render.timbres import KnownTimbre, Timbre
 
 FOLDER = "provenance"
 FORMAT = 1
-PACKAGES = ("numpy", "scipy", "torch", "numba", "symusic", "soundfile", "soxr", "pyloudnorm", "matplotlib")
+PACKAGES = ("numpy", "scipy", "torch", "numba", "symusic", "soundfile", "soxr", "pyloudnorm", "pillow")
 """Those whose version may move a bit of a take's files."""
 SOURCES = ("corpus", "features", "generation", "models", "render", "catalogue")
 """Rooms whose code may."""
@@ -239,7 +239,8 @@ def plan_and_take(told: Mapping[str, Any]) -> tuple[Plan, Take]:
         files=files,
         font=font,
     )
-    take = Take(take_id_of(request, model_digest=plan.model_digest), slot, attempt, request)
+    take_id = take_id_of(request, model_digest=plan.model_digest, precision=plan.order.precision)
+    take = Take(take_id, slot, attempt, request)
     if take.take_id != told["take_id"]:
         raise IntegrityError(f"request, seed and model are those of take {take.take_id}, not of {told['take_id']}")
     return plan, take
