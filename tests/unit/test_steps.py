@@ -93,7 +93,8 @@ needs_bfloat16 = pytest.mark.skipif(
 )
 HALVES = ["decoder", "grouped heads", "window", "recurrent"]
 ALONE: list[Any] = [(name, "float32") for name in MODELS if name != "bar_vae"]
-ALONE += [pytest.param(name, "bfloat16", marks=needs_bfloat16) for name in HALVES]
+ALONE += [(name, "bfloat16") for name in HALVES if name != "recurrent"]
+ALONE += [pytest.param("recurrent", "bfloat16", marks=needs_bfloat16)]
 
 
 @pytest.mark.parametrize(("name", "precision"), ALONE)
@@ -193,7 +194,7 @@ def test_rows_keep_their_slots_and_who_joins_takes_one_that_is_free() -> None:
     steps = model.steps()
     prompts = [drawn(length, seed=length) for length in (70, 3, 130)]
     memory = joined(steps, model, prompts, room_rows=3)
-    assert memory.size_bytes == 3 * 2 * 4 * 3 * 4 * 64 * 8 * 4
+    assert memory.size_bytes == 3 * 4 * 3 * 7 * 32 * (8 + 16) * 4, "channels of values are rounded up to a line"
     kept = memory.slots_B[[2, 0]].tolist()
     memory.keep(torch.tensor([2, 0]))
     assert (memory.lengths_B.tolist(), memory.slots_B.tolist()) == ([130, 70], kept)

@@ -3,7 +3,8 @@
 Numbers of 16 bits are bfloat16, the upper half of a float32, kept as ``uint16``: numpy has no such type. Loops compute
 in float32 whatever they read.
 
-A loop that is kept is compiled anew when its own file changes, and not when this one does.
+A loop that is kept is compiled anew when its own file changes, and not when this one or :mod:`tutti.models.panels`
+does.
 """
 
 from __future__ import annotations

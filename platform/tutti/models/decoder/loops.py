@@ -1,206 +1,220 @@
-"""What a decoder's step does between its products, compiled for the processor.
+"""A step of a decoder on a processor: one token of each row through the whole network, compiled.
 
-Loops take arrays of float32 or of bfloat16 as ``uint16`` (:mod:`tutti.models.compiled`) and sum in float32. Each row is
-a loop of its own, so what it gets never depends on the rows beside it.
+Rows go through products together (:mod:`tutti.models.panels`) and through everything else one by one, so what a row
+gets never depends on the rows beside it. Keys and values are panels too: attention is two products a block, of the
+queries with its keys and of the weights with its values.
 
-Legend: B rows, W width, H heads of queries, G of keys and values, D channels of a head, F inner width, R slots, L
-layers, N blocks of P places.
+Numbers are float32, or bfloat16 as ``uint16`` (:mod:`tutti.models.compiled`) in products and in what is remembered;
+sums, the residual stream and the logits are float32 always.
+
+Legend: B rows, W width, F inner width, V vocabulary, H heads of queries, G of keys and values, D channels of a head, R
+slots, L layers, N blocks of S places; P, K, C, E as in :mod:`tutti.models.panels`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tutti.models.compiled import compiled, exponential, inlined, narrow, wide, within
+from tutti.models.panels import COLUMNS, multiply, multiply_one
 
-BLOCK_TOKENS = 64
-CHANNELS_A_TURN = 4
-_P = BLOCK_TOKENS
+BLOCK_TOKENS = 32
+_S = BLOCK_TOKENS
 _EPSILON = np.float32(1e-6)
 _FAR = np.float32(-1e30)
 
 
-@compiled
-def embed(tokens_B: Any, embedding_VW: Any, x_BW: Any, normed_BW: Any) -> None:
-    """The embeddings of tokens, and the same normalised."""
-    for row in range(len(tokens_B)):
-        x_BW[row] = embedding_VW[tokens_B[row]]
-        _norm(x_BW[row], normed_BW[row])
+class Weights(NamedTuple):
+    """Weights of a decoder as panels; the norms' gains are multiplied into those behind them.
+
+    Args:
+        embedding_VW: float32.
+        query_key_value, output, gate_and_up, down: of each layer; shape (L, P, K / E, C, E).
+        head: float32, shape (P, K, C, 1).
+        cosines_TD, sines_TD: of the angles of half the channels at each place (RoPE, arXiv 2104.09864).
+        heads, groups: H and G.
+        inner: F.
+        window_tokens: how many of the latest places a row looks at.
+    """
+
+    embedding_VW: NDArray[np.float32]
+    query_key_value: NDArray[Any]
+    output: NDArray[Any]
+    gate_and_up: NDArray[Any]
+    down: NDArray[Any]
+    head: NDArray[np.float32]
+    cosines_TD: NDArray[np.float32]
+    sines_TD: NDArray[np.float32]
+    heads: int
+    groups: int
+    inner: int
+    window_tokens: int
 
 
 @compiled
-def add_and_norm(branch_BW: Any, x_BW: Any, normed_BW: Any) -> None:
-    """Add a residual branch to ``x_BW``; the sum normalised by its root mean square (arXiv 1910.07467)."""
-    for row in range(len(x_BW)):
-        x = x_BW[row]
-        for channel in range(len(x)):
-            x[channel] += wide(branch_BW[row, channel])
-        _norm(x, normed_BW[row])
+def step(
+    weights: Any,
+    tokens_B: Any,
+    lengths_B: Any,
+    slots_B: Any,
+    keys_RLNGKCE: Any,
+    values_RLNGKCE: Any,
+    logits_BV: Any,
+) -> None:
+    """Read one more token of each row.
+
+    Args:
+        weights: :class:`Weights`.
+        tokens_B: the tokens.
+        lengths_B: tokens that each row has read before.
+        slots_B: where it keeps their keys and values.
+        keys_RLNGKCE: panels whose columns are a block's places and whose inputs are channels; the rows' are added to.
+        values_RLNGKCE: panels whose columns are channels and whose inputs are a block's places.
+        logits_BV: what follows; as many columns as the head's panels have.
+    """
+    rows, width = len(tokens_B), weights.embedding_VW.shape[1]
+    layers, kept = len(weights.output), weights.output.dtype
+    x_BW = np.zeros((rows, columns_of(weights.output[0])), dtype=np.float32)
+    normed_BW, mixed_BW = np.zeros((rows, width), dtype=kept), np.zeros((rows, width), dtype=kept)
+    packed_BN = np.empty((rows, columns_of(weights.query_key_value[0])), dtype=np.float32)
+    gate_and_up_BF = np.empty((rows, columns_of(weights.gate_and_up[0])), dtype=np.float32)
+    inside_BF = np.zeros((rows, weights.down.shape[2] * weights.down.shape[4]), dtype=kept)
+    for row in range(rows):
+        for channel in range(width):
+            x_BW[row, channel] = weights.embedding_VW[tokens_B[row], channel]
+    for layer in range(layers):
+        _norm(x_BW, normed_BW)
+        multiply(normed_BW, rows, weights.query_key_value[layer], packed_BN, 0)
+        for row in range(rows):
+            _attend(
+                weights, packed_BN[row], lengths_B[row], keys_RLNGKCE[slots_B[row], layer],
+                values_RLNGKCE[slots_B[row], layer], mixed_BW[row],
+            )  # fmt: skip
+        multiply(mixed_BW, rows, weights.output[layer], x_BW, 1)
+        _norm(x_BW, normed_BW)
+        multiply(normed_BW, rows, weights.gate_and_up[layer], gate_and_up_BF, 0)
+        _swish_and_multiply(gate_and_up_BF, weights.inner, inside_BF)
+        multiply(inside_BF, rows, weights.down[layer], x_BW, 1)
+    last_BW = np.empty((rows, width), dtype=np.float32)
+    _norm(x_BW, last_BW)
+    multiply(last_BW, rows, weights.head, logits_BV, 0)
 
 
 @inlined
-def _norm(x_W: Any, normed_W: Any) -> None:
-    squares = np.float32(0)
-    for channel in range(len(x_W)):
-        squares += x_W[channel] * x_W[channel]
-    scale = np.float32(1) / np.sqrt(squares / np.float32(len(x_W)) + _EPSILON)
-    for channel in range(len(x_W)):
-        normed_W[channel] = narrow(x_W[channel] * scale, normed_W[0])
+def columns_of(panels_PKCE: Any) -> int:
+    """Of a product's result."""
+    return panels_PKCE.shape[0] * panels_PKCE.shape[2]  # type: ignore[no-any-return]
 
 
-@compiled
-def swish_and_multiply(gate_and_up_BF: Any, out_BF: Any) -> None:
+@within
+def _norm(x_BW: Any, normed_BW: Any) -> None:
+    """Divided by the root mean square (arXiv 1910.07467)."""
+    width = normed_BW.shape[1]
+    for row in range(len(normed_BW)):
+        squares = np.float32(0)
+        for channel in range(width):
+            squares += x_BW[row, channel] * x_BW[row, channel]
+        scale = np.float32(1) / np.sqrt(squares / np.float32(width) + _EPSILON)
+        for channel in range(width):
+            normed_BW[row, channel] = narrow(x_BW[row, channel] * scale, normed_BW[0, 0])
+
+
+@within
+def _swish_and_multiply(gate_and_up_BF: Any, inner: int, out_BF: Any) -> None:
     """The first half through SiLU, times the second (SwiGLU, arXiv 2002.05202); shapes (B, 2 * F) and (B, F)."""
-    inner = out_BF.shape[1]
     for row in range(len(out_BF)):
         for channel in range(inner):
-            gate = wide(gate_and_up_BF[row, channel])
-            up = wide(gate_and_up_BF[row, inner + channel])
+            gate, up = gate_and_up_BF[row, channel], gate_and_up_BF[row, inner + channel]
             swish = gate / (np.float32(1) + exponential(min(-gate, np.float32(80))))
             out_BF[row, channel] = narrow(swish * up, out_BF[0, 0])
 
 
-@compiled
-def attend(
-    packed_BN: Any,
-    cosines_SD: Any,
-    sines_SD: Any,
-    lengths_B: Any,
-    slots_B: Any,
-    keys_RLNGDP: Any,
-    values_RLNGPD: Any,
-    layer: int,
-    window_tokens: int,
-    out_BW: Any,
-) -> None:
-    """Turn queries and keys to their place, remember keys and values, and look at what each row has read.
-
-    Args:
-        packed_BN: queries, keys and values of each row's new token, head after head; queries are changed.
-        cosines_SD, sines_SD: of the angles of half the channels at each place (RoPE, arXiv 2104.09864).
-        lengths_B: tokens that each row has read before.
-        slots_B: where it keeps them.
-        keys_RLNGDP: channel by channel, the places of a block side by side.
-        values_RLNGPD: place by place, its channels side by side. All heads of a block lie together, so that what a row
-            has read is dense however far it might read.
-        window_tokens: how many of the latest places it looks at.
-        out_BW: what it finds.
-    """
-    groups, width = keys_RLNGDP.shape[3], keys_RLNGDP.shape[4]
-    heads = out_BW.shape[1] // width
-    each = heads // groups
-    queries_HD, mixed_HD = np.empty((heads, width), dtype=np.float32), np.empty((heads, width), dtype=np.float32)
-    key_D, keys_GD = np.empty(width, dtype=np.float32), np.empty((groups, width), dtype=keys_RLNGDP.dtype)
+@within
+def _attend(weights: Any, packed_N: Any, place: int, keys_NGKCE: Any, values_NGKCE: Any, out_W: Any) -> None:
+    """Turn a row's query and key to their place, look at what it has read, and remember its key and value."""
+    heads, groups = weights.heads, weights.groups
+    each, width = heads // groups, 2 * weights.cosines_TD.shape[1]
+    cosines_D, sines_D = weights.cosines_TD[place], weights.sines_TD[place]
+    first = max(place + 1 - weights.window_tokens, 0)
+    begin = first // _S
+    blocks = place // _S + 1 - begin
+    lead, own = first - begin * _S, place - begin * _S
+    pair, across = keys_NGKCE.shape[4], values_NGKCE.shape[3]
+    queries_HD, keys_GD = np.empty((heads, width), dtype=out_W.dtype), np.empty((groups, width), dtype=out_W.dtype)
+    scores_HS = np.empty((heads, blocks * _S), dtype=np.float32)
+    looks_HS = np.empty((heads, blocks * _S), dtype=out_W.dtype)
+    (shares_H, own_H), mixed_HD = np.empty((2, heads), dtype=np.float32), np.zeros((heads, across), dtype=np.float32)
     scale = np.float32(1) / np.sqrt(np.float32(width))
-    weights_HS = np.empty((heads, keys_RLNGDP.shape[2] * _P), dtype=np.float32)
-    for row in range(len(lengths_B)):
-        place, slot = lengths_B[row], slots_B[row]
-        packed_N, cosines_D, sines_D = packed_BN[row], cosines_SD[place], sines_SD[place]
-        keys_NGDP, values_NGPD = keys_RLNGDP[slot, layer], values_RLNGPD[slot, layer]
+    for head in range(heads):
+        _turn(packed_N[head * width :], cosines_D, sines_D, scale, queries_HD[head])
+    for group in range(groups):
+        _turn(packed_N[(heads + group) * width :], cosines_D, sines_D, np.float32(1), keys_GD[group])
+    steps = keys_NGKCE.shape[2]
+    for block in range(blocks):
+        lines = min((own - block * _S) // COLUMNS + 1, _S // COLUMNS)
         for head in range(heads):
-            _turn(packed_N[head * width :], cosines_D, sines_D, scale, queries_HD[head])
-        for group in range(groups):
-            _turn(packed_N[(heads + group) * width :], cosines_D, sines_D, np.float32(1), key_D)
-            value_D = packed_N[(heads + groups + group) * width :]
-            for channel in range(width):
-                keys_GD[group, channel] = narrow(key_D[channel], keys_GD[0, 0])
-                values_NGPD[place // _P, group, place % _P, channel] = value_D[channel]
-        first = max(place + 1 - window_tokens, 0)
-        begin = first // _P
-        blocks = place // _P + 1 - begin
-        for block in range(blocks):
-            keys_GDP = keys_NGDP[begin + block]
-            for head in range(heads):
-                _score(queries_HD[head], keys_GDP[head // each], weights_HS[head, block * _P : (block + 1) * _P])
-        lead, end = first - begin * _P, place + 1 - begin * _P
+            to_S = scores_HS[head, block * _S :]
+            multiply_one(queries_HD[head], keys_NGKCE[begin + block, head // each], steps, lines, to_S, 0)
+    for head in range(heads):
+        scores_HS[head, own] = _dot(queries_HD[head], keys_GD[head // each])
+        shares_H[head] = _weigh(scores_HS[head], lead, own, looks_HS[head])
+        own_H[head] = wide(looks_HS[head, own])
+        looks_HS[head, own] = narrow(np.float32(0), looks_HS[0, 0])
+    lines = across // COLUMNS
+    for block in range(blocks):
+        # The own value is added below; of places behind it nothing counts.
+        steps = (min(own - block * _S, _S) + pair - 1) // pair
         for head in range(heads):
-            _weigh(weights_HS[head, : blocks * _P], _dot(queries_HD[head], keys_GD[head // each]), lead, end)
-        mixed_HD[:] = 0
-        for block in range(blocks):
-            values_GPD = values_NGPD[begin + block]
-            # Places before the first weigh nothing; after the last there is nothing.
-            stop = min(end, (block + 1) * _P)
-            for head in range(heads):
-                _mix(weights_HS[head, block * _P : stop], values_GPD[head // each], mixed_HD[head])
-        for head in range(heads):
-            for channel in range(width):
-                out_BW[row, head * width + channel] = narrow(mixed_HD[head, channel], out_BW[0, 0])
-        # Written once their block has been read: what was just written to many lines of memory is slow to read.
-        for group in range(groups):
-            keys_NGDP[place // _P, group, :, place % _P] = keys_GD[group]
+            looks_S = looks_HS[head, block * _S :]
+            multiply_one(looks_S, values_NGKCE[begin + block, head // each], steps, lines, mixed_HD[head], 1)
+    for head in range(heads):
+        value_D = packed_N[(heads + groups + head // each) * width :]
+        for channel in range(width):
+            mixed = (mixed_HD[head, channel] + own_H[head] * value_D[channel]) * shares_H[head]
+            out_W[head * width + channel] = narrow(mixed, out_W[0])
+    # Written once their block has been read: what was just written to many lines of memory is slow to read.
+    block, at = place // _S, place % _S
+    for group in range(groups):
+        value_D = packed_N[(heads + groups + group) * width :]
+        keys_KE, values_C = keys_NGKCE[block, group, :, at], values_NGKCE[block, group, at // pair, :, at % pair]
+        for channel in range(width):
+            keys_KE[channel // pair, channel % pair] = keys_GD[group, channel]
+            values_C[channel] = narrow(value_D[channel], out_W[0])
 
 
 @inlined
 def _turn(from_D: Any, cosines_D: Any, sines_D: Any, scale: Any, to_D: Any) -> None:
     half = len(cosines_D)
     for channel in range(half):
-        x, y = scale * wide(from_D[channel]), scale * wide(from_D[half + channel])
-        to_D[channel] = x * cosines_D[channel] - y * sines_D[channel]
-        to_D[half + channel] = y * cosines_D[channel] + x * sines_D[channel]
+        x, y = scale * from_D[channel], scale * from_D[half + channel]
+        to_D[channel] = narrow(x * cosines_D[channel] - y * sines_D[channel], to_D[0])
+        to_D[half + channel] = narrow(y * cosines_D[channel] + x * sines_D[channel], to_D[0])
 
 
 @within
 def _dot(query_D: Any, key_D: Any) -> Any:
     product = np.float32(0)
     for channel in range(len(key_D)):
-        product += query_D[channel] * wide(key_D[channel])
+        product += wide(query_D[channel]) * wide(key_D[channel])
     return product
 
 
 @within
-def _weigh(scores_S: Any, own: Any, first: int, end: int) -> None:
-    """Scores become weights: the softmax of those from ``first`` to before ``end``, of which the last is ``own``."""
-    scores_S[end - 1] = own
-    scores_S[:first] = _FAR
-    scores_S[end:] = _FAR
+def _weigh(scores_S: Any, first: int, own: int, looks_S: Any) -> Any:
+    """Looks: the softmax of the scores from ``first`` to ``own``, but for a factor, which is returned."""
+    for place in range(first):
+        scores_S[place] = _FAR
+    for place in range(own + 1, len(scores_S)):
+        scores_S[place] = _FAR
     highest = _FAR
     for place in range(len(scores_S)):
         highest = max(highest, scores_S[place])
     mass = np.float32(0)
     for place in range(len(scores_S)):
-        weight = exponential(scores_S[place] - highest)
-        scores_S[place] = weight
-        mass += weight
-    for place in range(len(scores_S)):
-        scores_S[place] /= mass
-
-
-@within
-def _score(query_D: Any, keys_DP: Any, out_P: Any) -> None:
-    """Four channels a turn: what is summed stays in registers that much longer."""
-    for start in range(0, len(query_D), CHANNELS_A_TURN):
-        a, b, c, d = query_D[start], query_D[start + 1], query_D[start + 2], query_D[start + 3]
-        if start == 0:
-            for place in range(_P):
-                out_P[place] = (
-                    a * wide(keys_DP[0, place]) + b * wide(keys_DP[1, place])
-                    + c * wide(keys_DP[2, place]) + d * wide(keys_DP[3, place])
-                )  # fmt: skip
-        else:
-            for place in range(_P):
-                out_P[place] += (
-                    a * wide(keys_DP[start, place]) + b * wide(keys_DP[start + 1, place])
-                    + c * wide(keys_DP[start + 2, place]) + d * wide(keys_DP[start + 3, place])
-                )  # fmt: skip
-
-
-@within
-def _mix(weights_S: Any, values_PD: Any, out_D: Any) -> None:
-    """Add the values of the first places, weighted; eight places a turn."""
-    width, places = len(out_D), len(weights_S)
-    for s in range(0, places - 7, 8):
-        a, b, c, d = weights_S[s], weights_S[s + 1], weights_S[s + 2], weights_S[s + 3]
-        e, f, g, h = weights_S[s + 4], weights_S[s + 5], weights_S[s + 6], weights_S[s + 7]
-        for channel in range(width):
-            out_D[channel] += (
-                a * wide(values_PD[s, channel]) + b * wide(values_PD[s + 1, channel])
-                + c * wide(values_PD[s + 2, channel]) + d * wide(values_PD[s + 3, channel])
-                + e * wide(values_PD[s + 4, channel]) + f * wide(values_PD[s + 5, channel])
-                + g * wide(values_PD[s + 6, channel]) + h * wide(values_PD[s + 7, channel])
-            )  # fmt: skip
-    rest_S, rest_PD = weights_S[places // 8 * 8 :], values_PD[places // 8 * 8 :]
-    for s in range(len(rest_S)):
-        for channel in range(width):
-            out_D[channel] += rest_S[s] * wide(rest_PD[s, channel])
+        look = narrow(exponential(scores_S[place] - highest), looks_S[0])
+        looks_S[place] = look
+        mass += wide(look)
+    return np.float32(1) / mass

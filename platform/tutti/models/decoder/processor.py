@@ -1,21 +1,18 @@
-"""A decoder made ready to step on a processor: oneDNN's products, and compiled loops between them.
+"""A decoder made ready to step on a processor: one compiled call a thread (:mod:`tutti.models.decoder.loops`).
 
 Rows are shared out among threads that each go through the whole network by themselves and meet once a step: threads
 that share each product wait for one another thirty times a step, and took longer than one alone. What a row hears never
-depends on the rows beside it, to the bit (:mod:`tutti.models.matrices`, :mod:`tutti.models.decoder.loops`).
+depends on the rows beside it, to the bit.
 
-Legend: B rows, W width, F inner width, V vocabulary.
+Legend: B rows, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
-from threading import Barrier
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,28 +21,46 @@ from torch import Tensor
 
 from tutti.models.decoder import loops
 from tutti.models.decoder.slots import SlotCache
-from tutti.models.matrices import Matrix
+from tutti.models.panels import panels_of, zeros
 
 if TYPE_CHECKING:
-    from tutti.models.decoder.network import Block, Decoder
+    from tutti.models.decoder.network import Decoder
 
 _FEWEST_ROWS = 8
 """Below so many rows for each, a second thread costs more than it brings."""
-_SAME_SHAPE_ROWS = 4
-"""Rows of a product are rounded up to a multiple of these: oneDNN prepares itself anew for each number of rows."""
 _ROW_TOKENS = 300.0
 """A row costs as much as looking at so many places."""
 
 
-class _Layer:
-    """Weights of one block; the norms' gains are multiplied into those behind them."""
-
-    def __init__(self, block: Block, dtype: torch.dtype) -> None:
+def _weights(model: Decoder, dtype: torch.dtype) -> loops.Weights:
+    configuration = model.configuration
+    names = ("query_key_value", "output", "gate_and_up", "down")
+    panels: dict[str, NDArray[Any]] = {}
+    blocks: Any = model.blocks
+    for number, block in enumerate(blocks):
         attention_gain, gain = block.attention_norm.weight, block.feed_forward_norm.weight
-        self.query_key_value = Matrix((block.attention.query_key_value.weight * attention_gain).to(dtype))
-        self.output = Matrix(block.attention.output.weight.to(dtype))
-        self.gate_and_up = Matrix((block.gate_and_up.weight * gain).to(dtype))
-        self.down = Matrix(block.down.weight.to(dtype))
+        of_block = (
+            block.attention.query_key_value.weight * attention_gain,
+            block.attention.output.weight,
+            block.gate_and_up.weight * gain,
+            block.down.weight,
+        )
+        for name, weight in zip(names, of_block, strict=True):
+            laid_out = panels_of(weight, dtype=dtype)
+            if number == 0:
+                panels[name] = zeros((configuration.layers, *laid_out.shape), laid_out.dtype)
+            panels[name][number] = laid_out
+    return loops.Weights(
+        embedding_VW=model.embedding.weight.detach().numpy(),
+        **panels,
+        head=panels_of(model.embedding.weight * model.norm.weight, dtype=torch.float32),
+        cosines_TD=model.cosines.numpy(),
+        sines_TD=model.sines.numpy(),
+        heads=configuration.heads,
+        groups=configuration.groups,
+        inner=configuration.feed_forward,
+        window_tokens=configuration.window_tokens or configuration.max_tokens,
+    )
 
 
 class ProcessorSteps:
@@ -61,23 +76,13 @@ class ProcessorSteps:
 
     def __init__(self, model: Decoder, *, dtype: torch.dtype = torch.float32) -> None:
         self._configuration, self._dtype = model.configuration, dtype
-        self._window_tokens = model.configuration.window_tokens or model.configuration.max_tokens
         with torch.inference_mode():
-            self._layers = [_Layer(block, dtype) for block in model.blocks]  # type: ignore[arg-type]
-            self._head = Matrix(model.embedding.weight * model.norm.weight)
-            self._embedding_VW = model.embedding.weight.detach().numpy()
-            self._cosines_SD, self._sines_SD = model.cosines.numpy(), model.sines.numpy()
+            self._weights = _weights(model, dtype)
 
     @staticmethod
     def takes(model: Decoder) -> bool:
-        """Whether a model has such steps: on a processor, no relative attention, heads of whole turns of a loop."""
-        configuration = model.configuration
-        return (
-            model.embedding.weight.device.type == "cpu"
-            and torch._C._has_mkldnn
-            and model.listener is None
-            and (configuration.width // configuration.heads) % loops.CHANNELS_A_TURN == 0
-        )
+        """Whether a model has such steps: on a processor, without relative attention."""
+        return model.embedding.weight.device.type == "cpu" and model.listener is None
 
     def new_memory(self, *, room_rows: int, capacity_tokens: int) -> SlotCache:
         """As :class:`tutti.models.reader.Steps`."""
@@ -85,64 +90,28 @@ class ProcessorSteps:
 
     def __call__(self, tokens_B: Tensor, memory: SlotCache) -> Tensor:
         """As :class:`tutti.models.reader.Steps`."""
-        lengths_B = memory.lengths_B.numpy()
-        tokens = tokens_B.numpy()
-        logits_BV = torch.empty(len(tokens), self._configuration.vocabulary_size)
+        tokens, lengths_B = tokens_B.numpy(), memory.lengths_B.numpy()
+        logits_BV = np.empty((len(tokens), loops.columns_of(self._weights.head)), dtype=np.float32)
+
+        def step(start: int, stop: int) -> None:
+            loops.step(
+                self._weights, tokens[start:stop], lengths_B[start:stop], memory.slots_B[start:stop],
+                memory.keys_RLNGKCE, memory.values_RLNGKCE, logits_BV[start:stop],
+            )  # fmt: skip
+
         threads = max(min(torch.get_num_threads(), len(tokens) // _FEWEST_ROWS), 1)
-        at = _shares(lengths_B, threads)
-        parts = [slice(start, stop) for start, stop in pairwise(at)]
-
-        def walk(part: slice) -> None:
-            self._walk(tokens[part], lengths_B[part], memory.slots_B[part], memory, logits_BV[part])
-
-        others = [_pool().submit(walk, part) for part in parts[1:]]
-        # Who asks walks too: to wake another thread takes longer than a row's step.
-        with _alone():
-            walk(parts[0])
-        for other in others:
+        mine, *others = pairwise(_shares(lengths_B, threads))
+        asked = [_pool(threads).submit(step, *other) for other in others]
+        # Who asks steps too: to wake another thread takes longer than a row's step.
+        step(*mine)
+        for other in asked:
             other.result()
         memory.lengths_B = memory.lengths_B + 1
-        return logits_BV
+        return torch.from_numpy(logits_BV[:, : self._configuration.vocabulary_size])
 
     def order(self, memory: SlotCache) -> None:  # noqa: ARG002
         """As :class:`tutti.models.reader.Steps`: any."""
         return
-
-    @torch.inference_mode()
-    def _walk(
-        self,
-        tokens_B: NDArray[np.int64],
-        lengths_B: NDArray[np.int64],
-        slots_B: NDArray[np.int64],
-        memory: SlotCache,
-        out_BV: Tensor,
-    ) -> None:
-        """Some rows through the whole network."""
-        rows, width, inner = len(tokens_B), self._configuration.width, self._configuration.feed_forward
-        padded = -(-rows // _SAME_SHAPE_ROWS) * _SAME_SHAPE_ROWS if rows > 2 else rows
-        x_BW = np.empty((rows, width), dtype=np.float32)
-        normed, mixed = torch.zeros(2, padded, width, dtype=self._dtype)
-        inside = torch.zeros(padded, inner, dtype=self._dtype)
-        normed_BW, mixed_BW, inside_BF = _numbers(normed)[:rows], _numbers(mixed)[:rows], _numbers(inside)[:rows]
-        loops.embed(tokens_B, self._embedding_VW, x_BW, normed_BW)
-        for number, layer in enumerate(self._layers):
-            packed_BN = _numbers(layer.query_key_value(normed))[:rows]
-            loops.attend(
-                packed_BN, self._cosines_SD, self._sines_SD, lengths_B, slots_B,
-                memory.keys_RLNGDP, memory.values_RLNGPD, number, self._window_tokens, mixed_BW,
-            )  # fmt: skip
-            loops.add_and_norm(_numbers(layer.output(mixed))[:rows], x_BW, normed_BW)
-            loops.swish_and_multiply(_numbers(layer.gate_and_up(normed))[:rows], inside_BF)
-            if number + 1 < len(self._layers):
-                loops.add_and_norm(_numbers(layer.down(inside))[:rows], x_BW, normed_BW)
-        last = torch.zeros(padded, width)
-        loops.add_and_norm(_numbers(layer.down(inside))[:rows], x_BW, last.numpy()[:rows])
-        out_BV.copy_(self._head(last)[:rows])
-
-
-def _numbers(values: Tensor) -> NDArray[np.float32] | NDArray[np.uint16]:
-    """The same memory as loops take it."""
-    return (values if values.dtype == torch.float32 else values.view(torch.uint16)).numpy()
 
 
 def _shares(lengths_B: NDArray[np.int64], threads: int) -> list[int]:
@@ -154,28 +123,6 @@ def _shares(lengths_B: NDArray[np.int64], threads: int) -> list[int]:
     return [0, *inner, len(lengths_B)]
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Products of this thread are its own meanwhile."""
-    threads = torch.get_num_threads()
-    if threads > 1:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if threads > 1:
-            torch.set_num_threads(threads)
-
-
 @cache
-def _pool() -> ThreadPoolExecutor:
-    """Threads whose products are their own."""
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="steps", initializer=torch.set_num_threads, initargs=(1,))
-    # New threads begin with the process's number of threads, which the initialiser changes too: all of them are there
-    # before it is put back.
-    meeting = Barrier(threads)
-    for started in [pool.submit(meeting.wait) for _ in range(threads)]:
-        started.result()
-    torch.set_num_threads(threads)
-    return pool
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads - 1, thread_name_prefix="steps")

@@ -1,6 +1,10 @@
 """Keys and values of rows that step together on a processor: each row has a slot, and keeps it as long as it is there.
 
-Legend: R slots, L layers, B rows, G heads of keys and values, N blocks of P places, D channels of a head, S places.
+Both lie as panels of a product (:mod:`tutti.models.panels`): a block's places are the columns of its keys and the
+inputs of its values. All heads of a block lie together, so that what a row has read is dense however far it might read.
+
+Legend: R slots, L layers, B rows, G heads of keys and values, D channels of a head, T places, N blocks of S of them; P,
+K, C, E as in :mod:`tutti.models.panels`.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from torch import Tensor
 
 from tutti.models.cache import KeyValueCache
 from tutti.models.decoder.loops import BLOCK_TOKENS
+from tutti.models.panels import COLUMNS, pair_of, zeros
 
 if TYPE_CHECKING:
     from tutti.models.decoder.network import DecoderConfiguration
@@ -24,10 +29,11 @@ class SlotCache:
 
     Args:
         configuration: of the decoder.
-        room_rows, capacity_tokens: R, S; the decoder reads no further than its own limit.
+        room_rows, capacity_tokens: R, T; the decoder reads no further than its own limit.
         dtype: ``float32``, or ``bfloat16``, which is kept as ``uint16``.
 
-    Memory: ``2 * R * L * G * S * D`` numbers, which the machine hands out page by page as they are first used.
+    Memory: ``2 * R * L * G * N * S * D`` numbers, channels of values rounded up to whole lines; the machine hands it
+    out page by page as it is first used.
     """
 
     def __init__(
@@ -37,9 +43,10 @@ class SlotCache:
         blocks = -(-self._capacity_tokens // BLOCK_TOKENS)
         width = configuration.width // configuration.heads
         kept = np.dtype(np.uint16 if dtype == torch.bfloat16 else np.float32)
+        pair, across = pair_of(kept), -(-width // COLUMNS) * COLUMNS
         held = (room_rows, configuration.layers, blocks, configuration.groups)
-        self.keys_RLNGDP = np.zeros((*held, width, BLOCK_TOKENS), dtype=kept)
-        self.values_RLNGPD = np.zeros((*held, BLOCK_TOKENS, width), dtype=kept)
+        self.keys_RLNGKCE = zeros((*held, width // pair, BLOCK_TOKENS, pair), kept)
+        self.values_RLNGKCE = zeros((*held, BLOCK_TOKENS // pair, across, pair), kept)
         self._dtype = dtype
         self.lengths_B = torch.zeros(0, dtype=torch.long)
         self.slots_B = np.zeros(0, dtype=np.int64)
@@ -47,18 +54,18 @@ class SlotCache:
 
     @property
     def capacity_tokens(self) -> int:
-        """S."""
+        """T."""
         return self._capacity_tokens
 
     @property
     def room_rows(self) -> int:
         """R."""
-        return len(self.keys_RLNGDP)
+        return len(self.keys_RLNGKCE)
 
     @property
     def size_bytes(self) -> int:
         """Memory of keys and values."""
-        return self.keys_RLNGDP.nbytes + self.values_RLNGPD.nbytes
+        return self.keys_RLNGKCE.nbytes + self.values_RLNGKCE.nbytes
 
     def join(self, fresh: KeyValueCache) -> None:
         """Take the one row that the decoder has read in as one more row."""
@@ -69,14 +76,20 @@ class SlotCache:
     def put_row(self, index: int, fresh: KeyValueCache) -> None:
         """Take the one row that the decoder has read in in place of a row."""
         length, slot = int(fresh.lengths_B[0]), self.slots_B[index]
-        keys_LGSD, values_LGSD = (
+        keys_LGTD, values_LGTD = (
             self._kept(given[:, 0, :, :length].detach()) for given in (fresh.keys_LBHSD, fresh.values_LBHSD)
         )
+        layers, groups, _, width = keys_LGTD.shape
+        pair, across = self.values_RLNGKCE.shape[-1], self.values_RLNGKCE.shape[-2]
         for start in range(0, length, BLOCK_TOKENS):
-            block, some = start // BLOCK_TOKENS, slice(start, start + BLOCK_TOKENS)
+            some, block = slice(start, start + BLOCK_TOKENS), start // BLOCK_TOKENS
             places = min(BLOCK_TOKENS, length - start)
-            self.keys_RLNGDP[slot, :, block, :, :, :places] = keys_LGSD[:, :, some].swapaxes(2, 3)
-            self.values_RLNGPD[slot, :, block, :, :places] = values_LGSD[:, :, some]
+            keys = np.zeros((layers, groups, BLOCK_TOKENS, width // pair, pair), dtype=keys_LGTD.dtype)
+            values = np.zeros((layers, groups, BLOCK_TOKENS, across), dtype=keys_LGTD.dtype)
+            keys.reshape((*values.shape[:3], width))[:, :, :places] = keys_LGTD[:, :, some]
+            values[:, :, :places, :width] = values_LGTD[:, :, some]
+            self.keys_RLNGKCE[slot, :, block] = keys.swapaxes(2, 3)
+            self.values_RLNGKCE[slot, :, block] = values.reshape(layers, groups, -1, pair, across).swapaxes(3, 4)
         self.lengths_B[index] = length
 
     def keep(self, rows: Tensor) -> None:
