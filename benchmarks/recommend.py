@@ -35,7 +35,9 @@ from tutti.catalogue.recommend_blend import Blend, Ratings, ndcg
 from tutti.catalogue.search import FEATURES, standardised
 from tutti.catalogue.search_index import COLUMNS, Index
 from tutti.corpus.midi import read_midi
+from tutti.corpus.score import Score
 from tutti.corpus.score_batch import ScoreBatch
+from tutti.corpus.scores import from_music21
 from tutti.errors import TuttiError
 from tutti.features.descriptors import describe
 from tutti.features.mood import mood_word
@@ -43,6 +45,8 @@ from tutti.tables import TAKES
 
 Figures = NDArray[np.float64]
 Ranker = Callable[[int], Figures]
+CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
+CHORALES, CHORALE_TEMPO_QPM = 200, 80.0
 TOP = 10
 NEW_SHARE = 0.2
 OFFERED = 100
@@ -73,41 +77,48 @@ class World:
 
 
 def works_of(corpus: Path, *, most: int) -> tuple[Index, list[str]]:
-    """Real works as takes, and the folder that each lies in."""
-    paths = sorted(corpus.rglob("*.mid"))
-    np.random.default_rng(5).shuffle(paths)  # type: ignore[arg-type]
-    scores, kept = [], []
-    for path in paths:
+    """Real works as takes, and who made each: MIDI files, or else Bach chorales of music21, each of its own maker."""
+    scores, titles, makers = [], [], []
+    for path in np.random.default_rng(5).permutation(sorted(map(str, corpus.rglob("*.mid")))):
         if len(scores) == most:
             break
         try:
-            score = read_midi(path.read_bytes())
+            score = read_midi(Path(path).read_bytes())
         except TuttiError:
             continue
         if 16 <= len(score.notes) <= MOST_NOTES:
             scores.append(score)
-            kept.append(path)
+            titles.append(Path(path).stem)
+            makers.append(_maker(Path(path)))
+    if not scores:
+        from music21 import corpus as scores21
+
+        titles = makers = [str(name) for name in scores21.getComposer("bach")[:CHORALES]]
+        scores = [from_music21(scores21.parse(name), tempo_without_mark_qpm=CHORALE_TEMPO_QPM) for name in titles]
+    table = _table(scores, titles)
+    return Index.of([table]), makers
+
+
+def _table(scores: list[Score], titles: list[str]) -> pa.Table:
     described = describe(ScoreBatch.of(scores))
     columns = {
         **{name: described[name] for name in COLUMNS if name in described},
-        "take_id": [f"{at:024x}" for at in range(len(kept))],
-        "title": [path.stem for path in kept],
-        "order": ["works"] * len(kept),
-        "verdict": ["accepted"] * len(kept),
-        "asked_key": [None] * len(kept),
+        "take_id": [f"{at:024x}" for at in range(len(scores))],
+        "title": titles,
+        "order": ["works"] * len(scores),
+        "verdict": ["accepted"] * len(scores),
+        "asked_key": [None] * len(scores),
         "mood": list(map(mood_word, described["valence"].to_pylist(), described["arousal"].to_pylist())),
         "tempo_qpm": described["tempo_mean_qpm"],
-        "midi_path": [str(path) for path in kept],
-        "audio_path": [None] * len(kept),
+        "midi_path": titles,
+        "audio_path": [None] * len(scores),
     }  # fmt: skip
     table = pa.table({name: pa.array(columns[name], TAKES.field(name).type) for name in COLUMNS})
-    table = table.append_column("catalogue", pa.array([""] * len(kept)))
-    return Index.of([table]), [
-        str(path.parent.relative_to(corpus)).split("/")[0] + "/" + _composer(path) for path in kept
-    ]
+    return table.append_column("catalogue", pa.array([""] * len(scores)))
 
 
-def _composer(path: Path) -> str:
+def _maker(path: Path) -> str:
+    """The composer that Mutopia writes before the title, else the folder."""
     return path.stem.split("__")[0] if "__" in path.stem else path.parent.name
 
 
@@ -275,5 +286,5 @@ if __name__ == "__main__":
             "fame": (0.5, "how unevenly works are heard: 0 evenly, 1 the famous a hundred times as often as others"),
             "seed": (3, "of the simulation"),
         },
-        extend=lambda parser: parser.add_argument("--corpus", required=True, help="folder of MIDI files"),
+        extend=lambda parser: parser.add_argument("--corpus", default=str(CORPORA), help="folder of MIDI files"),
     )
