@@ -13,6 +13,9 @@ class Branching(click.Group):
     A file whose name is that of a command below is given with its folder, such as ``./search``.
     """
 
+    # A group's own options end at its first argument; here they may follow the order.
+    allow_interspersed_args = True
+
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:

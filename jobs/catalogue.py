@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from cluster.embedded import start_embedded_ray
-from jobs import estimates, finding, starting
+from jobs import archiving, estimates, finding, starting
 from jobs.branching import Branching
 from tutti import config, lineage, telemetry
 from tutti.catalogue import publish
@@ -29,6 +29,7 @@ from tutti.generation.sentences.scenes import understood
 from tutti.lineage import Dataset
 from tutti.progress import Record, recorded
 from tutti.registry.versions import ModelVersion, Registry
+from tutti.render.fonts import KnownFont, known_font
 from tutti.render.timbres import KnownTimbre, known
 from tutti.storage import Folder
 from tutti.telemetry import Reporter
@@ -57,9 +58,10 @@ def run(
     """
     version = registry.resolve(order.model)
     drawn = known(order.timbres, registry=registry)
+    font = font_of(order)
     sources = sources_of(order.checks, facts=version.facts, own_name=order.name, root=root)
     timbres = [timbre for timbre, _ in drawn]
-    plan = plan_of(order, version=version, timbres=timbres, files=files or {}, compared=sources.addresses)
+    plan = plan_of(order, version=version, timbres=timbres, files=files or {}, compared=sources.addresses, font=font)
     folder = publish.place_of(plan, root=root)
     found = lineage.find(folder)
     if found is not None:
@@ -69,7 +71,8 @@ def run(
     facts = check_requests(plan, bundle=bundle)
     check_space(plan, folder=folder)
     folder.check_writable()
-    waiting: Sequence[Block] = [block for block in plan.blocks() if not is_done(folder, block)]
+    sizes = lineage.sizes_below(folder)
+    waiting: Sequence[Block] = [block for block in plan.blocks() if not is_done(folder, block, sizes=sizes)]
     if waiting:
         from tutti.catalogue.on_ray import check_device  # a second run, which makes nothing, must not wait for Ray
 
@@ -81,10 +84,11 @@ def run(
             plan, folder, bundle, [path for _, path in drawn], sources, version.facts, root, reporter, record
         )
         pace = makes(waiting)
-        while (settlement := settle(folder, plan=plan)).wanting:
+        while (settlement := settle(folder, plan=plan, sizes=lineage.sizes_below(folder))).wanting:
             copies = len(settlement.wanting)
             reporter.line(f"catalogue {order.name}: {copies} takes copy another of it; their next seeds are tried")
-            pace = makes(settlement.wanting) or pace
+            again = makes(settlement.wanting)
+            pace = pace or again
         dataset = publish.publish(folder, plan=plan, model_facts=facts, settlement=settlement, pace=pace)
     reporter.line(f"catalogue {order.name}: {_counts(dataset)}")
     return dataset
@@ -96,6 +100,7 @@ def plan_of(
     version: ModelVersion,
     timbres: Sequence[KnownTimbre] = (),
     files: Mapping[tuple[str, ...], Score] | None = None,
+    font: KnownFont | None = None,
     compared: Mapping[str, Any] | None = None,
 ) -> Plan:
     """The order under one version of its model, and of those that play it."""
@@ -106,8 +111,20 @@ def plan_of(
         model_digest=version.digest,
         timbres=tuple(timbres),
         files=dict(files or {}),
+        font=font,
         compared=dict(compared or {}),
     )
+
+
+def font_of(order: Order) -> KnownFont | None:
+    """The SoundFont that an order names, fetched and tried; None where it names none, or nothing sounds.
+
+    Raises:
+        UserError: there is none, it cannot be reached, or it is no font.
+    """
+    if order.sound.soundfont is None or not order.wants_audio:
+        return None
+    return known_font(order.sound.soundfont)
 
 
 def check_requests(plan: Plan, *, bundle: Path) -> Mapping[str, Any]:
@@ -157,7 +174,7 @@ def read_order(path: Path, *, overrides: Sequence[str] = ()) -> Order:
 
 
 def with_files(order: Order, *, beside: Path) -> tuple[Order, dict[tuple[str, ...], Score]]:
-    """An order whose lines name the music that they start from, and that music by its identity.
+    """An order whose lines name the music that they start from, and that music by its identity; its font's whole path.
 
     Args:
         beside: folder that relative paths count from.
@@ -177,7 +194,10 @@ def with_files(order: Order, *, beside: Path) -> tuple[Order, dict[tuple[str, ..
             start = line.controls.start.model_copy(update={"works": works_of(score)})
             line = line.model_copy(update={"controls": line.controls.model_copy(update={"start": start})})
         lines.append(line)
-    return order.model_copy(update={"lines": tuple(lines)}), found
+    sound = order.sound
+    if sound.soundfont is not None and "://" not in sound.soundfont:
+        sound = sound.model_copy(update={"soundfont": str((beside / Path(sound.soundfont).expanduser()).absolute())})
+    return order.model_copy(update={"lines": tuple(lines), "sound": sound}), found
 
 
 @dataclass
@@ -234,7 +254,10 @@ class _Maker:
 
 def _counts(dataset: Dataset) -> str:
     facts = dataset.facts
-    text = f"{facts['accepted']} takes, {format_seconds(facts['music_s'])} of music, {facts['rejected']} rejected"
+    takes = "take" if facts["accepted"] == 1 else "takes"
+    why = ", ".join(f"{check} {number}" for check, number in facts["failed_checks"].items())
+    rejected = f"{facts['rejected']} rejected" + (f" ({why})" if why else "")
+    text = f"{facts['accepted']} {takes}, {format_seconds(facts['music_s'])} of music, {rejected}"
     return f"{text}, {facts['unfilled']} of {facts['ordered']} unfilled" if facts["unfilled"] else text
 
 
@@ -245,6 +268,7 @@ def _plan_lines(plan: Plan, *, sources: Sources, root: Folder, estimate: Estimat
         f"catalogue   {order.name}, {state}",
         f"model       {plan.model} {plan.model_version} ({plan.model_digest})",
         *(f"played by   {timbre} ({timbre.digest[:12]})" for timbre in plan.timbres),
+        *([f"soundfont   {plan.font.address} ({plan.font.sha256[:12]})"] if plan.font else []),
         *(f"compared    with {line}" for line in sources.lines()),
         f"takes       {order.takes} in {len(order.lines)} lines, up to {plan.attempts} attempts each",
         f"blocks      {plan.num_blocks} of {order.takes_per_block} takes",
@@ -298,7 +322,9 @@ def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: st
         version = registry.resolve(asked.model)
         timbres = [timbre for timbre, _ in known(asked.timbres, registry=registry)]
         sources = sources_of(asked.checks, facts=version.facts, own_name=asked.name, root=place)
-        plan = plan_of(asked, version=version, timbres=timbres, files=files, compared=sources.addresses)
+        plan = plan_of(
+            asked, version=version, timbres=timbres, files=files, compared=sources.addresses, font=font_of(asked)
+        )
         bundle = registry.fetch(version)
         check_requests(plan, bundle=bundle)
         found = estimates.estimate(plan, root=place, bundle=bundle)
@@ -308,5 +334,5 @@ def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: st
     click.echo(f"catalogue: {page_of(dataset.folder)}")
 
 
-for _below in (finding.search, finding.similar, finding.recommend):
+for _below in (archiving.command, finding.search, finding.similar, finding.recommend):
     command.add_command(_below)

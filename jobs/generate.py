@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from jobs import starting
 from tutti.errors import InputError, PlaceError
 from tutti.generation.request import Request
 from tutti.storage import Folder
+
+if TYPE_CHECKING:  # it brings torch
+    from tutti.models.precision import Precision
 
 LONG_S = 120.0
 """From which length on a piece wants a form."""
@@ -24,12 +27,13 @@ def formats_of(paths: tuple[str, ...]) -> dict[str, Path]:
         InputError: a suffix that names no format.
         PlaceError: the folder of a file is not there.
     """
+    from jobs.sounding import suffix_of
     from tutti.render.export import SUFFIXES
 
     formats = {suffix: name for name, suffix in SUFFIXES.items()}
     asked = {}
     for path in map(Path, paths):
-        suffix = path.suffix.lstrip(".").lower()
+        suffix = suffix_of(path)
         if suffix not in formats:
             raise InputError(f"{path} ends in no known format", remedy=f"end it in .{', .'.join(sorted(formats))}")
         if not path.absolute().parent.is_dir():
@@ -123,6 +127,10 @@ def _pitch_range(_: click.Context, __: click.Parameter, values: tuple[str, ...])
 @click.option(
     "--takes", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many, with seeds of their own."
 )
+@click.option(
+    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True,
+    help="Bits of the model's products; auto: bfloat16 where the processor multiplies it. Other bits, other notes.",
+)  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same piece.")
 @starting.options
 @click.option("--between", nargs=2, metavar="FILE FILE", help="Two MIDI files: pieces from one to the other (bar_vae).")
@@ -137,6 +145,11 @@ def _pitch_range(_: click.Context, __: click.Parameter, values: tuple[str, ...])
     "--timbre", "timbres", multiple=True, metavar="[FAMILY=]MODEL:INSTRUMENT[:SEED]",
     help="A registered model of notes that plays a family of instruments, or all but drums; repeatable.",
 )  # fmt: skip
+@click.option(
+    "--sound", "sound_settings", multiple=True, metavar="KEY=VALUE",
+    help="As an order's sound: room=hall, equaliser=warm, fade_out_s=4, soundfont=ADDRESS; repeatable.",
+)  # fmt: skip
+@click.option("--stems", type=click.Path(path_type=Path), metavar="FOLDER", help="A sound for each instrument, too.")
 @click.option("--out", multiple=True, default=("take.mid",), show_default=True, metavar="FILE", help="Repeatable.")
 @click.option("--root", default="results", show_default=True, metavar="FOLDER", help="Results.")
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", metavar="URL", help="An MLflow server.")
@@ -149,44 +162,46 @@ def command(
     steps: int,
     more: tuple[str, ...],
     timbres: tuple[str, ...],
+    precision: Precision,
+    sound_settings: tuple[str, ...],
+    stems: Path | None,
     out: tuple[str, ...],
     root: str,
     tracking_uri: str | None,
     dry_run: bool,
     **controls: object,
 ) -> None:
-    """Make one piece and write it as MIDI, FLAC, WAV, MP3 or a piano-roll picture, by the suffix of --out.
+    """Make one piece and write it by the suffix of --out: notes (.mid .musicxml .png), sound, a .waveform.png of it.
     Several --takes are drafted together and each is written as soon as it is there; Ctrl-C keeps those.
 
     \b
     Example:
         tutti generate --length 30s --key "D minor" --tempo 90 --out take.mid --out take.flac
-        tutti generate --harmonise tune.mid --out hymn.mid --out hymn.png
         tutti generate --fill song.mid --at 5-8 --out mended.mid
         tutti generate --takes 8 --best-of 4 --chords "Cm7 F7 | Bbmaj7 | Eb" --out song.mid
         tutti generate --say "gentle piano for falling asleep, slow, no drums" --out take.mid
-        tutti generate --between a.mid b.mid --steps 5 --out way.mid --out way.png
         tutti generate --vary a.mid --more density=1.5 --out busier.mid
         tutti generate --model bach --timbre notes@production:program-073 --out take.flac
+        tutti generate --sound room=hall --sound fade_out_s=4 --stems stems/ --out take.flac
     """
-    from jobs import latents
-    from jobs import takes as several
-    from tutti.generation import composers
-    from tutti.models import bundle as bundles
-    from tutti.registry.versions import Registry
-    from tutti.render.timbres import known, players
-
     given = starting.taken(controls)
     request = _asked(controls, say)
-    files = formats_of(out)
     _check_apart(between, more, given, takes=takes * request.best_of)
     score = given.read()
     request = request if more else given.stated(request, score)
     ends = None if between is None else (starting.read(Path(between[0])), starting.read(Path(between[1])))
+    from jobs import latents, sounding  # brings torch: who mistyped an option or a file does not wait for it
+    from jobs import takes as several
+    from tutti.generation import composers
+    from tutti.registry.versions import Registry
+    from tutti.render.timbres import known
+
+    files = formats_of(out)
+    sound, font = sounding.asked(sound_settings)
     amounts = latents.amounts_of(more)
     registry = Registry.embedded(Folder(root), tracking_uri=tracking_uri)
     version = registry.resolve(model or registry.only_model())
-    engine = composers.load(registry.fetch(version))
+    engine = composers.load(registry.fetch(version), precision=precision)
     engine.check(request, None if more else score)
     if between or more:
         latents.engine_of(engine)
@@ -195,22 +210,20 @@ def command(
     if dry_run:
         click.echo(f"would write {', '.join(map(str, files.values()))} by {version}")
         return
-    instruments = players((timbre, bundles.load(folder)) for timbre, folder in drawn)
+    playing = sounding.of(sound, font, drawn, stems=stems, model=str(version), facts=engine.facts)
     if ends is not None:
         pieces = latents.between(engine, ends, steps=steps, seed=request.seed)
-        title = f"{version.name}: from one to the other"
-        written = latents.write(pieces, files, title=title, instruments=instruments)
+        written = latents.write(pieces, files, title=f"{version.name}: from one to the other", sounding=playing)
         click.echo(f"{', '.join(map(str, written))}: {len(pieces)} pieces · {version}")
         return
     by = " · ".join(map(str, (version, *(timbre for timbre, _ in drawn))))
     if amounts:
         piece = latents.moved(engine, request, score, amounts, root=Folder(root))
-        several.write(piece, files, title=f"{version.name} · seed {request.seed}", instruments=instruments)
+        playing.write(piece.score, files, title=f"{version.name} · seed {request.seed}")
     else:
         asked = several.requests_of(request, takes=takes)
-        piece, *_ = several.write_all(engine, asked, score, files=files, title=version.name, instruments=instruments)
-    told = several.told_of(piece) if takes == 1 else f"{takes} takes from seed {request.seed} on"
-    click.echo(f"{', '.join(map(str, files.values()))}: {told} · {by}")
+        piece, *_ = several.write_all(engine, asked, score, files=files, title=version.name, sounding=playing)
+    click.echo(f"{', '.join(map(str, files.values()))}: {several.told_of_all(piece, takes=takes)} · {by}")
 
 
 def _check_apart(between: tuple[str, str] | None, more: tuple[str, ...], given: starting.Given, *, takes: int) -> None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from jobs.sounding import Sounding, numbered
 from tutti.corpus.score import Score
 from tutti.dataset import learnt
 from tutti.errors import InputError
-from tutti.evaluation import latents as beginnings
 from tutti.generation import latent
 from tutti.generation.composers import Composer
 from tutti.generation.engine import Engine, Piece
 from tutti.generation.request import Request
 from tutti.generation.restoring import Ends, works_of
 from tutti.generation.start import Start
-from tutti.render.export import SUFFIXES, finish
 from tutti.render.picture import piano_rolls_png
-from tutti.render.voice import Instrument
 from tutti.storage import Folder
 
 WORKS = 64
@@ -91,9 +89,7 @@ def engine_of(composer: Composer) -> Engine:
     return composer
 
 
-def write(
-    pieces: Sequence[Piece], files: Mapping[str, Path], *, title: str, instruments: Mapping[int, Instrument]
-) -> list[Path]:
+def write(pieces: Sequence[Piece], files: Mapping[str, Path], *, title: str, sounding: Sounding) -> list[Path]:
     """Each piece in each format, numbered from 1; the picture is one of all side by side."""
     written = []
     for name, path in files.items():
@@ -104,9 +100,8 @@ def write(
             written.append(path)
             continue
         for number, piece in enumerate(pieces, start=1):
-            own = path.with_stem(f"{path.stem}-{number}")
-            data = finish(piece.score, formats=(name,), title=f"{title} · {number}", instruments=instruments).files
-            place.write(own.name, data[SUFFIXES[name]])
+            own = numbered(path, str(number))
+            sounding.write(piece.score, {name: own}, title=f"{title} · {number}", number=str(number))
             written.append(own)
     return written
 
@@ -115,4 +110,6 @@ def _known(engine: Engine, *, root: Folder) -> list[Score]:
     held = learnt.dataset_of(engine.facts, kind="works", root=root)
     licences = tuple(engine.facts.get("data", {}).get("licences", ()))
     train = learnt.drawn(learnt.read(held, None, split="train", licences=licences), most=WORKS, seed=0)
+    from tutti.evaluation import latents as beginnings
+
     return beginnings.beginnings(train.batch, most=WORKS)

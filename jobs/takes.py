@@ -8,15 +8,13 @@ from pathlib import Path
 
 import click
 
+from jobs.sounding import Sounding, numbered
 from tutti import seeding
 from tutti.corpus.score import Score
 from tutti.generation.composers import Composer
 from tutti.generation.desk import Desk
 from tutti.generation.piece import Event, Piece, PieceMade
 from tutti.generation.request import Request
-from tutti.render.export import SUFFIXES, finish
-from tutti.render.voice import Instrument
-from tutti.storage import Folder
 
 
 def requests_of(request: Request, *, takes: int) -> list[Request]:
@@ -32,7 +30,7 @@ def write_all(
     *,
     files: Mapping[str, Path],
     title: str,
-    instruments: Mapping[int, Instrument],
+    sounding: Sounding,
 ) -> list[Piece]:
     """Every piece in each format, numbered from 1 where there are several; whoever stops it keeps what is written.
 
@@ -40,7 +38,7 @@ def write_all(
         material: music that each continues.
         files: by format, where one piece would go.
         title: of each, before its seed.
-        instruments: what plays the notes of a program in place of the SoundFont.
+        sounding: what they are played with.
 
     Raises:
         KeyboardInterrupt: it was stopped; the takes that were over are written, and a line says how many.
@@ -56,8 +54,10 @@ def write_all(
                 raise event
             assert isinstance(event, PieceMade)
             place = numbers.index(event.number)
-            own = files if len(requests) == 1 else _numbered(files, place + 1, of=len(requests))
-            write(event.piece, own, title=f"{title} · seed {event.piece.request.seed}", instruments=instruments)
+            number = "" if len(requests) == 1 else f"{place + 1:0{len(str(len(requests)))}d}"
+            own = _numbered(files, number) if number else files
+            named = f"{title} · seed {event.piece.request.seed}"
+            sounding.write(event.piece.score, own, title=named, number=number)
             pieces[place] = event.piece
             if len(requests) > 1:
                 click.echo(f"{', '.join(map(str, own.values()))}: {told_of(event.piece)}")
@@ -67,17 +67,6 @@ def write_all(
     finally:
         desk.close()
     return [pieces[place] for place in range(len(pieces))]
-
-
-def write(piece: Piece, files: Mapping[str, Path], *, title: str, instruments: Mapping[int, Instrument]) -> None:
-    """One piece in each format.
-
-    Args:
-        files: by format, where it goes.
-    """
-    finished = finish(piece.score, formats=tuple(files), title=title, instruments=instruments)
-    for name, path in files.items():
-        Folder(str(path.absolute().parent)).write(path.name, finished.files[SUFFIXES[name]])
 
 
 def told_of(piece: Piece) -> str:
@@ -90,5 +79,10 @@ def told_of(piece: Piece) -> str:
     return f"{text} · best of {len(piece.candidates)}: seed {kept[0].seed} ({kept[0].score:g} points of {scores})"
 
 
-def _numbered(files: Mapping[str, Path], number: int, *, of: int) -> dict[str, Path]:
-    return {name: path.with_stem(f"{path.stem}-{number:0{len(str(of))}d}") for name, path in files.items()}
+def told_of_all(piece: Piece, *, takes: int) -> str:
+    """What was made, in a few words: the one piece, or that there are several from its seed on."""
+    return told_of(piece) if takes == 1 else f"{takes} takes from seed {piece.request.seed} on"
+
+
+def _numbered(files: Mapping[str, Path], number: str) -> dict[str, Path]:
+    return {name: numbered(path, number) for name, path in files.items()}

@@ -35,6 +35,10 @@ FORMS = (
     Form("midi", "audio/midi", ("audio/mid", "audio/x-midi", "audio/sp-midi")),
     Form("flac", "audio/flac", ("audio/x-flac",)),
     Form("wav", "audio/wav", ("audio/x-wav", "audio/wave", "audio/vnd.wave")),
+    Form("mp3", "audio/mpeg", ("audio/mp3",)),
+    Form("ogg", "audio/ogg", ("audio/vorbis",)),
+    Form("musicxml", "application/vnd.recordare.musicxml+xml", ("application/vnd.recordare.musicxml",)),
+    Form("png", "image/png"),
     Form("events", "text/event-stream"),
     Form("lines", "application/x-ndjson", ("application/jsonl", "application/ndjson")),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -26,10 +27,15 @@ _NODE = ("--num-cpus=1",)
 
 @dataclass
 class Cluster:
-    """A head without cores, and nodes of one core each; :meth:`close` ends all processes."""
+    """A head without cores, and nodes of one core each; :meth:`close` ends all processes.
+
+    Args:
+        bound: whether each node's processes may run on one core alone, another one for each.
+    """
 
     log: Path
     address: str = ""
+    bound: bool = False
     _head: subprocess.Popen[bytes] | None = None
     _nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _temporary: str = ""
@@ -49,7 +55,12 @@ class Cluster:
 
     def add(self) -> None:
         """One more node."""
-        self._nodes.append(self._start(*_NODE, f"--address={self.address}"))
+        node = self._start(*_NODE, f"--address={self.address}")
+        if self.bound:
+            cores = sorted(os.sched_getaffinity(0))
+            # What it starts later inherits it.
+            psutil.Process(node.pid).cpu_affinity([cores[len(self._nodes) % len(cores)]])
+        self._nodes.append(node)
 
     def mend(self) -> None:
         """Start again the nodes that ended by themselves: on a busy machine Ray gives up some before they are up."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tutti.config import digest_of
@@ -20,6 +21,8 @@ from tutti.storage import Folder
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
+ASKED_ONE_BY_ONE = 16
+"""Files whose sizes are asked for one by one; of more, the folder is listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,14 @@ def write_file(folder: Folder, path: str, data: bytes, *, rows: int | None = Non
     return FileEntry(path=path, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), rows=rows)
 
 
+def write_from(folder: Folder, path: str, file: Path, *, rows: int | None = None) -> FileEntry:
+    """Put a file of this machine as one object and describe it for the manifest."""
+    folder.write_from(path, file)
+    with file.open("rb") as source:
+        sha256 = hashlib.file_digest(source, "sha256").hexdigest()
+    return FileEntry(path=path, size_bytes=file.stat().st_size, sha256=sha256, rows=rows)
+
+
 def publish(
     folder: Folder,
     *,
@@ -95,9 +106,8 @@ def publish(
         IntegrityError: a listed object is missing or of another size.
     """
     entries = tuple(sorted(files, key=lambda entry: entry.path))
-    for entry in entries:
-        if not folder.exists(entry.path) or folder.size_bytes(entry.path) != entry.size_bytes:
-            raise IntegrityError(f"{folder.uri}/{entry.path} is not the file that was written")
+    for entry in missing(folder, entries, sizes=_listed(folder, entries)):
+        raise IntegrityError(f"{folder.uri}/{entry.path} is not the file that was written")
     document = {
         "format": MANIFEST_FORMAT,
         "kind": kind,
@@ -127,12 +137,29 @@ def find(folder: Folder) -> Dataset | None:
         dataset = _from_document(folder, document)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{folder.uri}/{MANIFEST} is not a manifest ({error})") from error
-    for entry in dataset.files:
-        if not folder.exists(entry.path) or folder.size_bytes(entry.path) != entry.size_bytes:
-            raise IntegrityError(
-                f"{folder.uri}/{entry.path} differs from its manifest; delete the folder to make it again"
-            )
+    for entry in missing(folder, dataset.files, sizes=_listed(folder, dataset.files)):
+        raise IntegrityError(f"{folder.uri}/{entry.path} differs from its manifest; delete the folder to make it again")
     return dataset
+
+
+def missing(folder: Folder, files: Sequence[FileEntry], *, sizes: Mapping[str, int] | None = None) -> list[FileEntry]:
+    """Of ``files`` those that are not there with their sizes.
+
+    Args:
+        sizes: of all objects below the folder, by path, as :func:`sizes_below` lists them; None asks for each.
+    """
+    if sizes is not None:
+        return [each for each in files if sizes.get(each.path) != each.size_bytes]
+    return [each for each in files if not folder.exists(each.path) or folder.size_bytes(each.path) != each.size_bytes]
+
+
+def sizes_below(folder: Folder) -> dict[str, int]:
+    """Size in bytes of every object below a folder, by path: one request for a thousand of them."""
+    return {entry.path: entry.size_bytes for entry in folder.entries()}
+
+
+def _listed(folder: Folder, files: Sequence[FileEntry]) -> dict[str, int] | None:
+    return sizes_below(folder) if len(files) > ASKED_ONE_BY_ONE else None
 
 
 def load(folder: Folder) -> Dataset:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import io
+import mmap
 import os
 import re
 import threading
@@ -129,6 +130,18 @@ class Folder:
             PlaceError: no permission, no space, no connection.
         """
         self._try("write", path, lambda full: self._store.write(full, data))
+
+    def write_from(self, path: str, file: Path) -> None:
+        """Put a file of this machine as one object, whole or not at all; it is not held in memory.
+
+        Raises:
+            PlaceError: no permission, no space, no connection.
+        """
+        if not file.stat().st_size:
+            self.write(path, b"")
+            return
+        with file.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            self._try("write", path, lambda full: self._store.write(full, cast(bytes, mapped)))
 
     def exists(self, path: str = "") -> bool:
         """Whether an object, or anything below ``path``, is there."""
@@ -308,7 +321,7 @@ class _Files:
 
     def write(self, full: str, data: bytes) -> None:
         if self._system.protocol == "memory":
-            self._system.pipe_file(full, data)
+            self._system.pipe_file(full, bytes(data))
             return
         target = Path(full)
         target.parent.mkdir(parents=True, exist_ok=True)

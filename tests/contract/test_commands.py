@@ -50,6 +50,12 @@ def test_a_verb_that_writes_can_say_what_it_would_do(verb: str) -> None:
     assert any("--dry-run" in parameter.opts for parameter in commands(verb)[verb].params)
 
 
+def test_options_may_follow_the_order_of_a_catalogue() -> None:
+    command = commands("catalogue")["catalogue"]
+    asked = command.make_context("catalogue", ["order.yaml", "--root", "elsewhere", "--dry-run"]).params
+    assert (asked["root"], asked["dry_run"]) == ("elsewhere", True)
+
+
 def test_help_answers_at_once_and_imports_nothing_heavy() -> None:
     script = (
         "import sys, time, jobs.cli\n"

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +56,10 @@ checks:
   max_silence_share: 1
   length_tolerance: 1
   max_stuck_share: 1
+  max_held_bars: 100
+  max_overhang_bars: 100
+  max_key_gap: 2
+  max_silent_instruments: 2
 """
 STARTS_WITHIN_S = 240.0
 ENDS_WITHIN_S = 30.0
@@ -194,6 +199,22 @@ def test_a_take_is_made_again_from_its_provenance_to_the_byte(
     said = capsys.readouterr()
     assert f"DIFFERS  {chosen['midi_path']}" in said.out
     assert re.search(r"error: 1 of 4 files differ .*made_by\.packages\.numpy: 1\.0, now \d", said.err)
+
+
+def test_it_is_put_into_one_file(
+    workshop: Workshop, made: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["catalogue", "zip", "sketches", "--root", str(workshop.root), "--out", str(tmp_path / "a.zip")]
+    assert tutti([*words, "--dry-run"]) == 0
+    assert list(tmp_path.iterdir()) == []
+    assert tutti(words) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert archive.testzip() is None
+        for entry in archive.infolist():
+            assert archive.read(entry) == made.read(entry.filename.removeprefix("sketches/"))
+    assert tutti([*words[:-1], str(tmp_path / "nowhere" / "a.zip")]) == 2
+    assert "is not there: make it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from tutti import lineage, tables
 from tutti.catalogue import publish
-from tutti.catalogue.blocks import is_done, read_block, score_of, stem_of, write_block
+from tutti.catalogue.blocks import is_done, preview_of, read_block, score_of, stem_of, write_block
 from tutti.catalogue.order import Order
 from tutti.catalogue.review import Draft, passes, review
 from tutti.catalogue.takes import ACCEPTED, REJECTED, Block, Plan, Take, fill
@@ -88,22 +90,27 @@ def test_what_is_rejected_keeps_its_midi_apart(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("formats", "endings", "previews"),
+    ("formats", "endings", "played"),
     [
-        (("midi",), ["mid"], 0),
-        (("flac",), ["flac", "mid"], 2),
-        (("mp3", "wav"), ["mid", "mp3", "wav"], 0),
-        (("png",), ["mid", "png"], 0),
+        (("midi",), ["mid"], None),
+        (("flac", "waveform"), ["flac", "mid", "waveform.png"], "flac"),
+        (("wav", "mp3"), ["mid", "mp3", "wav"], "mp3"),
+        (("ogg", "stems"), ["mid", "ogg"], "ogg"),
+        (("png", "musicxml"), ["mid", "musicxml", "png"], None),
     ],
 )
-def test_each_format_is_a_file_and_sound_has_a_preview(
-    folder: Folder, formats: tuple[str, ...], endings: list[str], previews: int
+def test_each_format_is_a_file_and_one_of_sound_is_played(
+    folder: Folder, formats: tuple[str, ...], endings: list[str], played: str | None
 ) -> None:
     plan = plan_of(formats=formats)
     write_block(folder, plan.block(0), drafts_of(plan.block(0), plan), plan=plan)
-    assert sorted({path.rpartition(".")[2] for path in folder.paths("files")}) == endings
+    assert sorted({path.partition(".")[2] for path in folder.paths("files")}) == endings
     assert len(folder.paths("files")) == 2 * len(endings)
-    assert len(folder.paths("previews")) == previews
+    assert len(folder.paths("stems")) == (4 if "stems" in formats else 0)
+    rows = [row for row in read_block(folder, plan.block(0)).rows.to_pylist() if row["verdict"] == "accepted"]
+    previews = {preview_of(row, formats=formats) for row in rows}
+    assert {path and path.rpartition(".")[2] for path in previews} == {played}
+    assert all(path is None or folder.exists(path) for path in previews)
 
 
 def test_made_again_it_is_the_same_to_the_byte(tmp_path: Path) -> None:
@@ -180,6 +187,23 @@ def test_published_it_is_one_table_one_sheet_one_page(folder: Folder) -> None:
     assert "well_formed" in sheet[2]
     assert dataset.facts["accepted"] == 3
     assert dataset.facts["failed_checks"] == {"well_formed": 1}
+
+
+def test_an_order_may_want_a_zip_as_well(folder: Folder) -> None:
+    plan = plan_of(formats=("midi",))
+    zipped = Plan(plan.order.model_copy(update={"zip": True}), model="m", model_version="4", model_digest="d" * 32)
+    assert "zip" not in plan.order.document()
+    assert zipped.order.document()["zip"] is True
+    fill_all(folder, zipped)
+    dataset = publish.publish(folder, plan=zipped, model_facts={})
+    with zipfile.ZipFile(io.BytesIO(dataset.read("catalogue.zip"))) as archive:
+        names = archive.namelist()
+    assert {"o/index.html", "o/catalogue.csv", "o/takes.parquet"} < set(names)
+    assert (
+        sum(name.startswith("o/files/") for name in names)
+        == sum(name.startswith("o/provenance/") for name in names)
+        == 3
+    )
 
 
 def test_a_doubled_block_is_refused(folder: Folder) -> None:

@@ -146,10 +146,10 @@ def test_every_take_has_its_card_and_the_accepted_come_first(text: str) -> None:
 def test_sound_is_embedded_and_above_the_limit_linked(tmp_path: Path, text: str) -> None:
     sources = [audio["src"] for audio in Seen(text).all("audio")]
     assert len(sources) == 2
-    assert all(source.startswith("data:audio/mpeg;base64,") for source in sources)
+    assert all(source.startswith("data:audio/flac;base64,") for source in sources)
     folder = Folder(str(tmp_path))
     linked = [audio["src"] for audio in Seen(render(folder, max_embedded_bytes=1000)).all("audio")]
-    assert [source.partition("/")[0] for source in linked] == ["previews", "previews"]
+    assert [source.partition("/")[0] for source in linked] == ["files", "files"]
     assert set(linked) <= set(folder.paths())
 
 

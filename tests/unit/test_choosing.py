@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from numpy.testing import assert_array_equal
 
 from jobs import takes
+from jobs.sounding import Sounding
 from tests.serving import save_untrained
 from tutti.corpus.score import Notes, Score
 from tutti.generation.choosing import best, candidates_of
@@ -57,6 +58,13 @@ CHROMATIC = list(range(60, 76))
         ("repetition", piece(SCALE), piece([60, 62, 64, 65] * 2 + [67, 69, 71, 72] * 2), {}),
         ("repetition", piece([60, 62, 64, 65] * 6), piece([60, 62, 64, 65] * 2 + [67, 69, 71, 72] * 2), {}),
         ("range", piece([60, 61, 62] * 6), piece(SCALE), {}),
+        ("density", piece(SCALE, quarters=0.25), piece(SCALE), {"difficulty": "easy"}),
+        (
+            "chords",
+            piece([60, 62, 60, 62, 65, 67, 65, 67]),
+            piece([60, 64, 67, 64, 65, 69, 72, 69]),
+            {"chords": "C | F"},
+        ),
         ("range", piece([20, 100] * 8), piece(SCALE), {}),
         ("likelihood", piece(SCALE, nats=90.0), piece(SCALE, nats=40.0), {}),
         ("mood", piece([48, 51, 55] * 5, quarters=2), piece([72, 76, 79] * 20, quarters=0.25), {"mood": "happy"}),
@@ -160,19 +168,19 @@ def test_giving_up_one_of_several_gives_up_all_of_it(engine: Engine) -> None:
 
 
 def test_who_stops_it_keeps_the_takes_that_are_written(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = takes.write
+    class Interrupted(Sounding):
+        def write(self, score: Score, files: Mapping[str, Path], **rest: str) -> None:
+            if list(tmp_path.iterdir()):
+                raise KeyboardInterrupt
+            Sounding.write(self, score, files, **rest)  # type: ignore[arg-type]
 
-    def interrupted(piece: Piece, files: dict[str, Path], **rest: object) -> None:
-        if list(tmp_path.iterdir()):
-            raise KeyboardInterrupt
-        write(piece, files, **rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(takes, "write", interrupted)
     short = Request(bars=1, tempo=100, meter="1/4", seed=1)
     requests = [short, short.model_copy(update={"seed": 2}), short.model_copy(update={"bars": 300, "seed": 3})]
     with pytest.raises(KeyboardInterrupt):
-        takes.write_all(engine, requests, None, files={"midi": tmp_path / "take.mid"}, title="sketch", instruments={})
+        takes.write_all(
+            engine, requests, None, files={"midi": tmp_path / "take.mid"}, title="sketch", sounding=Interrupted()
+        )
     assert [path.name for path in tmp_path.iterdir()] in (["take-1.mid"], ["take-2.mid"])
     assert "stopped: 1 of 3 takes are written" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.music import voices_dataset
+from tests.obedience import _of_chords as chord_faults
 from tests.trainings import StoppedError, Watch, assert_same_bits, plan_of, train, weights_of
 from tutti import lineage
 from tutti.corpus.score import Score
@@ -287,3 +288,21 @@ def test_files_that_voices_cannot_sing_are_refused_in_one_line(learnt: Path) -> 
     ):
         with pytest.raises((RecipeError, InputError), match=line):
             composer.generate([Request(start=Start(kind=kind))], materials=[score])  # type: ignore[arg-type]
+
+
+def test_voices_follow_chords_alone_and_beneath_a_tune(learnt: Path) -> None:
+    composer, file = composers.load(learnt / "bundle"), four_voices()
+    chords = "C G7/B | Am F"
+    (alone,) = composer.generate([Request(chords=chords, bars=4, seed=2)])
+    assert chord_faults(alone) == []
+    tune = replace(file, notes=file.notes.take(file.notes.track == 0))
+    asked = Request(chords="Em", start=Start(kind="harmonise", drafts=3), seed=5)
+    (piece,) = composer.generate([asked], materials=[tune])
+    new = piece.score.notes.take(piece.score.notes.track > 0)
+    assert set((new.pitch % 12).tolist()) <= {4, 6, 7, 9, 11, 0, 2}
+    first = new.pitch[new.onset_ticks == 0]
+    assert first.min() % 12 == 4
+    ends = (file.end_ticks * piece.score.ticks_per_quarter) // file.ticks_per_quarter
+    for beat in range(0, ends, 2 * piece.score.ticks_per_quarter):
+        sounds = (new.onset_ticks <= beat) & (beat < new.onset_ticks + new.duration_ticks)
+        assert set((new.pitch[sounds] % 12).tolist()) <= {4, 7, 11}

@@ -45,12 +45,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         "pitch_range D4-D4 holds none of C, E and G, on which",
     ),
     ("_range_and_chords", {"chords": "C | F#", "pitch_range": "C4-G4", "polyphony": 1, "bars": 2}, ""),
-    (
-        "_start",
-        {"chords": "C", "start": {"kind": "harmonise"}},
-        "chords cannot hold around the notes that harmonise keeps",
-    ),
-    ("_start", {"polyphony": 1, "start": {"kind": "vary"}}, "polyphony cannot hold around the notes that vary keeps"),
+    ("_start", {"chords": "C", "start": {"kind": "interpolate"}}, "chords cannot hold on the way between two files"),
     ("contradicted", {"form": "ABA", "chords": "C"}, "form and chords both say how the piece goes: leave out one"),
     ("contradicted", {"form": "ABA", "start": {"kind": "continue"}}, "form and start both say how the piece goes"),
     ("contradicted", {"form": "ABA", "bars": 11}, "'A B A' has 3 sections of at least 4 bars, and there are 11 bars"),

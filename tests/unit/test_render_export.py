@@ -12,7 +12,7 @@ from tests.music import walk
 from tutti.corpus.midi import read_midi
 from tutti.corpus.score import Notes, Score
 from tutti.errors import InputError, RecipeError
-from tutti.render.export import AUDIO_KINDS, FORMATS, decode_audio, encode_audio, finish
+from tutti.render.export import AUDIO_KINDS, FORMATS, SUFFIXES, decode_audio, encode_audio, finish
 from tutti.render.mastering import (
     LOUDNESS_LUFS,
     LOUDNESS_TOLERANCE_LU,
@@ -69,7 +69,7 @@ def test_a_long_ogg_is_written_whole() -> None:
     assert decoded_SC.shape == audio_SC.shape
 
 
-@pytest.mark.parametrize("kind", ["wav", "flac", "mp3"])
+@pytest.mark.parametrize("kind", AUDIO_KINDS)
 def test_encoding_twice_gives_the_same_bytes(kind: str) -> None:
     first, second = (encode_audio(tone(), sample_rate_hz=RATE_HZ, kind=kind) for _ in range(2))
     assert first == second
@@ -78,10 +78,10 @@ def test_encoding_twice_gives_the_same_bytes(kind: str) -> None:
 def test_finished_files_are_of_one_sound_at_the_promised_loudness() -> None:
     score = walk(0)
     finished = finish(score, formats=FORMATS, title="A walk")
-    assert set(finished.files) == {"mid", "wav", "flac", "mp3", "png"}
+    assert set(finished.files) == {*SUFFIXES.values(), "stems/01-acoustic-grand-piano.flac"}
     assert np.array_equal(read_midi(finished.files["mid"]).notes.pitch, score.notes.pitch)
     assert finished.files["png"].startswith(b"\x89PNG")
-    for suffix in ("wav", "flac", "mp3"):
+    for suffix in ("wav", "flac", "mp3", "ogg"):
         audio_SC, sample_rate_hz = decode_audio(finished.files[suffix])
         assert len(audio_SC) / sample_rate_hz > score.length_s
         loudness = measure_loudness_lufs(audio_SC, sample_rate_hz=sample_rate_hz)
@@ -114,7 +114,10 @@ def test_no_sound_is_made_where_none_is_asked_for() -> None:
 
 def test_what_cannot_be_made_is_refused() -> None:
     with pytest.raises(
-        RecipeError, match=re.escape("format 'aiff' is not known: choose among midi, wav, flac, mp3, png")
+        RecipeError,
+        match=re.escape(
+            "format 'aiff' is not known: choose among midi, musicxml, wav, flac, mp3, ogg, png, waveform, stems"
+        ),
     ):
         finish(walk(0), formats=["midi", "aiff"])
     with pytest.raises(RecipeError, match="audio kind 'aiff' is not known"):

@@ -443,7 +443,18 @@ def test_json_by_its_longer_names(call: Call) -> None:
 def test_nothing_acceptable(call: Call) -> None:
     answer = call("POST", GENERATE, json=SMALL, headers={"Accept": "text/html"})
     problem = check_problem(answer, "not-acceptable")
-    offered = ["application/json", "audio/midi", "audio/flac", "audio/wav", "text/event-stream", "application/x-ndjson"]
+    offered = [
+        "application/json",
+        "audio/midi",
+        "audio/flac",
+        "audio/wav",
+        "audio/mpeg",
+        "audio/ogg",
+        "application/vnd.recordare.musicxml+xml",
+        "image/png",
+        "text/event-stream",
+        "application/x-ndjson",
+    ]
     assert problem["offered"] == offered
 
 

@@ -28,10 +28,12 @@ from tutti.features.descriptors import describe_score
 from tutti.features.mood import mood_word
 from tutti.lineage import FileEntry
 from tutti.render.export import SUFFIXES, finish
+from tutti.render.tags import Tags
 from tutti.render.voice import Instrument
 from tutti.storage import Folder
 
-FILES, REJECTS, PREVIEWS = "files", "rejected", "previews"
+FILES, REJECTS, STEMS = "files", "rejected", "stems"
+_PLAYED = ("mp3", "flac", "ogg", "wav")
 _ENTRIES = b"files"
 _MAX_NAME = 60
 
@@ -84,8 +86,11 @@ def write_block(
     return FinishedBlock(table, tuple(files))
 
 
-def read_block(folder: Folder, block: Block) -> FinishedBlock:
+def read_block(folder: Folder, block: Block, *, sizes: Mapping[str, int] | None = None) -> FinishedBlock:
     """Rows and files of a block.
+
+    Args:
+        sizes: of all objects of the catalogue, by path; None asks for them.
 
     Raises:
         MissingError: its rows are not there.
@@ -98,16 +103,17 @@ def read_block(folder: Folder, block: Block) -> FinishedBlock:
         raise IntegrityError(f"{folder.uri}/{block.path} names no files ({error})") from error
     if table.schema.names != tables.TAKES.names:
         raise IntegrityError(f"{folder.uri}/{block.path} has other columns than takes have now")
-    for entry in files:
-        if not folder.exists(entry.path) or folder.size_bytes(entry.path) != entry.size_bytes:
-            raise IntegrityError(f"{folder.uri}/{entry.path} is not the file that {block.path} names")
+    for entry in lineage.missing(folder, files, sizes=sizes):
+        raise IntegrityError(f"{folder.uri}/{entry.path} is not the file that {block.path} names")
     return FinishedBlock(table.replace_schema_metadata(tables.TAKES.metadata), files)
 
 
-def is_done(folder: Folder, block: Block) -> bool:
-    """Whether a block needs no further work."""
+def is_done(folder: Folder, block: Block, *, sizes: Mapping[str, int] | None = None) -> bool:
+    """Whether a block needs no further work; ``sizes`` as in :func:`read_block`."""
+    if sizes is not None and block.path not in sizes:
+        return False
     try:
-        read_block(folder, block)
+        read_block(folder, block, sizes=sizes)
     except (MissingError, IntegrityError):
         return False
     return True
@@ -142,17 +148,26 @@ def files_of(row: Mapping[str, Any], *, formats: Sequence[str]) -> dict[str, str
     """Path of each file of a row of ``takes``, by format: all ``formats`` if accepted, MIDI alone if rejected."""
     stem = row["midi_path"].rpartition(".")[0]
     kept = ("midi", *(kind for kind in formats if kind != "midi")) if row["verdict"] == ACCEPTED else ("midi",)
-    return {kind: f"{stem}.{SUFFIXES[kind]}" for kind in kept}
+    return {kind: f"{stem}.{SUFFIXES[kind]}" if kind in SUFFIXES else _stems_of(stem) for kind in kept}
+
+
+def _stems_of(stem: str) -> str:
+    """The folder of a take's stems."""
+    return f"{STEMS}/{stem.rpartition('/')[2]}/"
 
 
 def preview_of(row: Mapping[str, Any], *, formats: Sequence[str]) -> str | None:
-    """Path of the MP3 that the page plays: the ordered one, else one made beside for it; None without any sound."""
-    if row["verdict"] != ACCEPTED or not any(kind in AUDIO_FORMATS for kind in formats):
-        return None
-    if "mp3" in formats:
-        return files_of(row, formats=formats)["mp3"]
-    name = row["midi_path"].rpartition("/")[2].rpartition(".")[0]
-    return f"{PREVIEWS}/{name}.mp3"
+    """Path of the sound that the page plays; None without any.
+
+    No MP3 is made for the page alone: it took four times as long as all other files together.
+    """
+    kind = played_kind(formats)
+    return None if kind is None else files_of(row, formats=formats).get(kind)
+
+
+def played_kind(formats: Sequence[str]) -> str | None:
+    """The lightest ordered kind of sound that every browser plays."""
+    return next((kind for kind in _PLAYED if kind in formats), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +208,19 @@ def make_take(
         "midi_path": f"{FILES if accepted else REJECTS}/{stem}.mid",
     }
     paths = files_of(row, formats=formats)
-    preview = preview_of(row, formats=formats)
-    wanted = tuple(dict.fromkeys((*paths, *(("mp3",) if preview else ()))))
-    titled = replace(draft.score, title=take.slot.title)
-    finished = finish(titled, formats=wanted, title=take.slot.title, instruments=instruments)
-    places = {**({"mp3": preview} if preview else {}), **paths}
-    files = {path: finished.files[SUFFIXES[kind]] for kind, path in places.items()}
+    finished = finish(
+        replace(draft.score, title=take.slot.title),
+        formats=tuple(paths),
+        title=take.slot.title,
+        instruments=instruments,
+        sound=plan.order.sound,
+        font=None if plan.font is None else plan.font.opened(),
+        tags=_tags(row, engine or {}),
+    )
+    files = {path: finished.files[SUFFIXES[kind]] for kind, path in paths.items() if kind in SUFFIXES}
+    for name, data in finished.files.items():
+        if name.startswith(f"{STEMS}/"):
+            files[paths["stems"] + name.removeprefix(f"{STEMS}/")] = data
     row |= {
         "loudness_lufs": finished.loudness_lufs,
         "true_peak_dbtp": finished.true_peak_dbtp,
@@ -207,6 +229,18 @@ def make_take(
     }
     told = provenance.document(row, draft, plan=plan, files=files, engine=engine or {})
     return MadeTake(row, {**files, provenance.path_of(stem): provenance.to_bytes(told)}, told)
+
+
+def _tags(row: Mapping[str, Any], engine: Mapping[str, Any]) -> Tags:
+    licences = ", ".join(f"{name} ({count} works)" for name, count in engine.get("data_licences", {}).items())
+    return Tags(
+        mood=row["mood"] or "",
+        tempo_qpm=row["tempo_qpm"],
+        key=row["key"] or "",
+        model=f"{row['model']} {row['model_version']}",
+        licence=engine.get("model_licence") or (f"learnt from {licences}" if licences else ""),
+        comment=f"take {row['take_id']}",
+    )
 
 
 def _row(draft: Draft, *, plan: Plan) -> dict[str, Any]:

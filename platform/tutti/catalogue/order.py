@@ -17,14 +17,18 @@ from tutti.generation.request import Request
 from tutti.generation.sentences.scenes import understood
 from tutti.metrics.originality import LIMITS, Limits
 from tutti.render import timbres
+from tutti.render.sound import Sound
 
 MAX_TAKES = 100_000
-Format = Literal["midi", "flac", "wav", "mp3", "png"]
+Format = Literal["midi", "flac", "wav", "mp3", "png", "musicxml", "ogg", "waveform", "stems"]
 FORMATS: tuple[str, ...] = get_args(Format)
-AUDIO_FORMATS: tuple[str, ...] = ("flac", "wav", "mp3")
+AUDIO_FORMATS: tuple[str, ...] = ("flac", "wav", "mp3", "ogg")
+_SOUNDING = (*AUDIO_FORMATS, "waveform", "stems")
 HOW = ("max_batch", "cache_bytes", "prices")
 """Fields that say how an order is made, and not what."""
 LATER_CHECKS = (
+    "max_silent_instruments",
+    "max_opening_s", "max_held_bars", "max_overhang_bars", "max_repetition", "max_key_gap",
     "originality", "against", "duplicates", "copy_melody_bits", "copy_texture_bits", "copy_share", "copy_shared_bits",
 )  # fmt: skip
 TITLE_FIELDS = ("order", "line", "number", "key", "tempo", "meter", "mood")
@@ -85,9 +89,33 @@ class Checks(Settings):
     tempo_tolerance: float = Field(
         default=0.06, gt=0, le=1, description="largest deviation from the asked tempo, as share of it"
     )
+    max_silent_instruments: int = Field(
+        default=0, ge=0, le=16, description="most of the asked instruments that may play nothing"
+    )
     pitch_low: int = Field(default=21, ge=0, le=127, description="lowest MIDI pitch of any note that is no drum")
     pitch_high: int = Field(default=108, ge=0, le=127, description="highest MIDI pitch of any note that is no drum")
 
+    max_opening_s: float = Field(
+        default=2.0, ge=0, description="longest silence before the first note, seconds; one bar always"
+    )
+    max_held_bars: int = Field(
+        default=12, ge=1, description="most bar lines that a note sounds across while others begin"
+    )
+    max_overhang_bars: int = Field(
+        default=4, ge=0, description="most bars that sound on after the bar of the last onset"
+    )
+    max_repetition: float = Field(
+        default=0.85,
+        gt=0,
+        le=1,
+        description="largest share of bars that are the same as an earlier one; looked at from 8 bars on",
+    )
+    max_key_gap: float = Field(
+        default=0.35,
+        ge=0,
+        le=2,
+        description="by how much the correlation with the best key's profile may exceed that with the asked key's",
+    )
     originality: Literal["required", "when_known", "off"] = Field(
         default="when_known",
         description="whether takes are held against the works that the model learnt from: required (no run without "
@@ -214,12 +242,15 @@ class Order(Settings):
     seed: int = Field(default=0, ge=0, lt=2**63, description="root of every take's random stream")
     formats: tuple[Format, ...] = Field(
         default=("midi", "flac", "png"),
-        description="files of each accepted take: midi, flac, wav, mp3, png; MIDI is always written, it is the take",
+        description="files of each accepted take: midi, musicxml, flac, wav, mp3, ogg, stems (a sound for each "
+        "instrument), png (the notes), waveform (the sound); MIDI is always written, it is the take",
     )
+    zip: bool = Field(default=False, description="whether all that is shipped is put into one catalogue.zip as well")
     timbres: tuple[Annotated[str, AfterValidator(_timbre)], ...] = Field(
         default=(),
         description="registered models of notes that play in place of the SoundFont: [FAMILY=]MODEL:INSTRUMENT[:SEED]",
     )
+    sound: Sound = Field(default_factory=Sound, description="how the takes sound: font, room, equaliser, loudness")
     lines: tuple[Line, ...] = Field(min_length=1, description="what is ordered, line by line")
     checks: Checks = Field(default_factory=Checks, description="limits that every take must keep")
     retries: int = Field(default=3, ge=0, le=100, description="further seeds tried for a take that fails its checks")
@@ -238,6 +269,12 @@ class Order(Settings):
     prices: Prices = Field(default_factory=Prices, description="rates for the price that --dry-run tells")
     device: Literal["cpu", "cuda"] = Field(
         default="cpu", description="where the model runs; another kind of processor gives other notes"
+    )
+
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="bits of the model's products; auto: bfloat16 where the processor multiplies it, else float32; one "
+        "gives other notes than the other",
     )
 
     @model_validator(mode="after")
@@ -262,7 +299,8 @@ class Order(Settings):
             # Its music is named by controls.start.works: the same under another name is the same.
             del line["file"], line["second"]
         # What came later enters where it is asked, so that catalogues keep their addresses.
-        later = ("timbres", *HOW)
+        tree["sound"] = self.sound.model_dump(mode="json", exclude_defaults=True)
+        later = ("timbres", "sound", "zip", "precision", *HOW)
         checks, usual = tree["checks"], Checks().model_dump(mode="json")
         tree["checks"] = {
             name: value for name, value in checks.items() if name not in LATER_CHECKS or value != usual[name]
@@ -272,4 +310,4 @@ class Order(Settings):
     @property
     def wants_audio(self) -> bool:
         """Whether any format is sound."""
-        return any(kind in AUDIO_FORMATS for kind in self.formats)
+        return any(kind in _SOUNDING for kind in self.formats)

@@ -2,15 +2,15 @@
 
 Pictures are drawn from the notes themselves, each when it comes into view, so that hundreds of takes open at once. A
 listener rates takes there under a pseudonym; what they rated, liked, heard and skipped stays in their browser until
-they export it, as the table that ``tutti feedback`` takes in. Sound is embedded as MP3 while all of it fits
-:data:`MAX_EMBEDDED_BYTES`; a larger catalogue plays the files beside the page. The page's own policy forbids it to load
-from anywhere else.
+they export it, as the table that ``tutti feedback`` takes in. Sound is embedded as it was ordered (MP3
+before FLAC, OGG and WAV) while all of it fits :data:`MAX_EMBEDDED_BYTES`; a larger catalogue plays the files beside the
+page. The page's own policy forbids it to load from anywhere else.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,18 +18,20 @@ from typing import Any
 import yaml
 
 from tutti import pages
-from tutti.catalogue.blocks import files_of, preview_of, score_of
+from tutti.catalogue.blocks import FILES, files_of, played_kind, preview_of, score_of
 from tutti.catalogue.review import FAILED, NOT_CHECKED, Finding, from_json
 from tutti.catalogue.takes import ACCEPTED, Plan
 from tutti.features.controls import tempo_class
 from tutti.features.vocabulary import KEYS, MOODS, TEMPO_CLASS_LIMITS_QPM, TEMPO_CLASSES
 from tutti.generation.request import Request
 from tutti.lineage import FileEntry
+from tutti.render.stems import instrument_in
 from tutti.render.strokes import ROLL_HEIGHT, ROLL_WIDTH, Roll, instruments_of, roll_of
 from tutti.storage import Folder
 from tutti.units import format_bytes, format_seconds
 
 MAX_EMBEDDED_BYTES = 64 * 2**20
+_MEDIA_TYPES = {"mp3": "audio/mpeg", "flac": "audio/flac", "ogg": "audio/ogg", "wav": "audio/wav"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +100,15 @@ def render(
     """
     sizes = {entry.path: entry.size_bytes for entry in files}
     formats = plan.order.formats
-    sound_bytes = sum(size for path, size in sizes.items() if path.endswith(".mp3"))
+    kind = played_kind(formats)
+    sound_bytes = sum(size for path, size in sizes.items() if path.startswith(FILES) and path.endswith(f".{kind}"))
     embeds = sound_bytes * 4 / 3 <= max_embedded_bytes
 
     def sound_of(row: Mapping[str, Any]) -> str | None:
         path = preview_of(row, formats=formats)
         if path is None or not embeds:
             return path
-        return f"data:audio/mpeg;base64,{base64.b64encode(folder.read(path)).decode()}"
+        return f"data:{_MEDIA_TYPES[str(kind)]};base64,{base64.b64encode(folder.read(path)).decode()}"
 
     cards = [_card(row, sound=sound_of(row), sizes=sizes, formats=formats) for row in rows]
     cards.sort(key=lambda card: card.verdict)  # "accepted" before "rejected"; otherwise as ordered
@@ -154,11 +157,20 @@ def _card(row: Mapping[str, Any], *, sound: str | None, sizes: Mapping[str, int]
         seed=row["seed"],
         roll=roll_of(score),
         sound=sound,
-        downloads=tuple(Download(kind.upper(), path, format_bytes(sizes[path])) for kind, path in paths.items()),
+        downloads=tuple(_downloads(paths, sizes)),
         findings=findings,
         faults=tuple(f"{_words(finding.check)}: {finding.detail}" for finding in findings if finding.verdict == FAILED),
         failed=tuple(finding.check for finding in findings if finding.verdict == FAILED),
     )
+
+
+def _downloads(paths: Mapping[str, str], sizes: Mapping[str, int]) -> Iterator[Download]:
+    for kind, path in paths.items():
+        if kind != "stems":
+            yield Download(kind.upper(), path, format_bytes(sizes[path]))
+            continue
+        for stem in sorted(found for found in sizes if found.startswith(path)):
+            yield Download(instrument_in(stem), stem, format_bytes(sizes[stem]))
 
 
 def _asked(request: str) -> str:

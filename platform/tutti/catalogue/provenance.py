@@ -30,6 +30,8 @@ from tutti.errors import IntegrityError, TuttiError
 from tutti.features.vocabulary import EVENTS
 from tutti.generation.request import Request
 from tutti.generation.restoring import Ends, works_of
+from tutti.render.fonts import KnownFont
+from tutti.render.sound import SOUND_VERSION
 from tutti.render.soundfont import default_path
 from tutti.render.timbres import KnownTimbre, Timbre
 
@@ -83,7 +85,7 @@ def document(
         "model": {"name": plan.model, "version": plan.model_version, "digest": plan.model_digest},
         "timbres": [timbre.to_dict() for timbre in plan.timbres],
         "vocabulary": EVENTS.hash,
-        "sound": {"soundfont": soundfont_facts()} if plan.order.wants_audio else None,
+        "sound": _sound(plan) if plan.order.wants_audio else None,
         "made_by": {**code_facts(), **engine},
         "verdict": row["verdict"],
         "checks": json.loads(row["checks"]),
@@ -163,6 +165,10 @@ def processor_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def _sound(plan: Plan) -> dict[str, Any]:
+    return {"version": SOUND_VERSION, "soundfont": plan.font.to_dict() if plan.font else soundfont_facts()}
+
+
 @cache
 def soundfont_facts() -> dict[str, str]:
     """Name and SHA-256 of the SoundFont that plays."""
@@ -215,6 +221,7 @@ def plan_and_take(told: Mapping[str, Any]) -> tuple[Plan, Take]:
         scores = [Score.from_columns(music) for music in told["starts_from"]]
         model = told["model"]
         timbres = tuple(_timbre(each) for each in told["timbres"])
+        font = None if order.sound.soundfont is None else KnownFont.from_dict(told["sound"]["soundfont"])
         line, number, attempt = (int(told[name]) for name in ("line", "number", "attempt"))
     except (TuttiError, KeyError, TypeError, ValueError) as error:
         raise IntegrityError(f"the provenance of take {told['take_id']} cannot be read: {error}") from error
@@ -230,8 +237,10 @@ def plan_and_take(told: Mapping[str, Any]) -> tuple[Plan, Take]:
         model_digest=model["digest"],
         timbres=timbres,
         files=files,
+        font=font,
     )
-    take = Take(take_id_of(request, model_digest=plan.model_digest), slot, attempt, request)
+    take_id = take_id_of(request, model_digest=plan.model_digest, precision=plan.order.precision)
+    take = Take(take_id, slot, attempt, request)
     if take.take_id != told["take_id"]:
         raise IntegrityError(f"request, seed and model are those of take {take.take_id}, not of {told['take_id']}")
     return plan, take

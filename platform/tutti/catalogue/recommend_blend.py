@@ -14,8 +14,9 @@ Three views of a listener's liking of an item, each standardised over the items,
   features lead one to expect.
 
 The weights are those, of a grid, that rank held-out likes best (NDCG), so feedback that says little of tastes leans on
-popularity by itself; items that nobody has heard have weights of their own, found by holding out all that was done with
-a tenth of the items. Where too little can be held out they are :data:`USUAL`.
+popularity by itself. Items that nobody has heard have weights of their own: all that was done with a tenth of the items
+is held out, and each listener's likes should come before what else of them was heard, so that what is famous counts for
+nothing. Where too little can be held out the weights are :data:`USUAL`.
 
 Legend: L listeners, I items, F features. Same input and seed, same output.
 """
@@ -149,7 +150,9 @@ class Blend:
         some = likes & (draw.random(len(ratings)) < HELD_OUT_SHARE)
         of_items = (draw.random(len(features)) < HELD_OUT_SHARE)[ratings.items]
         weights = _best_weights(ratings, features, held=some, asked=some, seed=seed)
-        new_weights = _best_weights(ratings, features, held=of_items, asked=likes & of_items, seed=seed, only_new=True)
+        new_weights = _best_weights(
+            ratings, features, held=of_items, asked=likes & of_items, seed=seed, among_held=True
+        )
         return cls(views_of(ratings, features, seed=seed), weights, new_weights)
 
     def scores(self, listener: int | None) -> Figures:
@@ -305,26 +308,27 @@ def _best_weights(
     held: NDArray[np.bool_],
     asked: NDArray[np.bool_],
     seed: int,
-    only_new: bool = False,
+    among_held: bool = False,
 ) -> tuple[float, ...]:
     """The weights that rank what is held out best, mean NDCG over its listeners.
 
     Args:
         held: ratings that are not learnt from; shape (R,).
         asked: those of them that should come first; shape (R,).
-        only_new: rank what nobody has heard then.
+        among_held: rank what a listener's held ratings are of, and not all that is left.
     """
     if asked.sum() < LEAST_HELD_OUT or held.all():
         return USUAL
-    known, wanted = ratings.where(~held), ratings.where(asked)
+    known, hidden, wanted = (ratings.where(mask) for mask in (~held, held, asked))
     views = views_of(known, features, seed=seed)
-    able = views.heard == 0 if only_new else np.ones(len(features), dtype=bool)
     gains = np.zeros(len(_GRID))
     for listener in np.unique(wanted.listeners).tolist():
         scores = np.asarray(_GRID) @ views.of(listener)
+        able = np.full(len(features), not among_held)
+        told = hidden if among_held else known
+        able[told.items[told.listeners == listener]] = among_held
         scores[:, ~able] = -np.inf
-        scores[:, known.items[known.listeners == listener]] = -np.inf
         first = np.argsort(-scores, axis=1, kind="stable")[:, :_RANKED]
         relevant = wanted.items[wanted.listeners == listener]
         gains += [ndcg(ranked, relevant) for ranked in first]
-    return _GRID[int(gains.argmax())]
+    return _GRID[int(gains.argmax())] if np.ptp(gains) > 0 else USUAL

@@ -8,7 +8,7 @@ function of the plan alone: a run that was killed anywhere comes to the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,8 +59,11 @@ class _Row:
     attempt: int
 
 
-def settle(folder: Folder, *, plan: Plan) -> Settlement:
+def settle(folder: Folder, *, plan: Plan, sizes: Mapping[str, int] | None = None) -> Settlement:
     """Look for duplicates among the takes of blocks that are all done.
+
+    Args:
+        sizes: as in :func:`tutti.catalogue.blocks.read_block`.
 
     Raises:
         MissingError: a block of the plan is not done.
@@ -80,7 +83,10 @@ def settle(folder: Folder, *, plan: Plan) -> Settlement:
     again: list[Block] = []
     new: Sequence[Block] = plan.blocks()
     while True:
-        parts += [ScoreBatch.of(list(_take_in(read_block(folder, each).rows, rows=rows, last=last))) for each in new]
+        parts += [
+            ScoreBatch.of(list(_take_in(read_block(folder, each, sizes=sizes).rows, rows=rows, last=last)))
+            for each in new
+        ]
         order = sorted(range(len(rows)), key=lambda row: (slot_of[rows[row].place], rows[row].attempt))
         inorder = [rows[row] for row in order]
         music = ScoreBatch.joined(parts)
@@ -93,7 +99,7 @@ def settle(folder: Folder, *, plan: Plan) -> Settlement:
         places = list(slot_of)
         wanted = [plan.again(slot, last[places[slot]] + 1) for slot in settled.wanting
                   if last[places[slot]] + 1 < plan.attempts]  # fmt: skip
-        new = [block for block in wanted if is_done(folder, block)]
+        new = [block for block in wanted if is_done(folder, block, sizes=sizes)]
         if not new:
             kept = _kept(settled, inorder)
             findings = _findings(settled, inorder, attempts=attempts, limit=limits.melody_bits)
@@ -101,10 +107,15 @@ def settle(folder: Folder, *, plan: Plan) -> Settlement:
         again += new
 
 
-def settled_blocks(folder: Folder, *, plan: Plan, settlement: Settlement) -> list[FinishedBlock]:
+def settled_blocks(
+    folder: Folder, *, plan: Plan, settlement: Settlement, sizes: Mapping[str, int] | None = None
+) -> Iterator[FinishedBlock]:
     """The plan's blocks as they are published: with the attempts that were needed, each with its verdict.
 
-    What fell away keeps its MIDI among the rejected.
+    What fell away keeps its MIDI among the rejected. One block is in memory at a time, and those made again.
+
+    Args:
+        sizes: as in :func:`tutti.catalogue.blocks.read_block`.
 
     Raises:
         IntegrityError: not all that is wanting was made, or a block is damaged.
@@ -116,14 +127,12 @@ def settled_blocks(folder: Folder, *, plan: Plan, settlement: Settlement) -> lis
     more: dict[int, list[FinishedBlock]] = {}
     for block in settlement.again:
         position = (block.index - plan.num_blocks) // plan.attempts
-        more.setdefault(position // size, []).append(read_block(folder, block))
-    blocks = []
+        more.setdefault(position // size, []).append(read_block(folder, block, sizes=sizes))
     for block in plan.blocks():
-        found = read_block(folder, block)
+        found = read_block(folder, block, sizes=sizes)
         if settlement.findings:
             found = _amended(folder, [found, *more.get(block.index, [])], settlement=settlement)
-        blocks.append(found)
-    return blocks
+        yield found
 
 
 def _take_in(table: pa.Table, *, rows: list[_Row], last: dict[Place, int]) -> Iterable[Any]:
@@ -172,7 +181,9 @@ def _amended(folder: Folder, parts: Sequence[FinishedBlock], *, settlement: Sett
     given = [row for part in parts for row in part.rows.to_pylist()]
     for row in sorted(given, key=lambda row: (row["line"], row["number"], row["attempt"])):
         kept = settlement.kept.get((row["line"], row["number"]))
-        own = [entry for entry in entries if _name(entry.path).startswith(_name(row["midi_path"])[: -len(".mid")])]
+        stem = _name(row["midi_path"])[: -len(".mid")]
+        # A file is called after its take, or lies in a folder that is.
+        own = [entry for entry in entries if any(name.startswith(stem) for name in entry.path.split("/"))]
         finding = settlement.findings.get(row["take_id"])
         if kept is not None and row["attempt"] > kept:
             entries = [entry for entry in entries if entry not in own]

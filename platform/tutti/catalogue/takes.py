@@ -20,6 +20,7 @@ from tutti.catalogue.order import Order
 from tutti.corpus.score import Score
 from tutti.errors import IntegrityError
 from tutti.generation.request import Request
+from tutti.render.fonts import KnownFont
 from tutti.render.timbres import KnownTimbre
 from tutti.seeding import derive
 
@@ -27,9 +28,15 @@ D = TypeVar("D")
 ACCEPTED, REJECTED = "accepted", "rejected"
 
 SECONDS_PER_BAR = 2.0  # 4/4 at 120 quarters a minute, for estimates
-BYTES_PER_SECOND = {"midi": 100, "flac": 90_000, "wav": 176_400, "mp3": 16_000, "png": 0}
+BYTES_PER_SECOND = {
+    "midi": 100, "musicxml": 2_000, "flac": 60_000, "wav": 176_400, "mp3": 16_000, "ogg": 13_000, "stems": 400_000,
+    "png": 0, "waveform": 0,
+}  # fmt: skip
 PROVENANCE_BYTES = 5_000
-BYTES_PER_TAKE = {"midi": 1_000, "flac": 9_000, "wav": 100, "mp3": 1_000, "png": 40_000}
+BYTES_PER_TAKE = {
+    "midi": 1_000, "musicxml": 2_000, "flac": 9_000, "wav": 600, "mp3": 1_000, "ogg": 4_000, "stems": 30_000,
+    "png": 45_000, "waveform": 50_000,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,7 @@ class Plan:
         model_digest: hash of weights, configuration and vocabulary.
         timbres: models of notes that play in place of the SoundFont.
         files: music that takes start from, by its identity.
+        font: the SoundFont that the order names; None: the bundled one.
         compared: addresses of what takes are held against, by its kind.
     """
 
@@ -92,6 +100,7 @@ class Plan:
     model_digest: str
     timbres: tuple[KnownTimbre, ...] = ()
     files: Mapping[tuple[str, ...], Score] = field(default_factory=dict)
+    font: KnownFont | None = None
     compared: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -107,10 +116,11 @@ class Plan:
     @property
     def estimated_bytes(self) -> int:
         """About what the catalogue will take on storage, every take filled at once; for a plan, not a promise."""
-        kinds = {"midi", *self.order.formats, *(("mp3",) if self.order.wants_audio else ())}
+        kinds = {"midi", *self.order.formats}
         per_second = sum(BYTES_PER_SECOND[kind] for kind in kinds)
         fixed = PROVENANCE_BYTES + sum(BYTES_PER_TAKE[kind] for kind in kinds)
-        return round(self.estimated_music_s * per_second + self.order.takes * fixed)
+        total = round(self.estimated_music_s * per_second + self.order.takes * fixed)
+        return 2 * total if self.order.zip else total
 
     @property
     def estimated_music_s(self) -> float:
@@ -157,13 +167,20 @@ class Plan:
         """The take that fills ``slot`` at ``attempt``."""
         seed = derive(self.order.seed, "take", slot.line, slot.number, attempt)
         request = slot.controls.model_copy(update={"seed": seed})
-        return Take(take_id_of(request, model_digest=self.model_digest), slot, attempt, request)
+        take_id = take_id_of(request, model_digest=self.model_digest, precision=self.order.precision)
+        return Take(take_id, slot, attempt, request)
 
 
-def take_id_of(request: Request, *, model_digest: str) -> str:
-    """Identity of a take: hash of the full request, its seed in it, and the model; 24 hexadecimal digits."""
+def take_id_of(request: Request, *, model_digest: str, precision: str = "auto") -> str:
+    """Identity of a take: hash of the full request, its seed in it, and the model; 24 hexadecimal digits.
+
+    Args:
+        precision: of the model's products; one that is asked for, and not left to the machine, is part of it.
+    """
     state = hashlib.sha256(model_digest.encode())
     state.update(request.digest().encode())
+    if precision != "auto":
+        state.update(precision.encode())
     return state.hexdigest()[:24]
 
 

@@ -1,10 +1,10 @@
 """Requests through a model that sings in steps of four voices.
 
 A step is a sixteenth; within it the voices sing from the highest, each hearing those above. What holds by construction:
-length, tempo, key and scale (only pitches of it; its tonic triad at the first step and in the last quarter) and
-instruments, which share the voices. Meters other than 4/4, mood, density and collection are of no meaning to such a
-model, which has four voices and their compass and follows no chords: a request that asks for them is refused. What
-starts from a file is :mod:`tutti.generation.voicing`'s.
+length, tempo, key and scale (only pitches of it; its tonic triad at the first step and in the last quarter), chords
+and instruments, which share the voices. Meters other than 4/4, mood, density and collection are of no meaning to such a
+model, which has four voices and their compass: a request that asks for them is refused. What starts from a file is
+:mod:`tutti.generation.voicing`'s.
 
 Legend: B rows, V voices, P identifiers of pitches.
 """
@@ -19,33 +19,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tutti import seeding
 from tutti.corpus.score import DRUM_PROGRAM, Score
 from tutti.errors import IntegrityError, RecipeError
 from tutti.features.events import encode
-from tutti.features.vocabulary import instrument_of
-from tutti.features.voices import FIRST_PITCH, LOWEST_PITCH, NOTHING, STEPS_PER_QUARTER, VOCABULARY_SIZE, score_of
+from tutti.features.vocabulary import TICKS_PER_QUARTER, instrument_of
+from tutti.features.voices import STEPS_PER_QUARTER, VOCABULARY_SIZE, score_of
 from tutti.generation import voicing
 from tutti.generation.choosing import chosen
 from tutti.generation.composing import Gathered
-from tutti.generation.controls import Limits, controls_of, limits_of
+from tutti.generation.controls import controls_of, limits_of
+from tutti.generation.harmony import Harmony
 from tutti.generation.length import bars_of_length
 from tutti.generation.piece import Piece, tempo_of
 from tutti.generation.refusals import METER, refuse_controls, refuse_meters, refuse_start
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose
+from tutti.generation.singing import Singing, restruck
 from tutti.models import bundle as bundles
 from tutti.models import families
 from tutti.models.chorale import Chorale
+from tutti.models.precision import Precision
 
 USUAL_QPM = 80.0
 """Where no tempo is asked."""
 _MODEL = "a model of voices"
 _FOREIGN = (
     "mood", "valence", "arousal", "density", "difficulty", "collection", "guidance", "pitch_range", "polyphony",
-    "chords", "form",
+    "form",
 )  # fmt: skip
 _BAR_STEPS = 4 * STEPS_PER_QUARTER
 _CHOIR = 52
@@ -57,7 +59,8 @@ class _Row:
 
     number: int
     request: Request
-    limits: Limits
+    singing: Singing
+    harmony: Harmony | None
     steps: int
     grid: list[list[int]]
     cancelled: bool = False
@@ -88,6 +91,7 @@ class ChoraleComposer:
         device: str = "cpu",
         max_batch: int = 32,
         cache_bytes: int = 0,  # noqa: ARG003
+        precision: Precision = "auto",  # noqa: ARG003
     ) -> ChoraleComposer:
         """A composer from a bundle folder.
 
@@ -151,11 +155,7 @@ class ChoraleComposer:
     ) -> list[Piece]:
         gone = cancelled or (lambda _: False)
         files = dict(enumerate(materials or ()))
-        rows = [
-            _Row(number, request, limits_of(request), steps=_bars(request) * _BAR_STEPS, grid=[])
-            for number, request in enumerate(requests)
-            if files.get(number) is None
-        ]
+        rows = [_row(number, request) for number, request in enumerate(requests) if files.get(number) is None]
         for start in range(0, len(rows), self._max_batch):
             self._run(rows[start : start + self._max_batch], gone)
         made = {row.number: self._piece(row) for row in rows}
@@ -181,8 +181,12 @@ class ChoraleComposer:
         alive = list(rows)
         while alive:
             seeds = np.array([seeding.derive(row.request.seed, "generation") for row in alive], dtype=np.uint64)
-            allowed_BP = np.stack([_allowed(row, step=len(row.grid)) for row in alive])
             for voice, logits_BP, now_BV in self._model.sing(memory):
+                sung_BV = now_BV.cpu().numpy()
+                allowed_BP = np.concatenate([
+                    row.singing.allowed(len(row.grid), voice, sung_BV[place : place + 1])
+                    for place, row in enumerate(alive)
+                ])  # fmt: skip
                 chosen_B = choose(
                     logits_BP.float().cpu().numpy(),
                     allowed_BV=allowed_BP,
@@ -210,23 +214,27 @@ class ChoraleComposer:
             score.notes, program=program_V[score.notes.track % len(program_V)].astype(score.notes.program.dtype)
         )
         score = replace(score, notes=notes)
+        if row.harmony is not None:
+            fine = score.with_resolution(TICKS_PER_QUARTER)
+            score = Score.of(
+                restruck(fine.notes, row.harmony, begin_ticks=0),
+                ticks_per_quarter=TICKS_PER_QUARTER,
+                tempos=[(0, float(score.tempo_qpm[0]))],
+                meters=[(0, *METER)],
+            )
         tokens = encode(score, controls_of(request, collections=()))
         return Piece(request=request, score=score, tokens=tokens, refused_tokens=0, cancelled=row.cancelled)
 
 
+def _row(number: int, request: Request) -> _Row:
+    limits, steps = limits_of(request), _bars(request) * _BAR_STEPS
+    singing = Singing(limits, steps=steps, harmony=limits.harmony)
+    return _Row(number, request, singing, limits.harmony, steps=steps, grid=[])
+
+
 def _bars(request: Request) -> int:
-    tempo_qpm = request.tempo or USUAL_QPM
-    return request.bars or bars_of_length(request.length_s, tempo_qpm=tempo_qpm, meter=METER)
-
-
-def _allowed(row: _Row, *, step: int) -> NDArray[np.bool_]:
-    """Identifiers that may be sung at a step; shape (P,)."""
-    is_home = step == 0 or step >= row.steps - STEPS_PER_QUARTER
-    pitches = row.limits.home if is_home else row.limits.pitches
-    allowed = np.ones(VOCABULARY_SIZE, dtype=bool)
-    allowed[NOTHING] = False
-    allowed[FIRST_PITCH:] = pitches[LOWEST_PITCH : LOWEST_PITCH + VOCABULARY_SIZE - FIRST_PITCH]
-    return allowed
+    bars, tempo_qpm = request.extent
+    return bars or bars_of_length(request.length_s, tempo_qpm=tempo_qpm or USUAL_QPM, meter=METER)
 
 
 def _programs(request: Request, *, usual: Sequence[int]) -> list[int]:

@@ -151,13 +151,11 @@ def _chords_and_length(request: Request) -> str | None:
 
 
 def _start(request: Request) -> str | None:
-    if request.start is None or request.start.kind == "continue":
+    if request.start is None or request.start.kind != "interpolate":
         return None
-    if request.ranges:
-        return f"pitch ranges by instrument cannot hold around the notes that {request.start.kind} keeps: ask for one"
-    for name in ("chords", "polyphony", "difficulty"):
+    for name in ("chords", "difficulty"):
         if getattr(request, name) is not None:
-            return f"{name} cannot hold around the notes that {request.start.kind} keeps: leave out one of them"
+            return f"{name} cannot hold on the way between two files: leave out one of them"
     return None
 
 

@@ -182,6 +182,11 @@ class Grammar:
             self._forbid(mask, waits, "End")
         return mask
 
+    @property
+    def pitches(self) -> NDArray[np.bool_]:
+        """Pitches that may begin at the position where each row is; shape (B, 128)."""
+        return self._now
+
     def note(self, row: int, pitch: int) -> tuple[int, int, int, int]:
         """Of the note of a pitch that a row has just said: onset and duration in ticks, velocity, program.
 

@@ -73,6 +73,7 @@ class Harmony:
         scale: pitch classes of the key or scale that was asked; None: each chord's own.
         pitch_range: that notes keep to.
         has_bass: whether the lowest note is the bass where a chord begins; a single line has none.
+        meters: of each bar, where they are a file's own; none: the meter that is asked for holds throughout.
     """
 
     progression: Progression
@@ -80,6 +81,13 @@ class Harmony:
     scale: frozenset[int] | None
     pitch_range: PitchRange
     has_bass: bool
+    meters: tuple[tuple[int, int], ...] = ()
+
+    def lines(self, meter: tuple[int, int]) -> list[tuple[int, tuple[int, int]]]:
+        """Where each bar begins, in ticks, and its meter; last where the piece ends."""
+        meters = self.meters or (meter,) * self.bars
+        begins = [0, *np.cumsum([bar_ticks(each) for each in meters]).tolist()]
+        return list(zip(begins, (*meters, meters[-1]), strict=True))
 
     def spans(self, meter: tuple[int, int], *, before: NDArray[np.bool_]) -> Spans:
         """The limits over time.
@@ -89,9 +97,9 @@ class Harmony:
         """
         columns = _Columns(self)
         regions = self.regions(meter)
-        end = self.bars * bar_ticks(meter)
-        home = end - (bar_ticks(meter) + 1) // 2
-        strong = [bar * bar_ticks(meter) + beat for bar in range(self.bars) for beat in strong_beats(meter)]
+        *lines, (end, last) = self.lines(meter)
+        home = end - (bar_ticks(last) + 1) // 2
+        strong = [begin + beat for begin, own in lines for beat in strong_beats(own)]
         strong_at = 0
         for start, stop, chord in regions:
             while strong_at < len(strong) and strong[strong_at] <= start:
@@ -112,10 +120,9 @@ class Harmony:
     def regions(self, meter: tuple[int, int]) -> list[tuple[int, int, Chord]]:
         """Start and end in ticks of every chord, the same one after itself being one."""
         regions: list[tuple[int, int, Chord]] = []
-        for bar in range(self.bars):
+        for bar, (first, own) in enumerate(self.lines(meter)[:-1]):
             chords = self.progression.bars[bar % len(self.progression)]
-            first = bar * bar_ticks(meter)
-            edges = [first + tick for tick in _edges([shares for _, shares in chords], meter)]
+            edges = [first + tick for tick in _edges([shares for _, shares in chords], own)]
             for (chord, _), (start, stop) in zip(chords, pairwise(edges), strict=True):
                 if regions and regions[-1][2].sounds_like(chord):
                     regions[-1] = (regions[-1][0], stop, regions[-1][2])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tutti.corpus.score import Score
 from tutti.errors import InputError, RecipeError
 from tutti.generation.controls import controls_of, limits_of
-from tutti.generation.material import Prepared
+from tutti.generation.prepared import Prepared
 from tutti.generation.request import Request
 from tutti.generation.restoring import Ends
 from tutti.models.bar_vae import BarVae

@@ -16,6 +16,7 @@ from tutti.generation.harmony import Harmony, bar_ticks
 from tutti.generation.length import bars_of_length, exact_tempo_near
 from tutti.generation.request import Request
 from tutti.generation.restoring import Kept, restored
+from tutti.generation.timetable import FAR
 
 Tokens = NDArray[np.uint16]
 
@@ -228,7 +229,9 @@ def _within_chords(score: Score, harmony: Harmony, *, begin_ticks: int) -> Score
     notes = score.notes
     spans = harmony.spans(_last_meter(score), before=np.ones(128, dtype=bool))
     since = notes.onset_ticks.astype(np.int64) - begin_ticks
-    return _released(score, begin_ticks + spans.released(since, pitch=notes.pitch, program=notes.program))
+    released = begin_ticks + spans.released(since, pitch=notes.pitch, program=notes.program)
+    # What follows bars that were filled in has no chord.
+    return _released(score, np.where(since < spans.hold_ticks[-1], released, FAR))
 
 
 def _released(score: Score, ends_ticks: NDArray[np.int64]) -> Score:

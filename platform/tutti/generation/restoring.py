@@ -64,6 +64,7 @@ class Kept:
         new_tempo: tick of the grid and tempo from there on, or None.
         new_meter: tick of the grid and meter from there on, or None.
         own_tracks: whether new notes keep the tracks that they come with.
+        polyphony: most notes that sound at once where a new one does; None: any number.
         marks_until: tick of the grid after which the file's tempos and meters hold no more; None: all hold.
     """
 
@@ -77,6 +78,7 @@ class Kept:
     new_meter: tuple[int, int, int] | None = None
     marks_until: int | None = None
     own_tracks: bool = False
+    polyphony: int | None = None
 
     @property
     def changed_tempo(self) -> tuple[int, float] | None:
@@ -124,6 +126,8 @@ def restored(made: Score, kept: Kept) -> Score:
         track=new.track if kept.own_tracks else _tracks(new.program, old),
     )
     new = _apart(new, old)
+    if kept.polyphony is not None:
+        new = _within_voices(new, old, most=kept.polyphony)
     last = None if kept.marks_until is None else int(at(kept.marks_until))
     tempos = _map(source.tempo_ticks, source.tempo_qpm, factor=of_source, last=last)
     if kept.tempo_qpm is not None:
@@ -186,6 +190,30 @@ def _apart(new: Notes, old: Notes) -> Notes:
             elif onset < begin < onset + duration_ticks[note]:
                 duration_ticks[note] = begin - onset
     return replace(new, duration_ticks=duration_ticks).take(stays)
+
+
+def _within_voices(new: Notes, old: Notes, *, most: int) -> Notes:
+    """New notes of which, with the old ones, no more than ``most`` sound at once.
+
+    One that sounds when another begins gives way to it, the one that would end first; one that begins when old ones
+    take every voice is left out.
+    """
+    begins = np.concatenate((old.onset_ticks, new.onset_ticks)).astype(np.int64)
+    ends = begins + np.concatenate((old.duration_ticks, new.duration_ticks))
+    stays = np.ones(len(begins), dtype=bool)
+    for tick in np.unique(begins).tolist():
+        sounding = np.flatnonzero(stays & (begins <= tick) & (tick < ends))
+        over = len(sounding) - most
+        if over <= 0:
+            continue
+        ours = sounding[sounding >= len(old)]
+        for note in ours[np.lexsort((ends[ours], begins[ours] == tick))[:over]].tolist():
+            if begins[note] < tick:
+                ends[note] = tick
+            else:
+                stays[note] = False
+    durations = (ends - begins)[len(old) :].astype(np.int32)
+    return replace(new, duration_ticks=durations).take(stays[len(old) :])
 
 
 def _map(ticks: NDArray[Any], *columns: NDArray[Any], factor: int, last: int | None) -> list[Any]:

@@ -32,9 +32,11 @@ from tutti.generation.drafts import Drafts
 from tutti.generation.grammar import Grammar
 from tutti.generation.interpolating import interpolated
 from tutti.generation.leading import led
-from tutti.generation.material import Prepared, closing, prepared
+from tutti.generation.material import prepared
+from tutti.generation.narrowing import narrowed
 from tutti.generation.piece import BarMade, Event, NoteMade, PieceMade, TempoMade, piece_of, tempo_of, told_of
 from tutti.generation.planted import Planted
+from tutti.generation.prepared import Prepared, closing
 from tutti.generation.reading import GuidedReading
 from tutti.generation.request import Request
 from tutti.generation.sampling import choose, nats_of
@@ -182,7 +184,9 @@ class Session:
             row.beside = max(row.beside, len(self._rows))
         logits_BV, allowed_BV = self._grammar.with_one_bar_line(self._logits_BV), self._grammar.allowed()
         if len(self._planted):
-            logits_BV, allowed_BV = self._planted.narrow(logits_BV, allowed_BV)
+            logits_BV, allowed_BV = narrowed(
+                self._planted, logits_BV, allowed_BV=allowed_BV, pitches_BP=self._grammar.pitches
+            )
         tokens_B = choose(
             logits_BV,
             allowed_BV=allowed_BV,
@@ -313,10 +317,10 @@ class Session:
 
 
 def _made(row: _Row, *, cancelled: bool) -> PieceMade:
-    after, kept = ((), None) if row.start is None else (row.start.after, row.start.kept)
-    piece = piece_of(
-        closing(row.tokens, after), request=row.request, kept=kept, harmony=row.limits.harmony, cancelled=cancelled
-    )
+    start = row.start
+    after, kept = ((), None) if start is None else (start.after, start.kept)
+    harmony = row.limits.harmony if start is None or start.harmony is None else start.harmony
+    piece = piece_of(closing(row.tokens, after), request=row.request, kept=kept, harmony=harmony, cancelled=cancelled)
     if row.start is not None and row.start.tempo_qpm is not None:
         piece = replace(piece, score=replace(piece.score, tempo_qpm=np.array([row.start.tempo_qpm])))
     if row.request.best_of > 1:

@@ -32,17 +32,17 @@ from tutti.features.voices import (
     NOTHING,
     SILENCE,
     STEPS_PER_QUARTER,
-    VOCABULARY_SIZE,
     VOICES,
     score_of,
     voices_of,
 )
-from tutti.generation.controls import Limits
-from tutti.generation.material import Prepared, prepared
+from tutti.generation.material import prepared
 from tutti.generation.piece import Piece
+from tutti.generation.prepared import Prepared
 from tutti.generation.request import Request
 from tutti.generation.restoring import restored
 from tutti.generation.sampling import choose
+from tutti.generation.singing import STEP_TICKS, Singing, restruck
 from tutti.generation.start import Kind, Start
 from tutti.models.chorale import Chorale
 
@@ -51,7 +51,6 @@ Cells = NDArray[np.int64]
 KINDS: frozenset[Kind] = frozenset({"continue", "infill", "accompany", "harmonise", "vary"})
 USUAL_DRAFTS = 16
 """More than other models make: a draft costs little beside others."""
-_STEP_TICKS = TICKS_PER_QUARTER // STEPS_PER_QUARTER
 _CHOICE_STEPS = 2 * STEPS_PER_QUARTER
 _BEYOND_STEPS = 8 * STEPS_PER_QUARTER
 """Of what follows filled-in bars, that count."""
@@ -96,18 +95,22 @@ def voiced(
         RecipeError: the request contradicts the file, or the model knows not its meter.
     """
     ready, frame = _framed(request, score, programs=programs)
-    grid_TV, gone = _sung(model, request, frame, ready.limits, cancelled)
+    assert ready.kept is not None
+    begin_ticks = ready.kept.begin_ticks
+    harmony = ready.limits.harmony if ready.harmony is None else ready.harmony
+    singing = Singing(ready.limits, steps=len(frame.cells_TV), harmony=harmony, begin_step=begin_ticks // STEP_TICKS)
+    grid_TV, gone = _sung(model, request, frame, singing, cancelled)
     made = score_of(
         np.where(frame.cells_TV[: len(grid_TV)] == NOTHING, grid_TV, SILENCE).astype(np.uint16),
         tempo_qpm=float(score.tempo_qpm[0]),
     ).with_resolution(TICKS_PER_QUARTER)
     voice = made.notes.track
-    assert ready.kept is not None
     notes = replace(
         made.notes,
         program=np.array(frame.programs, dtype=np.uint8)[voice],
         track=np.array(frame.tracks, dtype=np.uint16)[voice],
     )
+    notes = restruck(notes, harmony, begin_ticks=begin_ticks)
     whole = restored(replace(made, notes=notes), replace(ready.kept, own_tracks=True))
     return Piece(request, whole, encode(on_grid(whole), ready.controls), refused_tokens=0, cancelled=gone)
 
@@ -123,18 +126,16 @@ def check(request: Request, score: Score, *, programs: Sequence[int]) -> None:
 
 @torch.inference_mode()
 def _sung(
-    model: Chorale, request: Request, frame: _Frame, limits: Limits, cancelled: Callable[[], bool]
+    model: Chorale, request: Request, frame: _Frame, singing: Singing, cancelled: Callable[[], bool]
 ) -> tuple[Cells, bool]:
     """The best draft's grid, whole, and whether it was given up."""
     start = request.start or Start(kind="continue")
     drafts = 1 if start.kind == "continue" else start.drafts or USUAL_DRAFTS
     seeds_D = np.array([seeding.derive(request.seed, "voices", draft) for draft in range(drafts)], dtype=np.uint64)
     memory, weights_D = model.new_memory(rows=drafts), np.zeros(drafts)
-    steps = len(frame.cells_TV)
     for step in range(frame.sung_steps):
         if cancelled():
             return memory.pitches_BTV[0].cpu().numpy().astype(np.int64), True
-        allowed_P = _allowed(limits, step=step, steps=steps)
         for voice, logits_DP, now_DV in model.sing(memory):
             said_DP = logits_DP.float().cpu().numpy()
             given = int(frame.cells_TV[step, voice])
@@ -142,7 +143,7 @@ def _sung(
                 weights_D += log_softmax(said_DP, axis=1)[:, given]
                 now_DV[:, voice] = given
                 continue
-            allowed_DP = np.repeat(allowed_P[None], drafts, axis=0)
+            allowed_DP = singing.allowed(step, voice, now_DV.cpu().numpy())
             if frame.beneath and frame.cells_TV[step, 0] >= FIRST_PITCH:
                 allowed_DP[:, int(frame.cells_TV[step, 0]) + 1 :] = False
             chosen_D = choose(
@@ -176,15 +177,6 @@ def _chosen(memory: object, weights_D: NDArray[np.float64], *, seed: int, step: 
     return np.zeros(drafts)
 
 
-def _allowed(limits: Limits, *, step: int, steps: int) -> NDArray[np.bool_]:
-    """Identifiers that may be sung at a step; shape (P,)."""
-    at_home = step == 0 or step >= steps - STEPS_PER_QUARTER
-    allowed = np.ones(VOCABULARY_SIZE, dtype=bool)
-    allowed[NOTHING] = False
-    allowed[FIRST_PITCH:] = (limits.home if at_home else limits.pitches)[LOWEST_PITCH : HIGHEST_PITCH + 1]
-    return allowed
-
-
 def _framed(request: Request, score: Score, *, programs: Sequence[int]) -> tuple[Prepared, _Frame]:
     start = request.start or Start(kind="continue")
     ready = prepared(request, score, collections=(), programs=programs)
@@ -194,7 +186,7 @@ def _framed(request: Request, score: Score, *, programs: Sequence[int]) -> tuple
     if bars.meter[-1] != COMMON_TIME:
         above, below = METERS[bars.meter[-1]]
         raise RecipeError(f"a model of voices knows no meter {above}/{below}", remedy="use a model of sequences")
-    steps = (int(bars.start_ticks[-1]) + 4 * TICKS_PER_QUARTER) // _STEP_TICKS
+    steps = (int(bars.start_ticks[-1]) + 4 * TICKS_PER_QUARTER) // STEP_TICKS
     if start.kind in ("harmonise", "accompany"):
         cells_TV = np.full((steps, VOICES), NOTHING, dtype=np.int64)
         cells_TV[:, 0] = _column(score.notes.take(kept.notes), score, steps=steps)
@@ -205,7 +197,7 @@ def _framed(request: Request, score: Score, *, programs: Sequence[int]) -> tuple
     if request.instruments:
         own = [programs[voice % len(programs)] for voice in range(VOICES)]
     if start.kind == "continue":
-        steps = kept.begin_ticks // _STEP_TICKS
+        steps = kept.begin_ticks // STEP_TICKS
     given_TV = np.stack(
         [_column(score.notes.take(score.notes.track == track), score, steps=steps) for track in tracks], axis=1
     )
@@ -214,7 +206,7 @@ def _framed(request: Request, score: Score, *, programs: Sequence[int]) -> tuple
         free_TV = np.full((max(more, 0), VOICES), NOTHING, dtype=np.int64)
         return ready, _Frame(np.concatenate((given_TV, free_TV)), len(given_TV) + len(free_TV), False, tracks, own)
     if start.kind == "infill":
-        begin, end = kept.begin_ticks // _STEP_TICKS, (kept.end_ticks or 0) // _STEP_TICKS
+        begin, end = kept.begin_ticks // STEP_TICKS, (kept.end_ticks or 0) // STEP_TICKS
         given_TV[begin:end] = NOTHING
         return ready, _Frame(given_TV, min(end + _BEYOND_STEPS, steps), False, tracks, own)
     held_TV = np.stack(

@@ -32,7 +32,7 @@ _LEVEL_WINDOW_S = 0.1
 _SECONDS_AT_ONCE = 120.0
 
 
-@dataclass
+@dataclass(eq=False)
 class DrawnInstrument:
     """One timbre of a generator: the same noise for all pitches.
 

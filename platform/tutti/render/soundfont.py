@@ -116,7 +116,7 @@ class Zone:
         return max(self.keys[0] - pitch, pitch - self.keys[1], 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SoundFont:
     """An open font; zones are worked out at their first use and kept.
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
 from tutti.errors import InputError, RecipeError
+from tutti.render import loops
 from tutti.render.soundfont import SoundFont, Zone, default_path, read_soundfont
 from tutti.render.voice import AUDIBLE_DB, Instrument, Voice, release_samples, sound
 
@@ -30,13 +31,28 @@ _HEADROOM = np.float32(0.25)
 
 @dataclass(frozen=True, slots=True)
 class _Timing:
-    """N notes on the sample grid: first sample, samples held, loudness, and where a choke cuts them off."""
+    """N notes on the sample grid.
+
+    First sample, samples held, loudness, where a choke cuts them off, and how many decibels below its loudest sample a
+    note is over: fewer for soft ones, which are as far below the loudest of the piece already.
+    """
 
     sample_rate_hz: int
     onset_N: NDArray[np.int64]
     held_N: NDArray[np.int64]
     gain_N: NDArray[np.float32]
     cut_N: NDArray[np.int64]
+    depth_N: NDArray[np.int64]
+
+    def add(
+        self, mix_CS: NDArray[np.float32], voice: Voice, sides_C: NDArray[np.float32], members: NDArray[Any]
+    ) -> None:
+        """Add some notes of one voice."""
+        loops.add_notes(
+            mix_CS, voice.held_S, voice.release_S, voice.ends, self.onset_N[members], self.held_N[members],
+            self.cut_N[members], self.depth_N[members], self.gain_N[members, None] * sides_C,
+            round(_CHOKE_S * self.sample_rate_hz),
+        )  # fmt: skip
 
     def held_s(self, members: NDArray[Any]) -> float:
         """How long the longest of some notes is held."""
@@ -56,6 +72,14 @@ def check_renderable(score: Score) -> None:
             f"the score lasts {score.length_s:.0f} s, more than the {MAX_RENDER_S:.0f} s that can be rendered",
             remedy="cut it into parts",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where an instrument sits: ``pan`` from -0.5 left to 0.5 right, and how much louder it is made."""
+
+    pan: float = 0.0
+    level_db: float = 0.0
 
 
 def synthesise(
@@ -84,26 +108,94 @@ def synthesise(
         InputError: no notes, too long, or no sound behind any of its notes.
         MissingError: no font.
     """
-    check_renderable(score)
-    instruments = instruments or {}
-    if DRUM_PROGRAM in instruments:
-        raise RecipeError("drums have no pitch for an instrument to play", remedy="leave them to the SoundFont")
-    font = read_soundfont(soundfont or default_path())
-    of_font_N = ~np.isin(score.notes.program, list(instruments))
-    timing = _timing(score, font, of_font_N, sample_rate_hz)
-    mix_CS = _mixed(score.notes, timing, font, of_font_N, instruments, sample_rate_hz)
-    length = _audible_samples(mix_CS)
-    if not length:
-        raise InputError("no note of the score has a sound in the SoundFont", remedy="choose other pitches or programs")
-    return np.ascontiguousarray(mix_CS[:, :length].T)
+    band = Band(
+        score,
+        font=read_soundfont(soundfont or default_path()),
+        instruments=instruments or {},
+        sample_rate_hz=sample_rate_hz,
+    )
+    mix_CS = band.play()
+    return np.ascontiguousarray(mix_CS[:, : audible_samples(mix_CS)].T)
 
 
-def _audible_samples(mix_CS: NDArray[np.float32]) -> int:
-    """Length up to the last sample within :data:`AUDIBLE_DB` of the loudest; 0 for silence."""
+class Band:
+    """A score and who plays it.
+
+    Args:
+        score: at least one note, at most 30 minutes.
+        font: of what no other instrument plays.
+        instruments: what plays the notes of a program in place of the SoundFont; by program, no drums.
+        sample_rate_hz: of the sound.
+
+    Raises:
+        RecipeError: an instrument for drums.
+        InputError: no notes, too long, or no sound behind any of its notes.
+    """
+
+    def __init__(
+        self, score: Score, *, font: SoundFont, instruments: Mapping[int, Instrument], sample_rate_hz: int
+    ) -> None:
+        check_renderable(score)
+        if DRUM_PROGRAM in instruments:
+            raise RecipeError("drums have no pitch for an instrument to play", remedy="leave them to the SoundFont")
+        self._notes, self._font, self._instruments = score.notes, font, instruments
+        of_font_N = ~np.isin(score.notes.program, list(instruments))
+        self._timing = _timing(score, font, of_font_N, sample_rate_hz)
+        self._zones = list(_zones(score.notes, font, of_font_N))
+        self._keys = list(_keys(score.notes, ~of_font_N))
+        releases = [
+            (members, release_samples(zone, sample_rate_hz=sample_rate_hz)) for _, _, zone, members in self._zones
+        ]
+        for program, _, members in self._keys:
+            releases.append((members, instruments[program].release_samples(sample_rate_hz=sample_rate_hz)))
+        end_N = self._timing.onset_N + self._timing.held_N
+        self.samples = max((int(end_N[members].max()) + release for members, release in releases), default=0)
+        """Length with the ring-out of the last notes."""
+
+    def play(self, *, seats: Mapping[int, Seat] | None = None, only: int | None = None) -> NDArray[np.float32]:
+        """The dry sound ``mix_CS``, as long as :attr:`samples` says.
+
+        Args:
+            seats: by program; whoever has none sits in the middle.
+            only: the one program that is heard.
+
+        Raises:
+            InputError: nothing is heard.
+        """
+        timing, seats = self._timing, seats or {}
+        mix_CS = np.zeros((2, self.samples), dtype=np.float32)
+        rate_hz = timing.sample_rate_hz
+        for program, pitch, zone, members in self._zones:
+            if only in (None, program):
+                seat = seats.get(program, _MIDDLE)
+                voice = sound(self._font, zone, pitch=pitch, held_s=timing.held_s(members), sample_rate_hz=rate_hz)
+                sides_C = _sides(zone.pan + seat.pan, zone.attenuation_db - seat.level_db)
+                timing.add(mix_CS, voice, sides_C, members)
+        drawn: dict[int, dict[int, NDArray[Any]]] = {}
+        for program, pitch, members in self._keys:
+            if only in (None, program):
+                drawn.setdefault(program, {})[pitch] = members
+        for program, keys in drawn.items():
+            seat = seats.get(program, _MIDDLE)
+            held_s = {pitch: timing.held_s(members) for pitch, members in keys.items()}
+            for pitch, voice in self._instruments[program].voices(held_s, sample_rate_hz=rate_hz):
+                timing.add(mix_CS, voice, _sides(seat.pan, -seat.level_db), keys[pitch])
+        if only is None and not mix_CS.any():
+            raise InputError(
+                "no note of the score has a sound in the SoundFont", remedy="choose other pitches or programs"
+            )
+        return mix_CS
+
+
+_MIDDLE = Seat()
+
+
+def audible_samples(mix_CS: NDArray[np.float32], *, depth_db: float = AUDIBLE_DB) -> int:
+    """Length up to the last sample within ``depth_db`` of the loudest; 0 for silence."""
     peak = max(float(mix_CS.max()), -float(mix_CS.min()))
     for start in reversed(range(0, mix_CS.shape[1], _SEARCH_SAMPLES) if peak else ()):
         block_CS = np.abs(mix_CS[:, start : start + _SEARCH_SAMPLES])
-        heard = np.flatnonzero((block_CS > peak * 10 ** (-AUDIBLE_DB / 20)).any(axis=0))
+        heard = np.flatnonzero((block_CS > peak * 10 ** (-depth_db / 20)).any(axis=0))
         if len(heard):
             return start + int(heard[-1]) + 1
     return 0
@@ -114,12 +206,15 @@ def _timing(score: Score, font: SoundFont, of_font_N: NDArray[np.bool_], sample_
     onset_N = np.round(score.seconds_at(notes.onset_ticks) * sample_rate_hz).astype(np.int64)
     end_ticks = notes.onset_ticks.astype(np.int64) + notes.duration_ticks
     end_N = np.round(score.seconds_at(end_ticks) * sample_rate_hz).astype(np.int64)
+    gain_N = np.square(notes.velocity.astype(np.float32) / 127) * _HEADROOM
+    below_db_N = 20 * np.log10(np.maximum(gain_N, 1e-9) / max(float(gain_N.max()), 1e-9))
     return _Timing(
         sample_rate_hz=sample_rate_hz,
         onset_N=onset_N,
         held_N=np.maximum(end_N - onset_N, 1),
-        gain_N=np.square(notes.velocity.astype(np.float32) / 127) * _HEADROOM,
+        gain_N=gain_N,
         cut_N=_chokes(notes, onset_N, font, of_font_N),
+        depth_N=np.clip(AUDIBLE_DB + below_db_N, 0, AUDIBLE_DB).astype(np.int64),
     )
 
 
@@ -153,79 +248,21 @@ def _keys(notes: Notes, chosen_N: NDArray[np.bool_]) -> Iterator[tuple[int, int,
             yield *divmod(key, 128), members
 
 
-def _zones(notes: Notes, font: SoundFont, of_font_N: NDArray[np.bool_]) -> Iterator[tuple[int, Zone, NDArray[Any]]]:
-    """Each (pitch, zone) that sounds, with the positions of its notes."""
+def _zones(
+    notes: Notes, font: SoundFont, of_font_N: NDArray[np.bool_]
+) -> Iterator[tuple[int, int, Zone, NDArray[Any]]]:
+    """Each program, pitch and zone that sounds, with the positions of its notes."""
     for program, pitch, members in _keys(notes, of_font_N):
         for zone in font.zones_at(program, pitch):
             low, high = zone.velocities
             velocity = notes.velocity[members]
             heard = members[(velocity >= low) & (velocity <= high)]
             if len(heard):
-                yield pitch, zone, heard
-
-
-def _mixed(
-    notes: Notes,
-    timing: _Timing,
-    font: SoundFont,
-    of_font_N: NDArray[np.bool_],
-    instruments: Mapping[int, Instrument],
-    sample_rate_hz: int,
-) -> NDArray[np.float32]:
-    zones = list(_zones(notes, font, of_font_N))
-    played = dict[int, dict[int, NDArray[Any]]]()
-    for program, pitch, members in _keys(notes, ~of_font_N):
-        played.setdefault(program, {})[pitch] = members
-    releases = [(members, release_samples(zone, sample_rate_hz=sample_rate_hz)) for _, zone, members in zones]
-    for program, keys in played.items():
-        release = instruments[program].release_samples(sample_rate_hz=sample_rate_hz)
-        releases += [(members, release) for members in keys.values()]
-    end_N = timing.onset_N + timing.held_N
-    total = max((int(end_N[members].max()) + release for members, release in releases), default=1)
-    mix_CS = np.zeros((2, total), dtype=np.float32)
-    choke = round(_CHOKE_S * sample_rate_hz)
-    for pitch, zone, members in zones:
-        voice = sound(font, zone, pitch=pitch, held_s=timing.held_s(members), sample_rate_hz=sample_rate_hz)
-        sides_C = _sides(zone.pan, zone.attenuation_db)
-        for note in members.tolist():
-            _add(mix_CS, voice, sides_C, timing, note, choke=choke)
-    for program, keys in played.items():
-        held_s = {pitch: timing.held_s(members) for pitch, members in keys.items()}
-        for pitch, voice in instruments[program].voices(held_s, sample_rate_hz=sample_rate_hz):
-            for note in keys[pitch].tolist():
-                _add(mix_CS, voice, _sides(0.0, 0.0), timing, note, choke=choke)
-    return mix_CS
+                yield program, pitch, zone, heard
 
 
 def _sides(pan: float, attenuation_db: float) -> NDArray[np.float32]:
-    """Gains of left and right."""
-    angle = (pan + 0.5) * math.pi / 2
+    """Gains of left and right: constant power, as controller 10 has it (8.4.4)."""
+    angle = (min(max(pan, -0.5), 0.5) + 0.5) * math.pi / 2
     volume = np.float32(10 ** (-attenuation_db / 20))
     return np.array([math.cos(angle), math.sin(angle)], dtype=np.float32) * volume
-
-
-def _add(
-    mix_CS: NDArray[np.float32],
-    voice: Voice,
-    sides_C: NDArray[np.float32],
-    timing: _Timing,
-    note: int,
-    *,
-    choke: int,
-) -> None:
-    """Add one note: the voice while held, its release after, a short fade where it is choked."""
-    onset, held = int(timing.onset_N[note]), int(timing.held_N[note])
-    length = min(len(voice.held_S), held + len(voice.release_S))
-    sound_S = voice.held_S[:length]
-    choked = int(timing.cut_N[note]) - onset < length
-    if length > held or choked:
-        sound_S = sound_S.copy()
-        sound_S[held:] *= voice.release_S[: max(length - held, 0)]
-    if choked:
-        sound_S = sound_S[: int(timing.cut_N[note]) - onset]
-        fade = min(choke, len(sound_S))
-        sound_S[len(sound_S) - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
-    gain = timing.gain_N[note]
-    for side, mix_S in zip(sides_C, mix_CS, strict=True):
-        if side > 0:
-            mix_S[onset : onset + len(sound_S)] += sound_S * (side * gain)

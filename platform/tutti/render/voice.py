@@ -1,20 +1,23 @@
 """One sounding key: a recording read at the right speed, filtered, and shaped by its envelopes.
 
-Legend: S samples at the output rate. Low-frequency oscillators are not played, and the modulation envelope runs as if
-the key stayed down (its release is hidden under the loudness envelope's).
+Legend: S samples at the output rate, B edges of blocks. Low-frequency oscillators are not played, and the modulation
+envelope runs as if the key stayed down (its release is hidden under the loudness envelope's).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
+from tutti.render import loops
 from tutti.render.soundfont import DEFAULT_CUTOFF_CENTS, FULL_SCALE_DB, Envelope, SoundFont, Zone
 
 Mono = NDArray[np.float32]
@@ -22,7 +25,10 @@ Mono = NDArray[np.float32]
 AUDIBLE_DB = 80.0
 """What has fallen this far below its start is no longer computed."""
 
-_FILTER_BLOCK_SAMPLES = 64
+KEPT_BYTES = 256 * 2**20
+"""Of voices that are kept for the next piece."""
+
+_SHORTEST_S = 0.25
 _FILTER_STEP_CENTS = 50
 _HIGHEST_CUTOFF = 0.45
 _CENTS_ZERO_HZ = 440 * 2 ** (-69 / 12)
@@ -34,11 +40,27 @@ class Voice:
 
     Args:
         held_S: the sound from the moment the key goes down; it may be shorter than asked when it has died away.
-        release_S: factors from the moment the key goes up.
+        release_S: factors from the moment the key goes up, straight in decibels down to :data:`AUDIBLE_DB`.
+        ends: by decibels from 0 to :data:`AUDIBLE_DB`, the sample after which it stays so far below its largest one.
     """
 
     held_S: Mono
     release_S: Mono
+    ends: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ends", _ends(self.held_S))
+
+
+def _ends(held_S: Mono) -> NDArray[np.int64]:
+    depths = np.arange(round(AUDIBLE_DB) + 1)
+    if not len(held_S):
+        return np.zeros_like(depths)
+    starts_B = np.arange(0, len(held_S), loops.VOICE_BLOCK_SAMPLES)
+    largest_B = np.maximum.reduceat(np.abs(held_S), starts_B)
+    to_come_B = np.maximum.accumulate(largest_B[::-1])[::-1]
+    blocks = np.searchsorted(-to_come_B, -to_come_B[0] * 10 ** (-depths / 20))
+    return np.asarray(np.minimum(blocks * loops.VOICE_BLOCK_SAMPLES, len(held_S)))
 
 
 class Instrument(Protocol):
@@ -58,16 +80,50 @@ def release_samples(zone: Zone, *, sample_rate_hz: int) -> int:
 
 
 def sound(font: SoundFont, zone: Zone, *, pitch: int, held_s: float, sample_rate_hz: int) -> Voice:
-    """The voice of ``zone`` at ``pitch`` for notes of up to ``held_s`` seconds."""
+    """The voice of ``zone`` at ``pitch`` for notes of up to ``held_s`` seconds.
+
+    It is made for one of a few lengths and kept while :data:`KEPT_BYTES` hold it: pieces ask for the same keys again.
+    """
+    steps = math.ceil(math.log2(max(held_s, _SHORTEST_S) / _SHORTEST_S))
     tail = release_samples(zone, sample_rate_hz=sample_rate_hz)
-    length = min(math.ceil(held_s * sample_rate_hz) + tail, _lifetime_samples(zone.volume, sample_rate_hz))
-    modulation_S = _modulation(zone, length, sample_rate_hz)
-    held_S = _oscillator(font, zone, pitch, length, modulation_S, sample_rate_hz)
-    held_S = _filtered(held_S, zone, modulation_S, sample_rate_hz)
-    _shape(held_S, zone.volume, sample_rate_hz)
-    return Voice(held_S=held_S, release_S=released(tail))
+    length = math.ceil(_SHORTEST_S * 2**steps * sample_rate_hz) + tail
+    length = min(length, _lifetime_samples(zone.volume, sample_rate_hz))
+    return _KEPT.get(
+        (id(font), zone, pitch, length, sample_rate_hz),
+        font=font,
+        make=lambda: Voice(held_S=_made(font, zone, pitch, length, sample_rate_hz), release_S=released(tail)),
+    )
 
 
+class _Shelf:
+    """Voices that were made, the least used of them given up; for several threads."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes, self._bytes = most_bytes, 0
+        # A font stays with its voices, so that its number is not another's.
+        self._voices: OrderedDict[tuple[Any, ...], tuple[Voice, SoundFont]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[Any, ...], *, font: SoundFont, make: Callable[[], Voice]) -> Voice:
+        with self._lock:
+            if key in self._voices:
+                self._voices.move_to_end(key)
+                return self._voices[key][0]
+        voice = make()
+        with self._lock:
+            if key not in self._voices:
+                self._bytes += voice.held_S.nbytes
+            self._voices[key] = (voice, font)
+            while self._bytes > self._most_bytes:
+                _, (given_up, _) = self._voices.popitem(last=False)
+                self._bytes -= given_up.held_S.nbytes
+        return voice
+
+
+_KEPT = _Shelf(KEPT_BYTES)
+
+
+@lru_cache(maxsize=256)
 def released(length: int) -> Mono:
     """Factors of so many samples that fall by :data:`AUDIBLE_DB`, straight in decibels."""
     return _decibels(np.linspace(0, -AUDIBLE_DB, length, dtype=np.float32))
@@ -85,98 +141,66 @@ def _lifetime_samples(envelope: Envelope, sample_rate_hz: int) -> int:
     return math.ceil((before_decay_s + envelope.decay_s * AUDIBLE_DB / FULL_SCALE_DB) * sample_rate_hz)
 
 
-def _modulation(zone: Zone, length: int, sample_rate_hz: int) -> Mono | None:
-    """The modulation envelope, 0 to 1; none where nothing listens to it."""
-    if not zone.pitch_swing_cents and not zone.cutoff_swing_cents:
-        return None
-    envelope = zone.modulation
-    stages_s = (envelope.delay_s, envelope.attack_s, envelope.hold_s, envelope.decay_s * (1 - envelope.sustain))
-    corners = np.cumsum(stages_s) * sample_rate_hz
-    modulation_S = np.interp(np.arange(length), corners, (0, 1, 1, envelope.sustain)).astype(np.float32)
-    # The attack is convex (8.1.2, generator 26): a straight rise in units of 96 dB.
-    rising = modulation_S[: math.ceil(corners[1])]
-    np.clip(1 + 40 / 96 * np.log10(np.maximum(rising, 1e-6)), 0, 1, out=rising)
-    return modulation_S
-
-
-def _oscillator(
-    font: SoundFont, zone: Zone, pitch: int, length: int, modulation_S: Mono | None, sample_rate_hz: int
-) -> Mono:
-    """The recording at the speed of ``pitch``, between samples by Catmull-Rom's cubic."""
+def _made(font: SoundFont, zone: Zone, pitch: int, length: int, sample_rate_hz: int) -> Mono:
+    """So many samples of the voice, or fewer where the recording ends; Catmull-Rom's cubic between its values."""
     cents = (pitch - zone.key) * zone.cents_per_key + zone.tune_cents
     speed = 2 ** (cents / 1200) * zone.sample_rate_hz / sample_rate_hz
-    if modulation_S is not None and zone.pitch_swing_cents:
-        speeds = speed * np.exp2(modulation_S.astype(np.float64) * (zone.pitch_swing_cents / 1200))
-        position = np.cumsum(speeds) - speeds[0]
-    else:
-        position = np.arange(length) * speed
-    last = zone.end - zone.start
+    modulation_B = _modulation(zone.modulation, length, sample_rate_hz)
+    speed_B = speed * np.exp2(modulation_B * (zone.pitch_swing_cents / 1200))
+    last = float(zone.end - zone.start)
+    loop = np.array([last, last])
     if zone.loops:
-        loop_start, loop_end = zone.loop_start - zone.start, zone.loop_end - zone.start
-        wrap = int(np.searchsorted(position, loop_end))
-        position[wrap:] = loop_start + np.mod(position[wrap:] - loop_start, loop_end - loop_start)
-        last = loop_end
-    else:
-        position = position[: int(np.searchsorted(position, last))]
-    # One sample before the start and two after the end stand in for the cubic's neighbours; a loop's own follow it.
-    recording = font.samples[max(zone.start - 1, 0) : zone.start + last + 3].astype(np.float32)
-    recording = np.concatenate((recording, np.zeros(4, dtype=np.float32)))
-    base = position.astype(np.int32)
-    fraction = (position - base).astype(np.float32)
-    before, here, after, beyond = (recording[base + step] for step in range(4))
-    sound_S = here + np.float32(0.5) * fraction * (
-        after
-        - before
-        + fraction * (2 * before - 5 * here + 4 * after - beyond + fraction * (3 * (here - after) + beyond - before))
+        loop[:] = zone.loop_start - zone.start, zone.loop_end - zone.start
+    # One value before the start and three after the end stand in for the cubic's neighbours; a loop's own follow it.
+    recording = np.zeros(int(loop[1]) + 5, dtype=np.int16)
+    found = font.samples[max(zone.start - 1, 0) : zone.start + int(loop[1]) + 3]
+    recording[: len(found)] = found
+    rows_B, filters = _filters(zone, modulation_B[:-1], sample_rate_hz)
+    made_S = np.empty(length, dtype=np.float32)
+    count = loops.voice(
+        made_S, recording, loop, speed_B, rows_B, filters, _stages(zone.volume, sample_rate_hz), 1 / 32_768
     )
-    return np.asarray(sound_S / np.float32(32_768), dtype=np.float32)
+    return made_S[:count]
 
 
-def _filtered(sound_S: Mono, zone: Zone, modulation_S: Mono | None, sample_rate_hz: int) -> Mono:
-    """Two-pole low-pass whose cut-off follows the modulation envelope in steps of half a semitone."""
-    if not len(sound_S):
-        return sound_S
-    blocks = np.zeros(1) if modulation_S is None else modulation_S[: len(sound_S) : _FILTER_BLOCK_SAMPLES]
-    cutoff_cents = zone.cutoff_cents + zone.cutoff_swing_cents * blocks
-    if zone.resonance_db == 0 and cutoff_cents.min() >= DEFAULT_CUTOFF_CENTS:
-        return sound_S
-    steps = np.round(cutoff_cents / _FILTER_STEP_CENTS)
-    edges = [0, *(np.flatnonzero(np.diff(steps)) + 1).tolist()]
-    filtered_S = np.empty_like(sound_S)
-    state = np.zeros(2)
-    for block, after in zip(edges, [*edges[1:], None], strict=True):
-        span = slice(block * _FILTER_BLOCK_SAMPLES, after and after * _FILTER_BLOCK_SAMPLES)
-        above, below = _low_pass(float(steps[block]) * _FILTER_STEP_CENTS, zone.resonance_db, sample_rate_hz)
-        filtered_S[span], state = signal.lfilter(above, below, sound_S[span], zi=state)
-    return filtered_S
+def _modulation(envelope: Envelope, length: int, sample_rate_hz: int) -> NDArray[np.float64]:
+    """The modulation envelope, 0 to 1, at the edges of blocks."""
+    stages_s = (envelope.delay_s, envelope.attack_s, envelope.hold_s, envelope.decay_s * (1 - envelope.sustain))
+    corners = np.cumsum(stages_s) * sample_rate_hz
+    edges_B = np.arange(-(-length // loops.VOICE_BLOCK_SAMPLES) + 1) * loops.VOICE_BLOCK_SAMPLES
+    modulation_B = np.interp(edges_B, corners, (0, 1, 1, envelope.sustain))
+    # The attack is convex (8.1.2, generator 26): a straight rise in units of 96 dB.
+    rising = modulation_B[edges_B < corners[1]]
+    modulation_B[edges_B < corners[1]] = np.clip(1 + 40 / 96 * np.log10(np.maximum(rising, 1e-6)), 0, 1)
+    return modulation_B
 
 
-def _low_pass(cutoff_cents: float, resonance_db: float, sample_rate_hz: int) -> tuple[NDArray[np.float64], ...]:
+def _filters(
+    zone: Zone, modulation_B: NDArray[np.float64], sample_rate_hz: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Two-pole low-pass whose cut-off follows the modulation envelope in steps of half a semitone: row by block."""
+    cutoff_cents = zone.cutoff_cents + zone.cutoff_swing_cents * modulation_B
+    if zone.resonance_db == 0 and cutoff_cents.min(initial=DEFAULT_CUTOFF_CENTS) >= DEFAULT_CUTOFF_CENTS:
+        return np.full(len(modulation_B), -1), np.zeros((1, 5))
+    steps, rows_B = np.unique(np.round(cutoff_cents / _FILTER_STEP_CENTS), return_inverse=True)
+    filters = [_low_pass(float(step) * _FILTER_STEP_CENTS, zone.resonance_db, sample_rate_hz) for step in steps]
+    return rows_B.astype(np.int64), np.array(filters)
+
+
+def _stages(envelope: Envelope, sample_rate_hz: int) -> NDArray[np.float64]:
+    """Delay, attack (straight in amplitude), hold, decay (straight in dB) and sustain, as the loop wants them."""
+    fall_s = envelope.decay_s * envelope.sustain / FULL_SCALE_DB
+    stages_s = (envelope.delay_s, envelope.attack_s, envelope.hold_s, fall_s)
+    delay, attack, hold, decay = (round(seconds * sample_rate_hz) for seconds in stages_s)
+    fall = 10 ** (-envelope.sustain / 20 / max(decay, 1))
+    return np.array([delay, attack, hold, decay, fall, 10 ** (-envelope.sustain / 20)])
+
+
+def _low_pass(cutoff_cents: float, resonance_db: float, sample_rate_hz: int) -> tuple[float, ...]:
     """Biquad of R. Bristow-Johnson's cookbook; its loudness falls by half the resonance (8.1.2, generator 9)."""
     cutoff_hz = min(_CENTS_ZERO_HZ * 2 ** (cutoff_cents / 1200), _HIGHEST_CUTOFF * sample_rate_hz)
     quality = 10 ** ((resonance_db - 3.01) / 20)
     angle = 2 * math.pi * cutoff_hz / sample_rate_hz
     alpha, cosine = math.sin(angle) / (2 * quality), math.cos(angle)
-    gain = 1 / math.sqrt(max(quality, 1.0))
-    above = np.array([0.5, 1, 0.5]) * (1 - cosine) * gain / (1 + alpha)
-    return above, np.array([1, -2 * cosine / (1 + alpha), (1 - alpha) / (1 + alpha)])
-
-
-def _shape(sound_S: Mono, envelope: Envelope, sample_rate_hz: int) -> None:
-    """Apply delay, attack (straight in amplitude), hold, decay (straight in dB) and sustain, in place."""
-    delay, attack, hold, decay = (
-        round(seconds * sample_rate_hz)
-        for seconds in (
-            envelope.delay_s,
-            envelope.attack_s,
-            envelope.hold_s,
-            envelope.decay_s * envelope.sustain / FULL_SCALE_DB,
-        )
-    )
-    sound_S[:delay] = 0
-    rising = sound_S[delay : delay + attack]
-    rising *= np.linspace(0, 1, attack, dtype=np.float32)[: len(rising)]
-    falling = sound_S[delay + attack + hold :]
-    fall_db = np.linspace(0, -envelope.sustain, decay, dtype=np.float32)[: len(falling)]
-    falling[: len(fall_db)] *= _decibels(fall_db)
-    falling[len(fall_db) :] *= np.float32(10 ** (-envelope.sustain / 20))
+    gain = (1 - cosine) / math.sqrt(max(quality, 1.0)) / (1 + alpha)
+    return (gain / 2, gain, gain / 2, -2 * cosine / (1 + alpha), (1 - alpha) / (1 + alpha))
