@@ -22,6 +22,7 @@ be less obliging, and the figures say how the parts work together, not how well 
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ class World:
 
 def works_of(corpus: Path, *, most: int) -> tuple[Index, list[str]]:
     """Real works as takes, and who made each: MIDI files, or else Bach chorales of music21, each of its own maker."""
-    scores, titles, makers = [], [], []
+    scores, titles, makers = list[Score](), list[str](), list[str]()
     for path in np.random.default_rng(5).permutation(sorted(map(str, corpus.rglob("*.mid")))):
         if len(scores) == most:
             break
@@ -157,7 +158,7 @@ def simulate(
 
 
 def _standing(scores: Figures) -> Figures:
-    return (scores - scores.mean()) / max(scores.std(), 1e-9)
+    return np.asarray((scores - scores.mean()) / max(scores.std(), 1e-9))
 
 
 def rankers(world: World, *, seed: int) -> dict[str, Ranker]:
@@ -274,6 +275,11 @@ def measure(bench: Bench) -> None:
     )
 
 
+def corpus_option(parser: argparse.ArgumentParser) -> None:
+    """Where the works come from."""
+    parser.add_argument("--corpus", default=str(CORPORA), help="folder of MIDI files")
+
+
 if __name__ == "__main__":
     run(
         "recommendations",
@@ -286,5 +292,5 @@ if __name__ == "__main__":
             "fame": (0.5, "how unevenly works are heard: 0 evenly, 1 the famous a hundred times as often as others"),
             "seed": (3, "of the simulation"),
         },
-        extend=lambda parser: parser.add_argument("--corpus", default=str(CORPORA), help="folder of MIDI files"),
+        extend=corpus_option,
     )
