@@ -56,6 +56,7 @@ checks:
   max_silence_share: 1
   length_tolerance: 1
   max_stuck_share: 1
+  max_silent_instruments: 2
 """
 STARTS_WITHIN_S = 240.0
 ENDS_WITHIN_S = 30.0

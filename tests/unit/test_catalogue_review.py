@@ -42,7 +42,7 @@ def test_a_good_take_passes_every_check() -> None:
     assert {name: finding.verdict for name, finding in found.items()} == dict.fromkeys(
         (
             "well_formed", "notes", "length", "silence", "silence_share", "endless_note",
-            "stuck_notes", "range", "key", "tempo", "instruments",
+            "stuck_notes", "range", "key", "tempo", "instruments", "silent_instruments",
         ),
         PASSED,
     )  # fmt: skip
@@ -50,7 +50,7 @@ def test_a_good_take_passes_every_check() -> None:
 
 
 def test_checks_that_nobody_asked_for_are_not_made() -> None:
-    assert not {"key", "tempo", "instruments"} & set(findings_of(melody()))
+    assert not {"key", "tempo", "instruments", "silent_instruments"} & set(findings_of(melody()))
 
 
 def with_gap(quarters: int, *, at: int) -> Score:
@@ -77,7 +77,8 @@ FAULTS: list[tuple[str, Score, dict[str, Any], float]] = [
     ("range", melody((*D_MINOR * 4, 109, 110)), {}, 2),
     ("key", melody(), {"key": "F# major"}, 0.25),
     ("tempo", melody(tempo=110), {"tempo": 120}, 0.0833),
-    ("instruments", melody(program=73), {"instruments": ["piano", "strings"]}, 32),
+    ("instruments", melody(program=np.repeat([0, 73], 16)), {"instruments": ["piano"]}, 16),
+    ("silent_instruments", melody(), {"instruments": ["piano", "strings"]}, 1),
 ]
 
 

@@ -87,6 +87,9 @@ class Checks(Settings):
     tempo_tolerance: float = Field(
         default=0.06, gt=0, le=1, description="largest deviation from the asked tempo, as share of it"
     )
+    max_silent_instruments: int = Field(
+        default=0, ge=0, le=16, description="most of the asked instruments that may play nothing"
+    )
     pitch_low: int = Field(default=21, ge=0, le=127, description="lowest MIDI pitch of any note that is no drum")
     pitch_high: int = Field(default=108, ge=0, le=127, description="highest MIDI pitch of any note that is no drum")
 

@@ -90,7 +90,7 @@ def review(score: Score, *, request: Request, refused_tokens: int, checks: Check
         if request.tempo is not None and own:
             findings.append(_tempo(score, request, checks))
         if request.instruments and own:
-            findings.append(_instruments(score, request))
+            findings += [_instruments(score, request), _silent_instruments(score, request, checks)]
     return findings
 
 
@@ -215,6 +215,13 @@ def _instruments(score: Score, request: Request) -> Finding:
     odd = sorted(set(families) - set(request.instruments))
     outside = sum(family in odd for family in families)
     return _at_most("instruments", outside, 0, f"plays {', '.join(odd)} as well" if odd else "only what was asked")
+
+
+def _silent_instruments(score: Score, request: Request, checks: Checks) -> Finding:
+    playing = {instrument_of(int(program)) for program in np.unique(score.notes.program)}
+    silent = [instrument for instrument in request.instruments if instrument not in playing]
+    detail = f"asked for and never heard: {', '.join(silent)}" if silent else "every asked instrument plays"
+    return _at_most("silent_instruments", len(silent), checks.max_silent_instruments, detail)
 
 
 def _spans_s(score: Score) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
