@@ -254,7 +254,10 @@ class _Maker:
 
 def _counts(dataset: Dataset) -> str:
     facts = dataset.facts
-    text = f"{facts['accepted']} takes, {format_seconds(facts['music_s'])} of music, {facts['rejected']} rejected"
+    takes = "take" if facts["accepted"] == 1 else "takes"
+    why = ", ".join(f"{check} {number}" for check, number in facts["failed_checks"].items())
+    rejected = f"{facts['rejected']} rejected" + (f" ({why})" if why else "")
+    text = f"{facts['accepted']} {takes}, {format_seconds(facts['music_s'])} of music, {rejected}"
     return f"{text}, {facts['unfilled']} of {facts['ordered']} unfilled" if facts["unfilled"] else text
 
 
