@@ -32,6 +32,7 @@ from tutti.generation.piece import PieceMade
 from tutti.progress import recorded
 from tutti.registry.model_version import ModelVersion, missing, parse_reference
 from tutti.render import export
+from tutti.render.formats import SUFFIXES
 from tutti.storage import Folder
 
 SMALL = {"bars": 1, "tempo": 120, "meter": "4/4", "seed": 7}
@@ -99,7 +100,7 @@ class InProcess:
         )
 
     async def render(self, score: Score, *, kind: str, title: str) -> bytes:
-        return export.finish(score, formats=(kind,), title=title).files[export.SUFFIXES[kind]]
+        return export.finish(score, formats=(kind,), title=title).files[SUFFIXES[kind]]
 
     async def check_ready(self) -> None:
         await self.version("sketch")
