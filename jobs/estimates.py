@@ -94,7 +94,13 @@ def probe(plan: Plan, *, bundle: Path) -> tuple[Pace, int]:
     torch.set_num_threads(1)
     try:
         order = plan.order
-        composer = composers.load(bundle, device=order.device, max_batch=order.max_batch, cache_bytes=order.cache_bytes)
+        composer = composers.load(
+            bundle,
+            device=order.device,
+            max_batch=order.max_batch,
+            cache_bytes=order.cache_bytes,
+            precision=order.precision,
+        )
         loaded_s, cpu_s = time.perf_counter() - began_s, time.process_time()
         takes = _first_takes(plan)
         materials = [plan.material(take.request) for take in takes]
@@ -131,6 +137,7 @@ def _shortened(request: Request) -> Request:
     """A request for a shorter piece, where its length is its own to choose."""
     if request.start is not None or request.chords is not None:
         return request
+    # Sections cost what a stretch of their length costs, and a short piece has no room for them.
     if request.bars is not None:
-        return request.model_copy(update={"bars": min(request.bars, PROBED_BARS)})
-    return request.model_copy(update={"length": min(request.length_s, PROBED_LENGTH_S)})
+        return request.model_copy(update={"bars": min(request.bars, PROBED_BARS), "form": None})
+    return request.model_copy(update={"length": min(request.length_s, PROBED_LENGTH_S), "form": None})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from jobs import starting
 from tutti.errors import InputError, PlaceError
 from tutti.generation.request import Request
 from tutti.storage import Folder
+
+if TYPE_CHECKING:  # it brings torch
+    from tutti.models.precision import Precision
 
 LONG_S = 120.0
 """From which length on a piece wants a form."""
@@ -124,6 +127,10 @@ def _pitch_range(_: click.Context, __: click.Parameter, values: tuple[str, ...])
 @click.option(
     "--takes", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many, with seeds of their own."
 )
+@click.option(
+    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True,
+    help="Bits of the model's products; auto: bfloat16 where the processor multiplies it. Other bits, other notes.",
+)  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same piece.")
 @starting.options
 @click.option("--between", nargs=2, metavar="FILE FILE", help="Two MIDI files: pieces from one to the other (bar_vae).")
@@ -155,6 +162,7 @@ def command(
     steps: int,
     more: tuple[str, ...],
     timbres: tuple[str, ...],
+    precision: Precision,
     sound_settings: tuple[str, ...],
     stems: Path | None,
     out: tuple[str, ...],
@@ -172,29 +180,28 @@ def command(
         tutti generate --fill song.mid --at 5-8 --out mended.mid
         tutti generate --takes 8 --best-of 4 --chords "Cm7 F7 | Bbmaj7 | Eb" --out song.mid
         tutti generate --say "gentle piano for falling asleep, slow, no drums" --out take.mid
-        tutti generate --between a.mid b.mid --out way.mid --out way.png
         tutti generate --vary a.mid --more density=1.5 --out busier.mid
         tutti generate --model bach --timbre notes@production:program-073 --out take.flac
         tutti generate --sound room=hall --sound fade_out_s=4 --stems stems/ --out take.flac
     """
-    from jobs import latents, sounding
+    given = starting.taken(controls)
+    request = _asked(controls, say)
+    _check_apart(between, more, given, takes=takes * request.best_of)
+    score = given.read()
+    request = request if more else given.stated(request, score)
+    ends = None if between is None else (starting.read(Path(between[0])), starting.read(Path(between[1])))
+    from jobs import latents, sounding  # brings torch: who mistyped an option or a file does not wait for it
     from jobs import takes as several
     from tutti.generation import composers
     from tutti.registry.versions import Registry
     from tutti.render.timbres import known
 
-    given = starting.taken(controls)
-    request = _asked(controls, say)
     files = formats_of(out)
     sound, font = sounding.asked(sound_settings)
-    _check_apart(between, more, given, takes=takes * request.best_of)
-    score = given.read()
-    request = request if more else given.stated(request, score)
-    ends = None if between is None else (starting.read(Path(between[0])), starting.read(Path(between[1])))
     amounts = latents.amounts_of(more)
     registry = Registry.embedded(Folder(root), tracking_uri=tracking_uri)
     version = registry.resolve(model or registry.only_model())
-    engine = composers.load(registry.fetch(version))
+    engine = composers.load(registry.fetch(version), precision=precision)
     engine.check(request, None if more else score)
     if between or more:
         latents.engine_of(engine)

@@ -9,7 +9,6 @@ from jobs.sounding import Sounding, numbered
 from tutti.corpus.score import Score
 from tutti.dataset import learnt
 from tutti.errors import InputError
-from tutti.evaluation import latents as beginnings
 from tutti.generation import latent
 from tutti.generation.composers import Composer
 from tutti.generation.engine import Engine, Piece
@@ -111,4 +110,6 @@ def _known(engine: Engine, *, root: Folder) -> list[Score]:
     held = learnt.dataset_of(engine.facts, kind="works", root=root)
     licences = tuple(engine.facts.get("data", {}).get("licences", ()))
     train = learnt.drawn(learnt.read(held, None, split="train", licences=licences), most=WORKS, seed=0)
+    from tutti.evaluation import latents as beginnings
+
     return beginnings.beginnings(train.batch, most=WORKS)

@@ -142,13 +142,18 @@ def made_again(told: Mapping[str, Any], *, registry: Any) -> tuple[dict[str, byt
         )
     torch.set_num_threads(1)
     order = plan.order
-    composer = composers.load(registry.fetch(version), device=order.device, cache_bytes=order.cache_bytes)
+    # What was left to the machine that made it is not left to this one.
+    precision = told["made_by"].get("precision", "auto") if order.precision == "auto" else order.precision
+    composer = composers.load(
+        registry.fetch(version), device=order.device, cache_bytes=order.cache_bytes, precision=precision
+    )
     instruments = _players(plan, registry=registry)
     desk = Desk(composer)
     piece = composed(take, plan=plan, desk=desk)
     desk.close()
     draft = provenance.draft_of(told, take, piece.score, candidates=piece.candidates)
-    made = make_take(draft, plan=plan, instruments=instruments, engine=engine_facts(composer, device=order.device))
+    facts = engine_facts(composer, device=order.device, precision=precision)
+    made = make_take(draft, plan=plan, instruments=instruments, engine=facts)
     return made.files, made.provenance
 
 

@@ -141,7 +141,13 @@ class Composer:
         folder = self._registry.fetch(self._registry.resolve(model))
         device = "cuda" if self._settings.composer_gpus else "cpu"
         settings = self._settings
-        return composers.load(folder, device=device, max_batch=settings.max_batch, cache_bytes=settings.cache_bytes)
+        return composers.load(
+            folder,
+            device=device,
+            max_batch=settings.max_batch,
+            cache_bytes=settings.cache_bytes,
+            precision=settings.precision,
+        )
 
     def _kept(self, model: str) -> Desk | None:
         with self._counting:

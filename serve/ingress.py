@@ -249,7 +249,8 @@ async def _take(body: GenerateBody, *, stages: Stages, settings: ServeSettings) 
     if request.start is not None and material is not None:
         start = request.start.model_copy(update={"works": works})
         request = request.model_copy(update={"start": start})
-    return _Take(body, take_id_of(request, model_digest=identity), version, Job(request, material, str(version)))
+    take_id = take_id_of(request, model_digest=identity, precision=settings.precision)
+    return _Take(body, take_id, version, Job(request, material, str(version)))
 
 
 async def _material(body: GenerateBody, settings: ServeSettings) -> Score | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from tutti.config import Settings
@@ -43,6 +45,11 @@ class ServeSettings(Settings):
         ge=1 << 20,
         description="memory of each loaded model for what requests have read so far, bytes; how many of them step "
         "together follows from it",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="bits of each model's products; auto: bfloat16 where the processor multiplies it, else float32; "
+        "one gives other notes than the other, so replicas on unlike machines want one that is named",
     )
     models_per_replica: int = Field(
         default=2, ge=1, le=64, description="most models that a replica keeps loaded; the least used gives way"

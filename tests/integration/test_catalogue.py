@@ -56,6 +56,9 @@ checks:
   max_silence_share: 1
   length_tolerance: 1
   max_stuck_share: 1
+  max_held_bars: 100
+  max_overhang_bars: 100
+  max_key_gap: 2
   max_silent_instruments: 2
 """
 STARTS_WITHIN_S = 240.0

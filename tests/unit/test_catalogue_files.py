@@ -25,7 +25,8 @@ from tutti.models.decoder import DECODER, Decoder
 ORDER = """
 name: tunes
 model: m
-checks: {min_notes: 1, max_silence_s: 60, max_silence_share: 1, max_stuck_share: 1, pitch_low: 0, pitch_high: 127}
+checks: {min_notes: 1, max_silence_s: 60, max_silence_share: 1, max_stuck_share: 1, pitch_low: 0, pitch_high: 127,
+  max_held_bars: 999, max_overhang_bars: 999, max_opening_s: 60, max_repetition: 1}
 lines:
   - {count: 2, file: tune.mid, controls: {start: {kind: accompany, drafts: 1}}}
   - {count: 1, controls: {bars: 1}}

@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from jobs.catalogue import read_order
 from tutti.catalogue.order import Checks, Line, Order
 from tutti.catalogue.publish import place_of
-from tutti.catalogue.takes import Plan
+from tutti.catalogue.takes import Plan, take_id_of
 from tutti.config import build, parse
 from tutti.errors import InputError, RecipeError
+from tutti.generation.request import Request
 from tutti.storage import Folder
 
 RECIPES = Path(__file__).parents[2] / "jobs" / "recipes"
@@ -101,3 +102,16 @@ def test_how_an_order_is_made_is_no_part_of_its_address() -> None:
 
     assert address() == address(max_batch=4) == address(cache_bytes=1 << 20)
     assert address() != address(takes_per_block=4)
+
+
+def test_a_precision_that_is_asked_is_part_of_what_a_take_is() -> None:
+    """Other bits give other notes, so a take of named ones is another; what is left to the machine keeps its name."""
+    request = Request(bars=2, seed=1)
+    usual = take_id_of(request, model_digest="m")
+    assert take_id_of(request, model_digest="m", precision="auto") == usual
+    assert len({take_id_of(request, model_digest="m", precision=bits) for bits in ("auto", "float32", "bfloat16")}) == 3
+    tree = {"name": "a", "model": "m", "lines": [{"count": 1}]}
+    assert "precision" not in Order(**tree).document()
+    asked = Order(**tree, precision="float32")
+    assert asked.document()["precision"] == "float32"
+    assert Order(**asked.document()) == asked

@@ -42,7 +42,8 @@ def test_a_good_take_passes_every_check() -> None:
     assert {name: finding.verdict for name, finding in found.items()} == dict.fromkeys(
         (
             "well_formed", "notes", "length", "silence", "silence_share", "endless_note",
-            "stuck_notes", "range", "key", "tempo", "instruments", "silent_instruments",
+            "stuck_notes", "range", "opening", "held_note", "overhang", "repetition", "key", "tonic", "tempo",
+            "instruments", "silent_instruments",
         ),
         PASSED,
     )  # fmt: skip
@@ -62,6 +63,13 @@ long_note = np.full(32, TICKS)
 long_note[3] = 50 * TICKS
 overlong = np.full(32, 2 * TICKS)
 
+held = np.full(64, TICKS)
+held[3] = 54 * TICKS
+hanging = np.full(32, TICKS)
+hanging[-1] = 24 * TICKS
+WANDERING = tuple(np.random.default_rng(3).integers(60, 72, 64).tolist())
+C_MAJOR = (60, 64, 67, 72, 60, 67, 64, 60)
+
 FAULTS: list[tuple[str, Score, dict[str, Any], float]] = [
     ("well_formed", melody(), {"refused_tokens": 2}, 2),
     ("notes", melody(D_MINOR[:7]), {"length": 4}, 7),
@@ -76,10 +84,24 @@ FAULTS: list[tuple[str, Score, dict[str, Any], float]] = [
     ("range", melody((20, *D_MINOR * 4)), {}, 1),
     ("range", melody((*D_MINOR * 4, 109, 110)), {}, 2),
     ("key", melody(), {"key": "F# major"}, 0.25),
+    ("opening", with_gap(5, at=0), {"length": 18.5}, 2.5),
+    ("held_note", melody(WANDERING, tempo=240, duration_ticks=held), {}, 14),
+    ("overhang", melody(tempo=240, duration_ticks=hanging), {"length": 13.75}, 6),
+    ("repetition", melody(D_MINOR[:4] * 8), {}, 0.875),
+    ("tonic", melody(C_MAJOR * 4), {"key": "A minor"}, 0.4901),
     ("tempo", melody(tempo=110), {"tempo": 120}, 0.0833),
     ("instruments", melody(program=np.repeat([0, 73], 16)), {"instruments": ["piano"]}, 16),
     ("silent_instruments", melody(), {"instruments": ["piano", "strings"]}, 1),
 ]
+
+
+WITH = {
+    "silence": ["opening"],
+    "endless_note": ["held_note", "overhang"],
+    "stuck_notes": ["repetition"],
+    "key": ["tonic"],
+}
+"""What fails with some of these: a piece in another scale is in another key, one pitch alone is one loop."""
 
 
 @pytest.mark.parametrize(("check", "score", "asked", "figure"), FAULTS)
@@ -89,13 +111,42 @@ def test_a_fault_fails_its_check_with_its_figure(
     found = findings_of(score, **asked)
     assert found[check].verdict == FAILED
     assert found[check].figure == pytest.approx(figure, abs=2e-3)
-    assert [name for name, finding in found.items() if finding.verdict == FAILED] == [check]
+    failed = [name for name, finding in found.items() if finding.verdict == FAILED]
+    assert failed in ([check], sorted([check, *WITH.get(check, ())], key=list(found).index))
     assert not passes(list(found.values()))
 
 
 def test_every_check_has_a_fault_here() -> None:
     made = findings_of(melody(), key="D minor", tempo=120, instruments=["piano"])
     assert {check for check, *_ in FAULTS} == set(made)
+
+
+def test_a_piece_opens_with_a_bar_of_silence_at_most_however_slow() -> None:
+    assert (
+        findings_of(melody(tempo=60, onset_ticks=TICKS * (4 + np.arange(32))), length=36)["opening"].verdict == PASSED
+    )
+    assert (
+        findings_of(melody(tempo=60, onset_ticks=TICKS * (5 + np.arange(32))), length=36)["opening"].verdict == FAILED
+    )
+
+
+def test_a_pedal_under_nothing_is_not_held_against_others() -> None:
+    alone = melody((60,) * 8, onset_ticks=np.zeros(8), duration_ticks=np.full(8, 60 * TICKS), tempo=240)
+    found = findings_of(alone, length=15)
+    assert (found["held_note"].figure, found["overhang"].verdict) == (0, FAILED)
+
+
+def test_the_relative_is_told_and_passes_where_the_asked_key_is_near() -> None:
+    found = findings_of(melody((62, 65, 69, 65, 60, 65, 69, 70) * 4), key="D minor")["tonic"]
+    assert found.verdict == PASSED
+    assert found.detail.startswith("D minor 0.")
+    assert "F major 0." in found.detail
+
+
+def test_a_form_that_returns_is_no_loop() -> None:
+    first, second = (tuple(60 + np.random.default_rng(seed).integers(0, 12, 16)) for seed in (1, 2))
+    assert findings_of(melody((*first, *first, *second, *first)))["repetition"].figure == 0.5
+    assert "repetition" not in findings_of(melody((60,) * 28))
 
 
 def test_a_limit_moves_the_verdict() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -133,12 +134,12 @@ ATTEMPTS = [[0], [1, 0, 2], [0, 1, 3], [4], [3, 3, 3]]
 """Pieces of each slot's attempts; the third one's end as a copy of one that came by a second try."""
 
 
-def plan_of(*, duplicates: str = "replaced", retries: int = 2) -> Plan:
+def plan_of(*, duplicates: str = "replaced", formats: tuple[str, ...] = ("midi",)) -> Plan:
     tree = {
         "name": "o",
         "model": "m",
-        "formats": ["midi"],
-        "retries": retries,
+        "formats": formats,
+        "retries": 2,
         "takes_per_block": 2,
         "checks": {"duplicates": duplicates},
         "lines": [{"count": len(ATTEMPTS), "controls": {"bars": BARS}}],
@@ -172,7 +173,7 @@ def made(folder: Folder, plan: Plan, *, order: Callable[[list[Block]], list[Bloc
 
 
 def test_a_duplicate_is_replaced_by_the_next_seed_and_stays_among_the_rejected(tmp_path: str) -> None:
-    folder, plan = Folder(str(tmp_path)), plan_of()
+    folder, plan = Folder(str(tmp_path)), plan_of(formats=("midi", "stems"))
     assert made(folder, plan) == [3, 1, 1, 1, 1]
     dataset = publish.publish(folder, plan=plan, model_facts={})
     rows = tables.from_parquet(dataset.read(publish.TABLE), tables.TAKES).to_pylist()
@@ -190,6 +191,11 @@ def test_a_duplicate_is_replaced_by_the_next_seed_and_stays_among_the_rejected(t
         assert by_place[copy]["midi_path"].startswith("rejected/")
     for row in rows:
         assert dataset.read(row["midi_path"])[:4] == b"MThd"
+        accepted = row["verdict"] == ACCEPTED
+        kinds = {path.split("/")[0] for path in dataset.paths() if row["take_id"][:8] in path}
+        assert kinds == ({"files", "stems", "provenance"} if accepted else {"rejected", "provenance"})
+        told = json.loads(dataset.read(f"provenance/{row['midi_path'].split('/')[1][:-4]}.json"))
+        assert (told["verdict"], set(told["files"]) <= set(dataset.paths())) == (row["verdict"], True)
         assert score_of(row).notes.pitch.tolist()
     kept = from_json(by_place[2, 2]["checks"])[-1]
     assert (kept.check, kept.verdict) == ("duplicate", "passed")

@@ -58,6 +58,13 @@ CHROMATIC = list(range(60, 76))
         ("repetition", piece(SCALE), piece([60, 62, 64, 65] * 2 + [67, 69, 71, 72] * 2), {}),
         ("repetition", piece([60, 62, 64, 65] * 6), piece([60, 62, 64, 65] * 2 + [67, 69, 71, 72] * 2), {}),
         ("range", piece([60, 61, 62] * 6), piece(SCALE), {}),
+        ("density", piece(SCALE, quarters=0.25), piece(SCALE), {"difficulty": "easy"}),
+        (
+            "chords",
+            piece([60, 62, 60, 62, 65, 67, 65, 67]),
+            piece([60, 64, 67, 64, 65, 69, 72, 69]),
+            {"chords": "C | F"},
+        ),
         ("range", piece([20, 100] * 8), piece(SCALE), {}),
         ("likelihood", piece(SCALE, nats=90.0), piece(SCALE, nats=40.0), {}),
         ("mood", piece([48, 51, 55] * 5, quarters=2), piece([72, 76, 79] * 20, quarters=0.25), {"mood": "happy"}),

@@ -18,7 +18,7 @@ from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
 from tutti.corpus.score_batch import ScoreBatch
 from tutti.features.events import on_grid
 from tutti.metrics import readings
-from tutti.metrics.originality import LIMITS, Limits, Originality, Passage, Shared, WorkIndex, is_copy
+from tutti.metrics.originality import LIMITS, Limits, Originality, Passage, Shared, WorkIndex, closest, is_copy
 from tutti.metrics.suffixes import NOTHING, SuffixArray
 
 TICKS = 480
@@ -317,3 +317,36 @@ def test_copies_of_real_works_are_found_and_other_works_let_pass(shared_folder: 
     assert [each.shared and each.shared.work_id for each in found] == [name for name, _ in copies]
     taken = sum(is_copy(each, limits=LIMITS) for each in asked(index, *others))
     assert taken <= 0.02 * len(others)
+
+
+@given(
+    st.integers(0, 39), st.integers(0, 5), st.integers(1, 300), st.integers(1, 300), st.floats(0.01, 1),
+    st.integers(0, 100),
+)  # fmt: skip
+@settings(max_examples=40)
+def test_what_comes_closest_is_a_copy_where_the_verdict_says_so(
+    index: WorkIndex, seed: int, beats: int, melody_bits: int, texture_bits: int, share: float, shared_bits: int
+) -> None:
+    (found,) = asked(index, cut(written(seed), first_beat=4, beats=4 * beats + 2))
+    limits = Limits(melody_bits, texture_bits, share, shared_bits)
+    near = closest(found, limits=limits)
+    assert (near is not None and near.is_copy) == is_copy(found, limits=limits)
+    assert near is None or near.work_id in index.work_ids
+
+
+def test_apart_a_piece_is_held_against_works_of_its_own_number_alone() -> None:
+    works = ScoreBatch.of([written(seed) for seed in (1, 2, 3, 1)])
+    number = np.array([7, 7, 9, 8])
+    index = WorkIndex.of(works, work_ids=list("abcd"), apart=number)
+    pieces = ScoreBatch.of([written(1), written(1), written(1), written(3)])
+    found = index.originality(pieces, apart=np.array([7, 8, 9, 9]))
+    near = [closest(each, limits=LIMITS) for each in found]
+    assert [each.work_id if each and each.is_copy else None for each in near] == ["a", "d", None, "c"]
+    plain = WorkIndex.of(works.take(np.array([0, 1])), work_ids=list("ab"))
+    assert plain.originality(pieces.take(np.array([0]))) == [found[0]]
+
+
+def test_an_index_comes_back_from_its_arrays(index: WorkIndex) -> None:
+    pieces = ScoreBatch.of([written(3), cut(written(5), first_beat=8, beats=12), written(99)])
+    again = WorkIndex.from_arrays(index.arrays(), work_ids=index.work_ids)
+    assert again.originality(pieces) == index.originality(pieces)

@@ -65,6 +65,7 @@ from tutti.telemetry import Reporter
 if TYPE_CHECKING:  # an engine brings torch and a writer matplotlib: each worker imports what its own stage needs
     from tutti.generation.composers import Composer
     from tutti.generation.desk import Desk
+    from tutti.models.precision import Precision
     from tutti.render.voice import Instrument
 
 # Half a core each: the smallest cluster, one core, still has room for both stages, so neither can wait for the other.
@@ -280,7 +281,7 @@ class _Generate:
         try:
             engine = _load(ray.get(files), plan=plan)
             self._desk = Desk(engine)
-            self._facts = engine_facts(engine, device=plan.order.device)
+            self._facts = engine_facts(engine, device=plan.order.device, precision=plan.order.precision)
         except UserError as error:
             self._fault = pickle.dumps(error)
         self._id, self._ready_s = uuid.uuid4().hex, time.time()
@@ -359,15 +360,15 @@ def _reviewed(take: Take, piece: Piece, *, plan: Plan, references: References) -
     return Draft(take, piece.score, (*findings, *copying), piece.candidates, nearest)
 
 
-def engine_facts(engine: Composer, *, device: str) -> dict[str, Any]:
-    """What composes, for the provenance of its takes."""
+def engine_facts(engine: Composer, *, device: str, precision: Precision) -> dict[str, Any]:
+    """What composes, for the provenance of its takes; what was left to the machine is told as it was there."""
     import torch
 
     from tutti.models.precision import dtype_of
 
     name = torch.cuda.get_device_name() if device == "cuda" else None
-    precision = str(dtype_of("auto", device=torch.device(device))).removeprefix("torch.")
-    return provenance.engine_facts(device=device, facts=engine.facts, precision=precision, processor=name)
+    held = str(dtype_of(precision, device=torch.device(device))).removeprefix("torch.")
+    return provenance.engine_facts(device=device, facts=engine.facts, precision=held, processor=name)
 
 
 def _load(files: dict[str, bytes], *, plan: Plan) -> Composer:
@@ -378,7 +379,13 @@ def _load(files: dict[str, bytes], *, plan: Plan) -> Composer:
     torch.set_num_threads(1)
     with _unpacked(files) as folder:
         order = plan.order
-        engine = composers.load(folder, device=order.device, max_batch=order.max_batch, cache_bytes=order.cache_bytes)
+        engine = composers.load(
+            folder,
+            device=order.device,
+            max_batch=order.max_batch,
+            cache_bytes=order.cache_bytes,
+            precision=order.precision,
+        )
     if engine.digest != plan.model_digest:
         raise IntegrityError(f"the model's files have digest {engine.digest}, and the plan wants {plan.model_digest}")
     return engine

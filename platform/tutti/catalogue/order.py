@@ -27,6 +27,8 @@ _SOUNDING = (*AUDIO_FORMATS, "waveform", "stems")
 HOW = ("max_batch", "cache_bytes", "prices")
 """Fields that say how an order is made, and not what."""
 LATER_CHECKS = (
+    "max_silent_instruments",
+    "max_opening_s", "max_held_bars", "max_overhang_bars", "max_repetition", "max_key_gap",
     "originality", "against", "duplicates", "copy_melody_bits", "copy_texture_bits", "copy_share", "copy_shared_bits",
 )  # fmt: skip
 TITLE_FIELDS = ("order", "line", "number", "key", "tempo", "meter", "mood")
@@ -93,6 +95,27 @@ class Checks(Settings):
     pitch_low: int = Field(default=21, ge=0, le=127, description="lowest MIDI pitch of any note that is no drum")
     pitch_high: int = Field(default=108, ge=0, le=127, description="highest MIDI pitch of any note that is no drum")
 
+    max_opening_s: float = Field(
+        default=2.0, ge=0, description="longest silence before the first note, seconds; one bar always"
+    )
+    max_held_bars: int = Field(
+        default=12, ge=1, description="most bar lines that a note sounds across while others begin"
+    )
+    max_overhang_bars: int = Field(
+        default=4, ge=0, description="most bars that sound on after the bar of the last onset"
+    )
+    max_repetition: float = Field(
+        default=0.85,
+        gt=0,
+        le=1,
+        description="largest share of bars that are the same as an earlier one; looked at from 8 bars on",
+    )
+    max_key_gap: float = Field(
+        default=0.35,
+        ge=0,
+        le=2,
+        description="by how much the correlation with the best key's profile may exceed that with the asked key's",
+    )
     originality: Literal["required", "when_known", "off"] = Field(
         default="when_known",
         description="whether takes are held against the works that the model learnt from: required (no run without "
@@ -248,6 +271,12 @@ class Order(Settings):
         default="cpu", description="where the model runs; another kind of processor gives other notes"
     )
 
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="bits of the model's products; auto: bfloat16 where the processor multiplies it, else float32; one "
+        "gives other notes than the other",
+    )
+
     @model_validator(mode="after")
     def _fits(self) -> Order:
         if len(set(self.formats)) != len(self.formats):
@@ -271,7 +300,7 @@ class Order(Settings):
             del line["file"], line["second"]
         # What came later enters where it is asked, so that catalogues keep their addresses.
         tree["sound"] = self.sound.model_dump(mode="json", exclude_defaults=True)
-        later = ("timbres", "sound", "zip", *HOW)
+        later = ("timbres", "sound", "zip", "precision", *HOW)
         checks, usual = tree["checks"], Checks().model_dump(mode="json")
         tree["checks"] = {
             name: value for name, value in checks.items() if name not in LATER_CHECKS or value != usual[name]

@@ -239,7 +239,8 @@ def plan_and_take(told: Mapping[str, Any]) -> tuple[Plan, Take]:
         files=files,
         font=font,
     )
-    take = Take(take_id_of(request, model_digest=plan.model_digest), slot, attempt, request)
+    take_id = take_id_of(request, model_digest=plan.model_digest, precision=plan.order.precision)
+    take = Take(take_id, slot, attempt, request)
     if take.take_id != told["take_id"]:
         raise IntegrityError(f"request, seed and model are those of take {take.take_id}, not of {told['take_id']}")
     return plan, take

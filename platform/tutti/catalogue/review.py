@@ -4,6 +4,14 @@ Goal: reject, before anything is rendered, what a listener would send back, and 
 engine gives them; times in seconds under the tempo map from the first bar line to the end of the last note; a share is
 of the take's notes or of its length. A check that the request gives no cause for (key, tempo, instruments) is not made,
 nor that of the length where a take starts from a file.
+What is rendered ends with the last note, so no take ends in silence; one stray note after a gap is a silence within.
+
+Limits that are not an order's to ask for are those of real works (1,460 Lieder, 971 pieces of Mutopia, 66 of Freedoom,
+drawn: 120, 160 and 40): none opens with more than a bar of silence, sounds on for more than 3 bars after the bar of its
+last onset, or has more than 0.80 of its bars from before; one in a hundred Lieder and pieces of Mutopia holds a note
+across more than 5 bars, one in twenty of Freedoom's across more than 12. Of 52 works of Mutopia whose titles name a
+key 42 fit it best and 45 are within 0.35 of what they fit best; of their relative keys 12 are.
+
 A take without notes fails ``notes``, and what needs a note is not made. Whether a take copies what is known is looked
 at in :mod:`tutti.catalogue.copies`.
 """
@@ -21,14 +29,22 @@ from numpy.typing import NDArray
 from tutti.catalogue.order import Checks
 from tutti.catalogue.takes import Take
 from tutti.corpus.score import DRUM_PROGRAM, Score
+from tutti.corpus.score_batch import ScoreBatch
 from tutti.dataset.learnt import Named
+from tutti.features import tonality
 from tutti.features.events import bars_of, on_grid
+from tutti.features.rhythm import BarLines
 from tutti.features.vocabulary import instrument_of
 from tutti.generation.piece import Candidate
 from tutti.generation.request import Request
 from tutti.generation.start import PLANTED
+from tutti.metrics import structure
 from tutti.units import pitch_name
 
+FEWEST_BARS = 8
+"""Of a piece whose repetition tells anything."""
+SAME_BARS = 0.95
+"""Similarity from which on a bar is one that was there before."""
 PASSED, FAILED, NOT_CHECKED = "passed", "failed", "not_checked"
 
 
@@ -85,8 +101,10 @@ def review(score: Score, *, request: Request, refused_tokens: int, checks: Check
             _stuck_notes(score, checks),
             _range(score, checks),
         ]
+        if own:
+            findings += _course(score, checks)
         if request.key is not None and own:
-            findings.append(_key(score, request, checks))
+            findings += [_key(score, request, checks), *_tonic(score, request, checks)]
         if request.tempo is not None and own:
             findings.append(_tempo(score, request, checks))
         if request.instruments and own:
@@ -201,6 +219,70 @@ def _key(score: Score, request: Request, checks: Checks) -> Finding:
     inside = np.isin(notes.pitch % 12, list(key.pitch_classes))
     share = float(weight[inside].sum() / weight.sum()) if weight.sum() else 0.0
     return _at_least("key", share, checks.min_in_key, f"{share:.0%} of the note time is in {key}")
+
+
+def _tonic(score: Score, request: Request, checks: Checks) -> list[Finding]:
+    """Whether the asked key is at home: a key shares its scale with its relative, and its tonic with none."""
+    key, pitched = request.tonality, ScoreBatch.of([score]).without_drums()
+    if key is None or not len(pitched.notes):
+        return []
+    fit = tonality.key_fit(pitched)
+    asked, best = float(fit[0, tonality.KEYS.index(key)]), int(tonality.best_keys(fit)[0][0])
+    other = "fits best" if tonality.KEYS[best] == key else f"{tonality.KEYS[best]} {fit[0, best]:.2f}"
+    return [_at_most("tonic", float(fit[0, best]) - asked, checks.max_key_gap, f"{key} {asked:.2f}; {other}")]
+
+
+def _course(score: Score, checks: Checks) -> list[Finding]:
+    """How the piece goes from bar to bar: where it begins, what hangs on, what comes again."""
+    notes, lines = score.notes, BarLines.of(ScoreBatch.of([score]))
+    onset = notes.onset_ticks.astype(np.int64)
+    end = onset + notes.duration_ticks
+    first = np.zeros(len(notes), np.int64)
+    bar, last_bar = lines.at(onset, first)[0], lines.at(np.maximum(end - 1, onset), first)[0]
+    return [
+        _opening(score, checks),
+        _held(score, last_bar - bar, end, checks),
+        _at_most(
+            "overhang",
+            int(last_bar.max() - bar.max()),
+            checks.max_overhang_bars,
+            f"sounds until bar {last_bar.max() + 1}, begins notes until bar {bar.max() + 1}",
+            unit="bars",
+        ),
+        *_repetition(score, checks, bars=int(bar.max()) + 1),
+    ]
+
+
+def _opening(score: Score, checks: Checks) -> Finding:
+    silent_s = float(score.seconds_at(score.notes.onset_ticks[:1])[0])
+    bar_s = 4 * 60 / float(score.tempo_qpm[0]) * float(score.meter_numerator[0]) / float(score.meter_denominator[0])
+    limit_s = max(checks.max_opening_s, bar_s)
+    return _at_most("opening", silent_s, limit_s, f"begins after {silent_s:.1f} s", unit="s")
+
+
+def _held(score: Score, bars: NDArray[np.int64], end: NDArray[np.int64], checks: Checks) -> Finding:
+    notes = score.notes
+    # Notes are in the order of their onsets.
+    begun = np.searchsorted(notes.onset_ticks, end) - np.searchsorted(
+        notes.onset_ticks, notes.onset_ticks, side="right"
+    )
+    held = np.where((begun > 0) & (notes.program != DRUM_PROGRAM), bars, 0)
+    longest = int(held.argmax())
+    name = pitch_name(int(notes.pitch[longest]))
+    told = f"{name} sounds across {held[longest]} bar lines while {begun[longest]} notes begin"
+    return _at_most(
+        "held_note", int(held[longest]), checks.max_held_bars, told if held[longest] else "none", unit="bars"
+    )
+
+
+def _repetition(score: Score, checks: Checks, *, bars: int) -> list[Finding]:
+    if not FEWEST_BARS <= bars <= structure.MAX_BARS:
+        return []
+    similarity_BB = structure.similarity(score, transposed=False)
+    rate = structure.repetition_rate(similarity_BB, threshold=SAME_BARS)
+    period = structure.period_bars(similarity_BB)
+    told = f"{rate:.0%} of the bars were there before" + (f", mostly {period} bars earlier" if period and rate else "")
+    return [_at_most("repetition", rate, checks.max_repetition, told)]
 
 
 def _tempo(score: Score, request: Request, checks: Checks) -> Finding:

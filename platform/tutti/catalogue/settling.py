@@ -181,7 +181,9 @@ def _amended(folder: Folder, parts: Sequence[FinishedBlock], *, settlement: Sett
     given = [row for part in parts for row in part.rows.to_pylist()]
     for row in sorted(given, key=lambda row: (row["line"], row["number"], row["attempt"])):
         kept = settlement.kept.get((row["line"], row["number"]))
-        own = [entry for entry in entries if _name(entry.path).startswith(_name(row["midi_path"])[: -len(".mid")])]
+        stem = _name(row["midi_path"])[: -len(".mid")]
+        # A file is called after its take, or lies in a folder that is.
+        own = [entry for entry in entries if any(name.startswith(stem) for name in entry.path.split("/"))]
         finding = settlement.findings.get(row["take_id"])
         if kept is not None and row["attempt"] > kept:
             entries = [entry for entry in entries if entry not in own]

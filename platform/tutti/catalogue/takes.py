@@ -167,13 +167,20 @@ class Plan:
         """The take that fills ``slot`` at ``attempt``."""
         seed = derive(self.order.seed, "take", slot.line, slot.number, attempt)
         request = slot.controls.model_copy(update={"seed": seed})
-        return Take(take_id_of(request, model_digest=self.model_digest), slot, attempt, request)
+        take_id = take_id_of(request, model_digest=self.model_digest, precision=self.order.precision)
+        return Take(take_id, slot, attempt, request)
 
 
-def take_id_of(request: Request, *, model_digest: str) -> str:
-    """Identity of a take: hash of the full request, its seed in it, and the model; 24 hexadecimal digits."""
+def take_id_of(request: Request, *, model_digest: str, precision: str = "auto") -> str:
+    """Identity of a take: hash of the full request, its seed in it, and the model; 24 hexadecimal digits.
+
+    Args:
+        precision: of the model's products; one that is asked for, and not left to the machine, is part of it.
+    """
     state = hashlib.sha256(model_digest.encode())
     state.update(request.digest().encode())
+    if precision != "auto":
+        state.update(precision.encode())
     return state.hexdigest()[:24]
 
 

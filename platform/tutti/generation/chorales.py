@@ -40,6 +40,7 @@ from tutti.generation.singing import Singing, restruck
 from tutti.models import bundle as bundles
 from tutti.models import families
 from tutti.models.chorale import Chorale
+from tutti.models.precision import Precision
 
 USUAL_QPM = 80.0
 """Where no tempo is asked."""
@@ -90,6 +91,7 @@ class ChoraleComposer:
         device: str = "cpu",
         max_batch: int = 32,
         cache_bytes: int = 0,  # noqa: ARG003
+        precision: Precision = "auto",  # noqa: ARG003
     ) -> ChoraleComposer:
         """A composer from a bundle folder.
 

@@ -21,6 +21,7 @@ from tutti.generation.request import Request
 from tutti.generation.rolls import RollComposer
 from tutti.models import bundle as bundles
 from tutti.models.families import family_of
+from tutti.models.precision import Precision
 
 
 class Composer(Protocol):
@@ -61,15 +62,23 @@ COMPOSERS: dict[str, Callable[..., Composer]] = {
     "voices": ChoraleComposer.load,
     "rolls": RollComposer.load,
 }
-"""By the kind of examples that a family reads; each takes ``(folder, *, device, max_batch, cache_bytes)``."""
+"""By the kind of examples that a family reads; each takes what :func:`load` takes."""
 
 
-def load(folder: Path, *, device: str = "cpu", max_batch: int = 32, cache_bytes: int = CACHE_BYTES) -> Composer:
+def load(
+    folder: Path,
+    *,
+    device: str = "cpu",
+    max_batch: int = 32,
+    cache_bytes: int = CACHE_BYTES,
+    precision: Precision = "auto",
+) -> Composer:
     """Whoever composes with the model of a bundle folder.
 
     Args:
         max_batch: most pieces that are made at once.
         cache_bytes: memory for what a model has read, where it remembers what it read.
+        precision: of products and of what is remembered, where a model has a choice.
 
     Raises:
         MissingError: a file of the bundle is not there.
@@ -80,7 +89,7 @@ def load(folder: Path, *, device: str = "cpu", max_batch: int = 32, cache_bytes:
     reads = family_of(family).reads
     if reads not in COMPOSERS:
         raise RecipeError(f"a {family} composes no pieces: it reads {reads}", remedy="use a model of another family")
-    return COMPOSERS[reads](folder, device=device, max_batch=max_batch, cache_bytes=cache_bytes)
+    return COMPOSERS[reads](folder, device=device, max_batch=max_batch, cache_bytes=cache_bytes, precision=precision)
 
 
 def _family(folder: Path) -> str:

@@ -23,20 +23,27 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tutti.corpus.score import DRUM_PROGRAM, Score
 from tutti.corpus.score_batch import ScoreBatch
 from tutti.features import rhythm as bar_lines
 from tutti.features.descriptors import describe
+from tutti.features.events import bars_of, on_grid
 from tutti.features.mood import NEUTRAL_RADIUS
-from tutti.features.vocabulary import DENSITIES, DENSITY_LIMITS_NOTES_PER_QUARTER, TICKS_PER_QUARTER
+from tutti.features.vocabulary import DENSITIES, DENSITY_LIMITS_NOTES_PER_QUARTER, METERS, TICKS_PER_QUARTER
+from tutti.generation.chords import Progression
+from tutti.generation.harmony import Harmony
+from tutti.generation.leading import DIFFICULTIES
 from tutti.generation.piece import Piece
 from tutti.generation.request import Request
+from tutti.generation.start import PLANTED
 from tutti.metrics import pitch, rhythm, structure
+from tutti.units import PitchRange
 
 Figures = NDArray[np.float64]
 
 UNUSABLE = 1000.0
 """Points of a piece without notes, or with tokens that could not be decoded."""
-ASKED = ("mood", "density", "length")
+ASKED = ("mood", "density", "chords", "length")
 """Measures of what was asked."""
 ASKED_WEIGHT = 4
 """How often their points count. Of the best of 16 the asked class came in 0.51, 0.58 and 0.60 of the takes where they
@@ -115,13 +122,39 @@ def _mood(_: Sequence[Piece], batch: ScoreBatch, request: Request) -> Figures:
 
 
 def _density(_: Sequence[Piece], batch: ScoreBatch, request: Request) -> Figures:
-    if request.density is None:
+    density = request.density or DIFFICULTIES.get(request.difficulty or "", {}).get("density")
+    if density is None:
         return np.full(len(batch), np.nan)
     notes = np.log2(np.maximum(bar_lines.notes_per_quarter(batch), 1 / 16))
     limits = (0, *DENSITY_LIMITS_NOTES_PER_QUARTER, math.inf)
-    place = DENSITIES.index(request.density)
+    place = DENSITIES.index(density)
     low, high = (math.log2(limit) if limit else -math.inf for limit in limits[place : place + 2])
     return np.asarray((np.maximum(low - notes, 0) + np.maximum(notes - high, 0)) / 0.5)
+
+
+def _chords(_: Sequence[Piece], batch: ScoreBatch, request: Request) -> Figures:
+    whole = request.start is None or request.start.kind in PLANTED
+    if request.progression is None or not whole:
+        return np.full(len(batch), np.nan)
+    return np.array([_unheard(score, request.progression) if len(score.notes) else math.nan for score in batch]) / 0.25
+
+
+def _unheard(score: Score, progression: Progression) -> float:
+    """Share of the chords' tones that do not sound while their chord lasts, the longer chords counting more."""
+    grid = on_grid(score)
+    lines = bars_of(grid)
+    meters = tuple(METERS[meter] for meter in lines.meter.tolist())
+    harmony = Harmony(
+        progression, bars=len(meters), scale=None, pitch_range=PitchRange(0, 127), has_bass=True, meters=meters
+    )
+    notes = grid.notes.take(grid.notes.program != DRUM_PROGRAM)
+    ends = notes.onset_ticks + notes.duration_ticks
+    missing = total_ticks = 0.0
+    for start, stop, chord in harmony.regions(meters[0]):
+        heard = set((notes.pitch[(notes.onset_ticks < stop) & (start < ends)] % 12).tolist())
+        missing += (stop - start) * len(chord.tones - heard) / len(chord.tones)
+        total_ticks += stop - start
+    return missing / total_ticks
 
 
 def _length(_: Sequence[Piece], batch: ScoreBatch, request: Request) -> Figures:
@@ -138,7 +171,10 @@ MEASURES = (
     Measure("silence", "empty beats beyond a tenth; 10 of 100", _silence),
     Measure("likelihood", "how much less likely than the likeliest, to the model; 0.2 nats a note", _likelihood),
     Measure("mood", "distance from the asked mood, on axes of -1 to 1; 0.1", _mood),
-    Measure("density", "notes a quarter beyond the asked class; half an octave", _density),
+    Measure(
+        "density", "notes a quarter beyond the class that is asked, or of the difficulty; half an octave", _density
+    ),
+    Measure("chords", "tones of asked chords that do not sound while their chord lasts; a quarter of them", _chords),
     Measure("length", "deviation from the asked seconds; a tenth", _length),
 )
 """What pieces are judged by."""

@@ -40,6 +40,7 @@ from tutti.generation.refusals import METER, refuse_controls, refuse_material, r
 from tutti.generation.request import Request
 from tutti.models import bundle as bundles
 from tutti.models import families
+from tutti.models.precision import Precision
 from tutti.models.roll_gan import RollConfiguration, latent_noise
 from tutti.units import Key
 
@@ -89,6 +90,7 @@ class RollComposer:
         device: str = "cpu",
         max_batch: int = 32,  # noqa: ARG003
         cache_bytes: int = 0,  # noqa: ARG003
+        precision: Precision = "auto",  # noqa: ARG003
     ) -> RollComposer:
         """A composer from a bundle folder.
 

@@ -108,14 +108,27 @@ class Search:
         """How many codes from each place on, of no more than ``lengths``, equal those of the text from ``at`` on."""
         most = np.minimum(lengths, len(self._text) - at)
         length = np.zeros(len(places), np.int64)
-        step = 1 << int(most.max(initial=0)).bit_length()
-        while step:
-            longer = np.flatnonzero(length + step <= most)
-            here, there = places[longer] + length[longer], at[longer] + length[longer]
-            mine = self._stretches.hashes(here, here + step)
-            length[longer] += step * (mine == self._text.stretches.hashes(there, there + step))
-            step >>= 1
+        # Most have not even the first code in common, of the others most only a few: so by one, two, four, ... codes,
+        rows = np.flatnonzero(most > 0)
+        rows = rows[self._codes[places[rows]] == self._text.codes[at[rows]]]
+        length[rows] = step = 1
+        while len(rows := rows[length[rows] + step <= most[rows]]):
+            rows = rows[self._goes_on(places[rows] + step, at[rows] + step, step)]
+            step *= 2
+            length[rows] = step
+        # and by half as many from where that ended.
+        begun, rows = length.copy(), np.flatnonzero(length)
+        while step := step >> 1:
+            further = rows[(length[rows] + step <= most[rows]) & (begun[rows] >= step)]
+            length[further] += step * self._goes_on(
+                places[further] + length[further], at[further] + length[further], step
+            )
         return length
+
+    def _goes_on(self, here: Rows, there: Rows, step: int) -> NDArray[np.bool_]:
+        """Whether the next ``step`` codes from each of ``here`` on equal those of the text from ``there`` on."""
+        mine = self._stretches.hashes(here, here + step)
+        return np.asarray(mine == self._text.stretches.hashes(there, there + step))
 
 
 def _hashes(codes: Codes) -> NDArray[np.uint64]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tutti import seeding
-from tutti.generation.form.text import FEWEST_BARS, Section, bars_of_form, sections_of
+from tutti.generation.form.text import FEWEST_BARS, MOST_SECTIONS, SHORT, Section, bars_of_form, sections_of
 from tutti.generation.length import bars_of_length, exact_tempo, quarters_of, seconds_of_bar
 from tutti.units import MAX_TEMPO_QPM, MIN_TEMPO_QPM
 
@@ -137,8 +137,9 @@ def shared(sections: Sequence[Section], bars: int) -> list[int]:
 
     while used() > bars:
         fours[max(fours, key=lambda name: fours[name])] -= 1
-    for name in list(fours):
-        fours[name] += 1
+    for name in sorted(fours, key=lambda name: name in SHORT):
+        least = min((count for other, count in fours.items() if other not in SHORT), default=MOST_SECTIONS)
+        fours[name] += name not in SHORT or fours[name] < least
         if used() > bars:
             fours[name] -= 1
     found = [FEWEST_BARS * fours[section.name] for section in sections]

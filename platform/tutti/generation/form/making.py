@@ -20,7 +20,7 @@ from tutti.features.vocabulary import DENSITIES, TICKS_PER_QUARTER
 from tutti.generation.controls import ranges_of
 from tutti.generation.form.keys import in_key, moved
 from tutti.generation.form.plan import Plan, Step, StepId, planned
-from tutti.generation.form.stretch import Stretch, held, joined, of_score, shaded, thinned
+from tutti.generation.form.stretch import Stretch, ended, joined, of_score, shaded, thinned
 from tutti.generation.harmony import bar_ticks
 from tutti.generation.length import USUAL_LENGTH_S
 from tutti.generation.piece import Piece
@@ -74,7 +74,7 @@ class Making:
             chords = {"chords": step.phrase.close} if step.what == "close" else {}
             return request.model_copy(update={"bars": step.bars, **chords}), None
         if step.what == "vary":
-            start = Start(kind="vary", strength=step.phrase.strength, drafts=DRAFTS)
+            start = Start(kind="vary", strength=step.strength, drafts=DRAFTS)
             # What a variation keeps of its file is not asked for.
             kept: dict[str, object] = {
                 "start": start,
@@ -124,8 +124,8 @@ class Making:
             notes = shaded(
                 notes, at_ticks=middles, levels=[phrase.manner.level for phrase in plan.phrases[: len(there)]]
             )
-            if self.complete and plan.base.polyphony is None:
-                notes = held(notes, from_ticks=whole.ticks - length, to_ticks=whole.ticks)
+            if self.complete and plan.phrases[-1].close is not None:
+                notes = ended(notes, from_ticks=whole.ticks - length, to_ticks=whole.ticks)
         score = replace(whole, notes=notes).score(tempo_qpm=tempo_qpm)
         return Piece(
             request=self.request,
@@ -167,8 +167,7 @@ class Making:
 
     def _original(self, step: Step) -> Stretch:
         """What a variation varies, in the variation's key."""
-        (need,) = step.needs
-        made, phrase = self._made[need], step.phrase
+        made, phrase = joined([self._made[need] for need in step.needs]), step.phrase
         if phrase.key is None or phrase.source_key is None or phrase.key == phrase.source_key:
             return made
         low, high = self._reach(made.notes)
@@ -182,14 +181,14 @@ class Making:
         update: dict[str, object] = {"seed": seeding.derive(self.request.seed, "form", *name)}
         if phrase.manner.instruments:
             update["instruments"] = phrase.manner.instruments
-        reference = self._made.get(self.plan.first)
-        if reference is not None and len(reference.notes):
-            update |= self._contrast(step, reference)
+        first = [self._made[each] for each in self.plan.first if each in self._made]
+        if len(first) == len(self.plan.first) and any(len(each.notes) for each in first):
+            update |= self._contrast(step, joined(first))
         return in_key(base, key).model_copy(update=update)
 
     def _contrast(self, step: Step, reference: Stretch) -> dict[str, object]:
         """What a step asks otherwise than the piece began."""
-        first, own = self.plan.steps[self.plan.first].phrase.manner, step.phrase.manner
+        first, own = self.plan.phrases[0].manner, step.phrase.manner
         base, update = self.plan.base, dict[str, object]()
         if (denser := own.density - first.density) != 0:
             quarters = reference.ticks / TICKS_PER_QUARTER

@@ -3,7 +3,8 @@
 Nothing here depends on a note: request and seed give the plan. A phrase is composed after what went before it (the
 first one after nothing), or it is an earlier phrase varied, or that phrase itself. Its last two bars close it, on the
 tonic or open on the dominant, of the key that comes next where an earlier section returns in it; so the same phrase may
-close in two ways, as in first and second endings.
+close in two ways, as in first and second endings. Most new phrases are what Caplin (1998, "Classical Form", chapter 3)
+calls sentences: an idea of two bars, the idea again, and what follows from it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from tutti.units import Key
 StepId = tuple[str, str]
 STRENGTHS = (0.0, 0.2, 0.35, 0.45, 0.55)
 """Share of the notes that a return composes anew, by its primes; more primes as much as the most."""
-VARIED_PHRASE = 0.2
-"""The same of a phrase that returns within its section."""
+VARIED_PHRASE, REPEATED_IDEA = 0.2, 0.3
+"""The same of a phrase that returns within its section, and of the idea that a phrase begins with and says again."""
+IDEA_BARS = 2
 DEVELOPMENT = 0.5
 _VARIATIONS = (0.25, 0.35, 0.45, 0.3, 0.4, 0.5, 0.35, 0.45, 0.5)
 _AT_HOME = (*SHORT, "verse", "chorus", "theme")
@@ -92,12 +94,14 @@ class Step:
         phrase: for which.
         bars: that it makes.
         needs: steps that must be over, in the order of their music.
+        strength: of a variation, share of the notes that is composed anew.
     """
 
     what: str
     phrase: Phrase
     bars: int
     needs: tuple[StepId, ...]
+    strength: float = 0.0
 
 
 @dataclass(slots=True)
@@ -110,6 +114,7 @@ class Plan:
         phrases: in their order.
         music: of each phrase, the steps whose bars are its own.
         steps: each once, however often its music comes.
+        bodies: by the name of a phrase, the steps of its music without its close.
     """
 
     base: Request
@@ -117,11 +122,12 @@ class Plan:
     phrases: list[Phrase] = field(default_factory=list)
     music: list[tuple[StepId, ...]] = field(default_factory=list)
     steps: dict[StepId, Step] = field(default_factory=dict)
+    bodies: dict[str, tuple[StepId, ...]] = field(default_factory=dict)
 
     @property
-    def first(self) -> StepId:
-        """The step that all others follow."""
-        return self.music[0][0]
+    def first(self) -> tuple[StepId, ...]:
+        """The steps that those of all other phrases follow."""
+        return self.bodies[self.phrases[0].name]
 
     @property
     def bars(self) -> int:
@@ -292,19 +298,20 @@ def _playing(asked: tuple[str, ...], section: Section, letters: list[str]) -> tu
 def _add(plan: Plan, phrase: Phrase) -> None:
     """A phrase and the steps that its music needs."""
     same = phrase.of is not None and phrase.strength == 0 and phrase.key == phrase.source_key
-    source = phrase.of if same and phrase.of is not None else phrase.name
-    name = _body_name(plan, source)
+    name = phrase.of if same and phrase.of is not None else phrase.name
     closing = CLOSE_BARS if phrase.close is not None else 0
-    before = plan.music[-1] if plan.music else ()
-    body: StepId = (name, "body")
-    if body not in plan.steps:
-        original = None if phrase.of is None else (_body_name(plan, phrase.of), "body")
-        bars = phrase.bars - closing if original is None else plan.steps[original].bars
-        needs = before if original is None else (original,)
-        what = "compose" if original is None else "vary" if phrase.strength else "move"
-        plan.steps[body] = Step(what, phrase, bars, needs)
-    music = [body]
-    more = phrase.bars - closing - plan.steps[body].bars
+    if name not in plan.bodies:
+        if phrase.of is None:
+            plan.bodies[name] = _composed(plan, phrase, phrase.bars - closing)
+        else:
+            original = plan.bodies[phrase.of]
+            bars = sum(plan.steps[each].bars for each in original)
+            what = "vary" if phrase.strength else "move"
+            plan.steps[name, "body"] = Step(what, phrase, bars, original, phrase.strength)
+            plan.bodies[name] = ((name, "body"),)
+    plan.bodies[phrase.name] = plan.bodies[name]
+    music = list(plan.bodies[name])
+    more = phrase.bars - closing - sum(plan.steps[each].bars for each in music)
     if more > 0:
         music.append(_then(plan, music, Step("extend", phrase, more, tuple(music)), f"{more} more"))
     if phrase.close is not None:
@@ -314,12 +321,19 @@ def _add(plan: Plan, phrase: Phrase) -> None:
     plan.music.append(tuple(music))
 
 
-def _body_name(plan: Plan, name: str) -> str:
-    """Name under which a phrase's music was made: that of the phrase which it repeats."""
-    for phrase, music in zip(plan.phrases, plan.music, strict=True):
-        if phrase.name == name:
-            return music[0][0]
-    return name
+def _composed(plan: Plan, phrase: Phrase, bars: int) -> tuple[StepId, ...]:
+    """Steps of a new phrase; two of three that are long enough begin with an idea and its varied repeat."""
+    before, name = plan.music[-1] if plan.music else (), phrase.name
+    plain = seeding.derive(plan.base.seed, "form", "idea", name) % 3 == 0
+    if bars < 3 * IDEA_BARS or plain:
+        plan.steps[name, "body"] = Step("compose", phrase, bars, before)
+        return ((name, "body"),)
+    idea = IDEA_BARS if bars < 6 * IDEA_BARS else 2 * IDEA_BARS
+    first, again, rest = (name, "idea"), (name, "idea again"), (name, "body")
+    plan.steps[first] = Step("compose", phrase, idea, before)
+    plan.steps[again] = Step("vary", phrase, idea, (first,), REPEATED_IDEA)
+    plan.steps[rest] = Step("extend", phrase, bars - 2 * idea, (first, again))
+    return (first, again, rest)
 
 
 def _then(plan: Plan, music: list[StepId], step: Step, part: str) -> StepId:

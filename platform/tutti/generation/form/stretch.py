@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tutti.corpus.score import Notes, Score
 from tutti.features.vocabulary import TICKS_PER_QUARTER
@@ -110,16 +109,15 @@ def shaded(notes: Notes, *, at_ticks: Sequence[float], levels: Sequence[float]) 
     return replace(notes, velocity=velocity.astype(notes.velocity.dtype))
 
 
-def held(notes: Notes, *, from_ticks: int, to_ticks: int) -> Notes:
-    """Notes of which the last of each program that begin from a tick on are held to another."""
-    last = np.zeros(len(notes), dtype=bool)
-    for program in np.unique(notes.program).tolist():
-        own = notes.program == program
-        onset = int(notes.onset_ticks[own].max())
-        if onset >= from_ticks:
-            last |= own & (notes.onset_ticks == onset)
-    duration: NDArray[np.int32] = np.where(last, to_ticks - notes.onset_ticks, notes.duration_ticks).astype(np.int32)
-    return replace(notes, duration_ticks=duration)
+def ended(notes: Notes, *, from_ticks: int, to_ticks: int) -> Notes:
+    """Notes of which those that begin first from a tick on are held to another, and none begins after them."""
+    onset = notes.onset_ticks
+    late = onset >= from_ticks
+    if not late.any():
+        return notes
+    last = onset == onset[late].min()
+    duration = np.where(last, to_ticks - onset, notes.duration_ticks).astype(np.int32)
+    return replace(notes, duration_ticks=duration).take(~late | last)
 
 
 def _later(notes: Notes, ticks: int) -> Notes:
