@@ -235,3 +235,15 @@ def test_every_instrument_keeps_its_own_range() -> None:
     assert [faults(piece) for piece in pieces] == [[]] * 4
     notes = [piece.score.notes for piece in pieces]
     assert {pitch for each in notes for pitch in each.pitch[each.program < 8].tolist()} <= {72, 74}
+
+
+def test_the_densest_pieces_have_a_note_at_every_pulse() -> None:
+    torch.manual_seed(1)
+    model = Decoder(DECODER.configure("nano", shape={"vocabulary_size": len(EVENTS), "max_tokens": 128})).eval()
+    engine = Engine(model, digest="", collections=(), facts={}, context_tokens=128)
+    asked = Request(bars=2, meter="3/8", density="very_dense", seed=1)
+    dense, free = engine.generate([asked, asked.model_copy(update={"guidance": 0.0})])
+    onsets = set(dense.score.notes.onset_ticks.tolist())
+    assert faults(dense) == []
+    assert {0, 12, 18, 24, 36, 48, 54, 60} <= onsets
+    assert not {0, 12, 18, 24, 36, 48, 54, 60} <= set(free.score.notes.onset_ticks.tolist())

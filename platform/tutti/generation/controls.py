@@ -18,6 +18,7 @@ from tutti.features.controls import Controls, length_class, tempo_class
 from tutti.features.grid import nearest_tempo
 from tutti.features.vocabulary import METERS, TEMPOS_QPM, instrument_of
 from tutti.generation.harmony import Harmony
+from tutti.generation.leading import pulsed
 from tutti.generation.length import bars_of_length, meters_of_length, tempos_near
 from tutti.generation.request import Request
 from tutti.generation.timetable import Spans
@@ -43,6 +44,7 @@ class Limits:
         home: allowed pitches where a piece begins and where it ends: with a key, its tonic triad; shape (128,).
         programs: allowed programs; shape (128,).
         drums: allowed drum keys; shape (128,).
+        pulsed: whether notes must begin at :data:`tutti.generation.leading.PULSES_TICKS` of each quarter.
         ranges: lowest and highest pitch of each program, where instruments have ranges of their own; shape (128, 2).
         polyphony: most notes that sound at once; None: any number.
         harmony: chords over time.
@@ -61,6 +63,7 @@ class Limits:
     polyphony: int | None = None
     harmony: Harmony | None = None
     ranges: NDArray[np.int64] | None = None
+    pulsed: bool = False
 
     def bars_at(self, *, tempo: int, meter: int) -> int:
         """Bars that come nearest to the asked length at a tempo and meter."""
@@ -136,6 +139,7 @@ def limits_of(request: Request, *, known_programs: Sequence[int] = range(DRUM_PR
         polyphony=request.polyphony,
         harmony=harmony_of(request),
         ranges=ranges_of(request),
+        pulsed=pulsed(request),
     )
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tutti.corpus.score import DRUM_PROGRAM
 from tutti.features.vocabulary import BAR, DURATIONS_TICKS, END, EVENTS, METERS, TICKS_PER_QUARTER, VELOCITIES
 from tutti.generation.controls import Limits
+from tutti.generation.leading import PULSES_TICKS
 from tutti.generation.request import MOST_VOICES
 from tutti.generation.timetable import FAR, Timetable
 
@@ -61,6 +62,9 @@ def _follower_table() -> NDArray[np.bool_]:
 _FOLLOWS = _follower_table()
 _POSITIONS = np.arange(_SPAN["Position"].stop - _SPAN["Position"].start)
 _PROGRAMS = np.arange(128)
+_PULSES = np.add.outer(np.arange(0, len(_POSITIONS) + TICKS_PER_QUARTER, TICKS_PER_QUARTER), PULSES_TICKS).ravel()
+_NEXT_PULSE = _PULSES[np.searchsorted(_PULSES, np.append(_NONE, _POSITIONS), side="right")]
+"""Of each position the next one at which a note must begin, of rows with a pulse; that of none is the first."""
 
 
 class Grammar:
@@ -82,6 +86,7 @@ class Grammar:
         ranges = ranges.reshape(rows, 128, 2)
         self._low, self._high = ranges[..., 0].copy(), ranges[..., 1].copy()
         self._ranged = np.array([limit.ranges is not None for limit in limits], dtype=bool)
+        self._pulsed = np.array([limit.pulsed for limit in limits], dtype=bool)
         # Voices that a row has not are never free; those of a row without a limit are never taken.
         voices = np.array([limit.polyphony or MOST_VOICES for limit in limits], dtype=np.int64)
         self._counts_voices = np.array([limit.polyphony is not None for limit in limits], dtype=bool)
@@ -176,6 +181,10 @@ class Grammar:
             silent &= mask[:, _SPAN["Position"]].any(axis=1)
         self._forbid(mask, self.in_last_bar, "Bar")
         self._forbid(mask, ~self.in_last_bar | silent, "End")
+        if self._pulsed.any():
+            waits = self._pulsed & (_NEXT_PULSE[self._position + 1] < self._bar_ticks)
+            self._forbid(mask, waits, "Bar")
+            self._forbid(mask, waits, "End")
         if self._timetable.any:
             waits = self._must_ticks < self._bar_start_ticks + self._bar_ticks
             self._forbid(mask, waits, "Bar")
@@ -239,6 +248,8 @@ class Grammar:
         later = (self._position[:, None] < _POSITIONS) & (self._bar_ticks[:, None] > _POSITIONS)
         if self._counts_voices.any():
             later &= (self._voice_end_ticks.min(axis=1) - self._bar_start_ticks)[:, None] <= _POSITIONS
+        if self._pulsed.any():
+            later &= ~self._pulsed[:, None] | (_NEXT_PULSE[self._position + 1][:, None] >= _POSITIONS)
         if self._timetable.any:
             later &= (self._must_ticks - self._bar_start_ticks)[:, None] >= _POSITIONS
         mask[:, span] &= np.where(opening[:, None], _POSITIONS == 0, later)

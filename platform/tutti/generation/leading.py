@@ -5,7 +5,8 @@ training is little. What is best known of moods, though, can be held by construc
 valence, speed most about arousal (Gabrielsson and Lindström 2010; Eerola, Friberg and Bresin 2013, as
 :mod:`tutti.features.mood` cites them). So a mood whose request names neither key, scale nor chords draws a key of its
 mode, and one that names no tempo a tempo of its speed, by the request's seed: many takes of one request differ in both.
-A thin density bounds the notes that sound at once. Difficulty has no token: it is what :data:`DIFFICULTIES` says.
+A thin density bounds the notes that sound at once, the densest says where in a quarter notes begin. Difficulty has no
+token: it is what :data:`DIFFICULTIES` says.
 
 Whoever names these controls or starts from a file gets nothing of this; guidance 0 leaves out mood and density.
 """
@@ -35,6 +36,8 @@ TEMPOS_QPM: Mapping[str, tuple[float, ...]] = {
 
 POLYPHONY: Mapping[str, int] = {"very_sparse": 1, "sparse": 2, "medium": 3}
 """Most notes at once of a density; a denser one has no bound."""
+PULSES_TICKS = (0, 12, 18)
+"""Where in each quarter a note begins of a piece that is to be very dense: an eighth and two sixteenths."""
 DIFFICULTIES: Mapping[str, Mapping[str, Any]] = {
     "easy": {"tempo": 80.0, "density": "sparse", "polyphony": 2, "pitch_range": "C3-C6"},
     "medium": {"tempo": 100.0, "density": "medium", "polyphony": 4, "pitch_range": "F2-F6"},
@@ -61,6 +64,12 @@ def led(request: Request) -> Request:
         if most and asked.polyphony is None and _fits(asked, "polyphony"):
             asked = asked.model_copy(update={"polyphony": most})
     return asked
+
+
+def pulsed(request: Request) -> bool:
+    """Whether notes begin at :data:`PULSES_TICKS`: where the densest class is asked and nothing else says how many."""
+    free = request.polyphony is None and request.chords is None and request.start is None
+    return request.density == "very_dense" and request.guidance > 0 and free
 
 
 def _of_mood(request: Request) -> dict[str, Any]:
