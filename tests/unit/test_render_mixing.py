@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pyloudnorm
@@ -9,6 +10,7 @@ import soundfile
 from numpy.typing import NDArray
 from scipy import signal
 
+from tutti.corpus.programs import program_name
 from tutti.corpus.score import DRUM_PROGRAM, Notes, Score
 from tutti.render import equaliser, loops, room
 from tutti.render.export import decode_audio, finish
@@ -58,6 +60,21 @@ def test_every_program_has_a_place_with_a_reason() -> None:
         assert place.reason
     assert all(place.pan == 0 for place in TABLE.values() if place.fixed)
     assert set(SINGLE) <= set(range(128))
+
+
+def test_the_table_is_told_as_it_is(repository: Path) -> None:
+    text = (repository / "docs" / "sound.md").read_text(encoding="utf-8")
+    names = {name.replace("_", " "): place for name, place in TABLE.items()}
+    names |= {f"{program_name(program)} ({program})": place for program, place in SINGLE.items()}
+    told = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and " dB | " in line]
+    assert {cells[0].removeprefix("| "): cells[3].removesuffix(" |") for cells in told} == {
+        name: place.reason for name, place in names.items()
+    }
+    for name, where, level, _ in told:
+        place = names[name.removeprefix("| ")]
+        share, _, side = where.partition(" % ")
+        assert place.pan == (0 if where == "middle" else int(share) / 100 * (-1 if side == "left" else 1))
+        assert float(level.removesuffix(" dB")) == place.level_db
 
 
 def test_instruments_are_brought_to_one_loudness(font: SoundFont) -> None:

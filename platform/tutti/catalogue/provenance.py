@@ -37,7 +37,7 @@ from tutti.render.timbres import KnownTimbre, Timbre
 
 FOLDER = "provenance"
 FORMAT = 1
-PACKAGES = ("numpy", "scipy", "torch", "numba", "symusic", "soundfile", "soxr", "pyloudnorm", "matplotlib")
+PACKAGES = ("numpy", "scipy", "torch", "numba", "symusic", "soundfile", "soxr", "pyloudnorm", "pillow")
 """Those whose version may move a bit of a take's files."""
 SOURCES = ("corpus", "features", "generation", "models", "render", "catalogue")
 """Rooms whose code may."""

@@ -209,3 +209,13 @@ def in_steps(sound_CS: Any, seed: Any, steps: Any, made_SC: Any) -> None:
                 noise += uniform if draw == 0 else -uniform
             whole = np.rint(sound_S[sample] * steps + noise)
             made_SC[sample, channel] = np.int16(min(max(whole, -steps), steps - np.float32(1)))
+
+
+@compiled
+def cross(sides_CK: Any, own_CK: Any, other_CK: Any, made_CK: Any) -> None:
+    """Each side of a spectrum through its own filter, and the other side through another."""
+    for side in range(2):
+        this_K, that_K = sides_CK[side], sides_CK[1 - side]
+        own_K, other_K, made_K = own_CK[side], other_CK[side], made_CK[side]
+        for bin_ in range(len(made_K)):
+            made_K[bin_] = this_K[bin_] * own_K[bin_] + that_K[bin_] * other_K[bin_]

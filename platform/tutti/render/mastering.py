@@ -112,10 +112,13 @@ def _gated(energy_B: NDArray[np.float64], *, hop: int) -> float:
 
 def measure_true_peak_dbtp(audio_SC: Audio) -> float:
     """True peak over all channels; ``-inf`` for digital silence."""
-    sound_CS = _planar(audio_SC)
-    # Between samples of half the largest one nothing reaches beyond it that is not near larger ones.
+    return _decibels(_largest(_planar(audio_SC)))
+
+
+def _largest(sound_CS: Audio) -> float:
+    """The true peak; looked for between samples only where it can be."""
     largest = float(max(sound_CS.max(initial=0), -sound_CS.min(initial=0)))
-    return _decibels(float(_peaks(sound_CS, hop=_PEAK_BLOCK, quiet=largest).max(initial=0)))
+    return float(_peaks(sound_CS, hop=_PEAK_BLOCK, quiet=largest).max(initial=0))
 
 
 def _decibels(amplitude: float) -> float:
@@ -170,8 +173,7 @@ def master(
     source_CS = _planar(audio_SC) * np.float32(working)
     fades_S = _fades(source_CS.shape[1], sample_rate_hz)
     source_CS *= fades_S
-    peak_H = _peaks(source_CS, hop=_HOP)
-    peak_db, limit_db = _decibels(float(peak_H.max())), true_peak_dbtp - _PEAK_MARGIN_DB
+    peak_db, limit_db = _decibels(_largest(source_CS)), true_peak_dbtp - _PEAK_MARGIN_DB
     source_lufs = measure_loudness_lufs(source_CS.T, sample_rate_hz=sample_rate_hz)
     most_db = limit_db - peak_db + _MOST_LIMITING_DB
     gain_db = min(loudness_lufs - source_lufs, most_db)
@@ -180,6 +182,8 @@ def master(
         source_CS *= factor
         fades_S *= np.float32(working) * factor
         return Mastered(source_CS.T, source_lufs + gain_db, peak_db + gain_db, fades_S)
+    # What stays under the limit at the largest gain needs no closer look.
+    peak_H = _peaks(source_CS, hop=_HOP, quiet=10 ** ((limit_db - most_db) / 20))
     limiter = _Limiter(source_CS, peak_H, sample_rate_hz=sample_rate_hz, limit_db=limit_db)
     aim_lufs = loudness_lufs
     for _ in range(_MOST_PASSES):

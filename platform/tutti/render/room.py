@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from tutti.render import equaliser
+from tutti.render import equaliser, loops
 from tutti.render.sound import EqualiserName, RoomName
 from tutti.seeding import generator
 
@@ -116,14 +116,14 @@ class Response:
     Args:
         block: samples of a transform.
         tail: by how many samples a sound gets longer.
-        direct_K: from a side to itself without the room.
-        room_CK: the room of each side.
+        own_CK: from a side to itself.
+        other_CK: from the other side, through the room.
     """
 
     block: int
     tail: int
-    direct_K: NDArray[np.complex64]
-    room_CK: NDArray[np.complex64] | None
+    own_CK: NDArray[np.complex64]
+    other_CK: NDArray[np.complex64]
 
 
 @lru_cache(maxsize=8)
@@ -139,13 +139,14 @@ def response(name: RoomName, preset: EqualiserName, *, reverb_db: float | None, 
     while block < 3 * tail:
         block *= 2
     direct_K = fft.rfft(direct_S, block)
-    room_CK = None
+    room_CK = np.zeros((2, len(direct_K)), dtype=np.complex128)
     if room is not None:
         wanted_db = room.reverb_db if reverb_db is None else reverb_db
-        room_CK = (fft.rfft(room_CS.astype(np.float64), block, axis=1) * direct_K * 10 ** (wanted_db / 20)).astype(
-            np.complex64
-        )
-    return Response(block, tail, direct_K.astype(np.complex64), room_CK)
+        room_CK = fft.rfft(room_CS.astype(np.float64), block, axis=1) * direct_K * 10 ** (wanted_db / 20)
+    own, other = (share / math.hypot(1, _OF_THE_OTHER_SIDE) for share in (1, _OF_THE_OTHER_SIDE))
+    return Response(
+        block, tail, (direct_K + own * room_CK).astype(np.complex64), (other * room_CK).astype(np.complex64)
+    )
 
 
 def played_in(sound_CS: Sound, response: Response) -> Sound:
@@ -153,13 +154,10 @@ def played_in(sound_CS: Sound, response: Response) -> Sound:
     length = sound_CS.shape[1]
     made_CS = np.zeros((2, length + response.tail), dtype=np.float32)
     step = response.block - response.tail
-    own, other = (np.float32(share) / np.float32(np.hypot(1, _OF_THE_OTHER_SIDE)) for share in (1, _OF_THE_OTHER_SIDE))
+    heard_CK = np.empty_like(response.own_CK)
     for start in range(0, length, step):
-        part_CS = sound_CS[:, start : start + step]
-        part_CK = fft.rfft(part_CS, response.block, axis=1)
-        heard_CK = part_CK * response.direct_K
-        if response.room_CK is not None:
-            heard_CK += (own * part_CK + other * part_CK[::-1]) * response.room_CK
+        part_CK = fft.rfft(sound_CS[:, start : start + step], response.block, axis=1)
+        loops.cross(part_CK, response.own_CK, response.other_CK, heard_CK)
         heard_CS = fft.irfft(heard_CK, response.block, axis=1)
         stop = min(start + response.block, made_CS.shape[1])
         made_CS[:, start:stop] += heard_CS[:, : stop - start]
