@@ -334,5 +334,5 @@ def command(order: Path, root: str, overrides: tuple[str, ...], tracking_uri: st
     click.echo(f"catalogue: {page_of(dataset.folder)}")
 
 
-for _below in (archiving.command, finding.search, finding.similar):
+for _below in (archiving.command, finding.search, finding.similar, finding.recommend):
     command.add_command(_below)

@@ -1,4 +1,4 @@
-"""``tutti catalogue search``, ``similar``: find takes of finished catalogues."""
+"""``tutti catalogue search``, ``similar``, ``recommend``: find takes of finished catalogues."""
 
 from __future__ import annotations
 
@@ -104,6 +104,48 @@ def similar(take: str, root: str, names: tuple[str, ...], rejected: bool, limit:
     click.echo(f"like         {_line(index, place)}")
     _show(index, hits)
     click.echo(f"{len(hits)} of {len(index) - 1:,} other takes shown")
+
+
+@click.command(name="recommend")
+@click.argument("listener", metavar="LISTENER")
+@_with_place
+@click.option("--new", is_flag=True, help="Only takes that nobody has heard yet.")
+def recommend(
+    listener: str, root: str, names: tuple[str, ...], rejected: bool, limit: int, as_json: bool, new: bool
+) -> None:
+    """Recommend takes that a listener has not heard, by what they and others liked and by what the takes are.
+
+    LISTENER is a pseudonym of the feedback that `tutti feedback` keeps; one that is not there gets what all like. Wants
+    the library implicit: pip install 'tutti[recommend]'.
+
+    \b
+    Example:
+        tutti catalogue recommend listener-3f9a02c1 --new
+    """
+    from tutti.catalogue.listening import events_below
+    from tutti.catalogue.recommend import Recommender
+
+    index = _index(root, names, rejected=rejected)
+    recommender = Recommender.fit(index, events_below(Folder(root)).to_pylist())
+    found = recommender.recommend(listener, limit=limit, new=new)
+    known = listener in recommender.listeners
+    if as_json:
+        takes = [
+            {"score": round(each.score, 4), "reasons": each.reasons, "heard_by": each.heard_by, **index.row(each.at)}
+            for each in found
+        ]
+        _say_json({"listener": listener, "known": known, "takes": takes})
+        return
+    if not known:
+        click.echo(f"{listener} is not among the {len(recommender.listeners):,} listeners: this is what all like")
+    for rank, each in enumerate(found, start=1):
+        row = index.row(each.at)
+        click.echo(f"{rank:>3}  {each.score:>+5.2f}  {_line(index, each.at)}")
+        if each.reasons:
+            click.echo(f"            {' · '.join(each.reasons)}")
+        click.echo(f"            {row['take_id']}  {_file(row)}")
+    told = f"{len(recommender.ratings):,} opinions of {len(recommender.listeners):,} listeners"
+    click.echo(f"{len(found)} of {len(index):,} takes shown, by {told}")
 
 
 def _index(root: str, names: Sequence[str], *, rejected: bool) -> Index:

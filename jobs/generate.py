@@ -28,7 +28,7 @@ def formats_of(paths: tuple[str, ...]) -> dict[str, Path]:
         PlaceError: the folder of a file is not there.
     """
     from jobs.sounding import suffix_of
-    from tutti.render.export import SUFFIXES
+    from tutti.render.formats import SUFFIXES
 
     formats = {suffix: name for name, suffix in SUFFIXES.items()}
     asked = {}

@@ -16,8 +16,9 @@ from tutti.errors import InputError
 from tutti.features.descriptors import describe_score
 from tutti.features.mood import mood_word
 from tutti.models import bundle as bundles
-from tutti.render.export import SUFFIXES, finish
+from tutti.render.export import finish
 from tutti.render.fonts import known_font
+from tutti.render.formats import SUFFIXES
 from tutti.render.sound import Sound
 from tutti.render.soundfont import SoundFont
 from tutti.render.tags import Tags

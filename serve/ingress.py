@@ -17,6 +17,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 
 from serve import stream
+from serve.catalogues import Catalogues, catalogues_below
 from serve.composition import Accepted, Composition, Job, Told
 from serve.negotiation import FORMS, STREAMS, Form, choose
 from serve.problems import MEDIA_TYPE, Problem, fault, install, of_any
@@ -40,6 +41,7 @@ from tutti.errors import DataError, InputError, RecipeError
 from tutti.generation.piece import BarMade, NoteMade, TempoMade
 from tutti.generation.restoring import Ends, works_of
 from tutti.generation.sentences.scenes import understood
+from tutti.storage import Folder
 from tutti.units import format_seconds
 
 if TYPE_CHECKING:
@@ -146,6 +148,7 @@ def api(stages: Stages, settings: ServeSettings) -> FastAPI:
     _add_generate(app, stages, settings)
     _add_sentence(app)
     _add_models(app, stages, settings)
+    _add_catalogues(app, settings)
     _add_health(app, stages)
     return app
 
@@ -211,6 +214,13 @@ def _add_models(app: FastAPI, stages: Stages, settings: ServeSettings) -> None:
             for version in await stages.versions()
         ]
         return RegisteredModels.model_validate({"models": entries})
+
+
+def _add_catalogues(app: FastAPI, settings: ServeSettings) -> None:
+    @app.get("/v1/catalogues", summary="List catalogues and how far they are", responses=_problems(500, 503))
+    async def catalogues() -> Catalogues:
+        """Those below the service's root that are finished, under way or stopped."""
+        return await asyncio.to_thread(catalogues_below, Folder(settings.root))
 
 
 def _add_health(app: FastAPI, stages: Stages) -> None:

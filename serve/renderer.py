@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tutti.corpus.score import Score
+from tutti.render.formats import SUFFIXES
 
 
 class Renderer:
@@ -23,4 +24,4 @@ class Renderer:
             InputError: a score without notes, or too long for sound.
         """
         finished = await asyncio.to_thread(self._export.finish, score, formats=(kind,), title=title)
-        return finished.files[self._export.SUFFIXES[kind]]
+        return finished.files[SUFFIXES[kind]]

@@ -20,9 +20,12 @@ from tutti.storage import Folder
 SILENCE = Score.of(Notes.none(), ticks_per_quarter=24)
 
 
-def melody(*, program: int = 0, tempo: float = 90.0, higher: int = 0) -> Score:
-    """Eight bars of 4/4 in D minor, a quarter a note."""
-    pitches = higher + np.array((62, 65, 69, 70, 69, 65, 64, 62) * 4)
+def melody(*, program: int = 0, tempo: float = 90.0, seed: int | None = None) -> Score:
+    """Eight bars of 4/4 in D minor, a quarter a note; each seed another one."""
+    pitches = np.array((62, 65, 69, 70, 69, 65, 64, 62) * 4)
+    if seed is not None:
+        scale = np.array((62, 64, 65, 67, 69, 70, 72, 74))
+        pitches = np.append(scale[np.random.default_rng(seed).integers(0, 8, 30)], (69, 62))
     notes = Notes.of(
         onset_ticks=24 * np.arange(32), duration_ticks=[24] * 32, pitch=pitches, program=np.full(32, program)
     )

@@ -62,9 +62,15 @@ def drawn(llama: Any, lengths: Sequence[int], *, head: Sequence[int], context_to
     return time.process_time() - began_s
 
 
-def finished(midi_files: Sequence[bytes], folder: Path) -> tuple[float, float]:
-    """Decode, play and write pieces as MIDI, FLAC and a picture; processor seconds, and seconds of sound."""
+def finished(midi_files: Sequence[bytes], folder: Path, *, player: str) -> tuple[float, float]:
+    """Decode, play and write pieces as MIDI, FLAC and a picture; processor seconds, and seconds of sound.
+
+    Args:
+        player: ``symusic``: its synthesizer and the SoundFont; ``pretty_midi``: its own, of sines, which is what it has
+            without a FluidSynth on the system.
+    """
     import miditok
+    import pretty_midi
     import symusic
 
     tokenizer = miditok.REMI(miditok.TokenizerConfig(use_programs=True, use_tempos=True, use_time_signatures=True))
@@ -75,7 +81,11 @@ def finished(midi_files: Sequence[bytes], folder: Path) -> tuple[float, float]:
     for number, tokens in enumerate(encoded):
         score = tokenizer.decode(tokens)
         score.dump_midi(folder / f"{number}.mid")
-        audio_CS = np.asarray(synthesizer.render(score, stereo=True), dtype=np.float32)
+        if player == "symusic":
+            audio_CS = np.asarray(synthesizer.render(score, stereo=True), dtype=np.float32)
+        else:
+            mono_S = pretty_midi.PrettyMIDI(io.BytesIO(score.dumps_midi())).synthesize(fs=SAMPLE_RATE_HZ)
+            audio_CS = np.stack((mono_S, mono_S)).astype(np.float32)
         audio_CS /= max(1.0, float(np.abs(audio_CS).max()))
         sound_s += audio_CS.shape[1] / SAMPLE_RATE_HZ
         _flac(folder / f"{number}.flac", audio_CS.T)

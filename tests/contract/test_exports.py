@@ -81,6 +81,7 @@ EXPORTS = (
     "tutti.catalogue.search_index:Index",
     "tutti.catalogue.search:search",
     "tutti.catalogue.search:similar",
+    "tutti.catalogue.recommend:Recommender",
     "tutti.render.synthesis:synthesise",
     "tutti.render.mastering:master",
     "tutti.render.picture:piano_roll_png",

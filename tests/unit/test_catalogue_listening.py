@@ -77,7 +77,7 @@ def test_an_event_counts_as_the_table_says(kind: str, value: float | None, count
 
 def test_the_verb_keeps_events_and_makes_no_pairs_unless_asked(tmp_path: Path) -> None:
     root = Folder(str(tmp_path / "root"))
-    made = catalogue(root, "songs", [melody(), melody(higher=2)])
+    made = catalogue(root, "songs", [melody(), melody(seed=2)])
     (tmp_path / "events.csv").write_text("\n".join((HEAD, *LINES)) + "\n")
     words = ["songs", str(tmp_path / "events.csv"), "--root", root.uri]
     tried = CliRunner().invoke(command, [*words, "--dry-run"])

@@ -12,7 +12,8 @@ from tests.music import walk
 from tutti.corpus.midi import read_midi
 from tutti.corpus.score import Notes, Score
 from tutti.errors import InputError, RecipeError
-from tutti.render.export import AUDIO_KINDS, FORMATS, SUFFIXES, decode_audio, encode_audio, finish
+from tutti.render.export import decode_audio, encode_audio, finish
+from tutti.render.formats import AUDIO_KINDS, FORMATS, SUFFIXES
 from tutti.render.mastering import (
     LOUDNESS_LUFS,
     LOUDNESS_TOLERANCE_LU,

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from tutti.errors import IntegrityError
 from tutti.render import ogg
-from tutti.render.export import AUDIO_KINDS, decode_audio, encode_audio
+from tutti.render.export import decode_audio, encode_audio
+from tutti.render.formats import AUDIO_KINDS
 from tutti.render.tags import Tags, tagged
 
 RATE_HZ = 44_100

@@ -8,7 +8,9 @@ import io
 import json
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,13 +23,17 @@ from serve.problems import KINDS, MEDIA_TYPE, Problem
 from serve.settings import ServeSettings
 from tests.music import walk
 from tests.serving import save_untrained
+from tutti import lineage
 from tutti.corpus.midi import read_midi, write_midi
 from tutti.corpus.score import Score
 from tutti.errors import IntegrityError, MissingError, PlaceError
 from tutti.generation.engine import Engine
 from tutti.generation.piece import PieceMade
+from tutti.progress import recorded
 from tutti.registry.model_version import ModelVersion, missing, parse_reference
 from tutti.render import export
+from tutti.render.formats import SUFFIXES
+from tutti.storage import Folder
 
 SMALL = {"bars": 1, "tempo": 120, "meter": "4/4", "seed": 7}
 LONG = {"length": "5m", "seed": 1}
@@ -94,7 +100,7 @@ class InProcess:
         )
 
     async def render(self, score: Score, *, kind: str, title: str) -> bytes:
-        return export.finish(score, formats=(kind,), title=title).files[export.SUFFIXES[kind]]
+        return export.finish(score, formats=(kind,), title=title).files[SUFFIXES[kind]]
 
     async def check_ready(self) -> None:
         await self.version("sketch")
@@ -350,6 +356,34 @@ def test_a_midi_file_is_filled_in_and_accompanied(call: Call, stages: InProcess)
     assert set(zip(onset_s, given.notes.pitch.tolist(), strict=True)) <= melody
     contradicts = call("POST", GENERATE, json={**body, "bars": 2})
     assert "accompany keeps the file's bars" in check_problem(contradicts, "invalid-request")["detail"]
+
+
+def test_catalogues_are_told_with_how_far_they_are(stages: InProcess, tmp_path: Path) -> None:
+    limits = {"root": str(tmp_path)}
+    assert send(stages, "GET", "/v1/catalogues", limits=limits).json() == {"catalogues": []}
+    under_way = Folder(str(tmp_path)) / "catalogues" / "calm" / "0123"
+    done = Folder(str(tmp_path)) / "catalogues" / "brisk" / "4567"
+    facts = {"ordered": 3, "accepted": 2, "rejected": 5, "music_s": 60.5}
+    lineage.publish(done, kind="catalogues", name="brisk", inputs={}, files=[], facts=facts)
+    with recorded(under_way, verb="catalogue", files=9, unit="takes", found=3) as record:
+        record.progress = replace(
+            record.progress, done=6, works=2, refusals={"key": 4}, updated=record.progress.started + timedelta(days=1)
+        )
+        record.progress.write(under_way)
+        finished, running = send(stages, "GET", "/v1/catalogues", limits=limits).json()["catalogues"]
+    assert {name: finished[name] for name in facts} == facts
+    assert (finished["name"], finished["state"], finished["progress"]) == ("brisk", "finished", None)
+    assert (running["name"], running["state"], running["ordered"]) == ("calm", "running", 9)
+    told = running["progress"]
+    assert (told["done"], told["found"], told["accepted"], told["rejected"]) == (6, 3, 2, {"key": 4})
+    assert told["left_s"] > 80_000
+    record.fail("no space")
+    _, stopped = send(stages, "GET", "/v1/catalogues", limits=limits).json()["catalogues"]
+    assert (stopped["state"], stopped["progress"]["failure"], stopped["progress"]["left_s"]) == (
+        "stopped",
+        "no space",
+        None,
+    )
 
 
 def test_models_and_health(call: Call, engine: Engine) -> None:

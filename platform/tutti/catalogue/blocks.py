@@ -27,7 +27,7 @@ from tutti.errors import IntegrityError, MissingError
 from tutti.features.descriptors import describe_score
 from tutti.features.mood import mood_word
 from tutti.lineage import FileEntry
-from tutti.render.export import SUFFIXES, finish
+from tutti.render.formats import SUFFIXES
 from tutti.render.tags import Tags
 from tutti.render.voice import Instrument
 from tutti.storage import Folder
@@ -198,6 +198,8 @@ def make_take(
         instruments: as in :func:`write_block`.
         engine: as in :func:`write_block`.
     """
+    from tutti.render.export import finish  # brings scipy: whoever only reads blocks need not wait for it
+
     take = draft.take
     accepted = passes(draft.findings)
     formats = plan.order.formats

@@ -25,7 +25,7 @@ from tutti.features.controls import tempo_class
 from tutti.features.vocabulary import KEYS, MOODS, TEMPO_CLASS_LIMITS_QPM, TEMPO_CLASSES
 from tutti.generation.request import Request
 from tutti.lineage import FileEntry
-from tutti.render.stems import instrument_in
+from tutti.render.formats import instrument_in
 from tutti.render.strokes import ROLL_HEIGHT, ROLL_WIDTH, Roll, instruments_of, roll_of
 from tutti.storage import Folder
 from tutti.units import format_bytes, format_seconds

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -20,6 +20,7 @@ from tutti.corpus.score import DRUM_PROGRAM, Score
 from tutti.errors import RecipeError
 from tutti.features.descriptors import describe_score
 from tutti.render import loops
+from tutti.render.formats import AUDIO_KINDS, FORMATS, SUFFIXES
 from tutti.render.mastering import TRUE_PEAK_DBTP, Mastered, master, measure_true_peak_dbtp
 from tutti.render.mixing import Mix
 from tutti.render.picture import piano_roll_png
@@ -30,17 +31,6 @@ from tutti.render.tags import Tags, tagged
 from tutti.render.voice import Instrument
 from tutti.render.waveform import waveform_png
 from tutti.units import parse_key
-
-AudioKind = Literal["wav", "flac", "mp3", "ogg"]
-Format = Literal["midi", "musicxml", "wav", "flac", "mp3", "ogg", "png", "waveform", "stems"]
-AUDIO_KINDS: tuple[AudioKind, ...] = get_args(AudioKind)
-FORMATS: tuple[Format, ...] = get_args(Format)
-SUFFIXES: dict[str, str] = {
-    **{name: name for name in FORMATS if name != "stems"},
-    "midi": "mid",
-    "waveform": "waveform.png",
-}
-"""What a file's name ends in, by format; ``stems`` are several files."""
 
 Audio = NDArray[np.float32]
 

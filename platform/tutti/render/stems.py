@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tutti.corpus.programs import program_name
 from tutti.corpus.score import Score
+from tutti.render.formats import instrument_in
 from tutti.render.mixing import Mix
 from tutti.render.tags import Tags, tagged
 
@@ -64,11 +65,6 @@ def stem_names(score: Score) -> dict[int, str]:
         program: f"{FOLDER}/{number:02d}-{re.sub('[^a-z0-9]+', '-', program_name(program).lower()).strip('-')}.flac"
         for number, program in enumerate(programs, start=1)
     }
-
-
-def instrument_in(name: str) -> str:
-    """The instrument that a stem's name tells, in words."""
-    return name.rpartition("/")[2].partition("-")[2].removesuffix(".flac").replace("-", " ")
 
 
 def _encoded(sound_CS: NDArray[np.float32], sample_rate_hz: int) -> bytes:

@@ -286,9 +286,12 @@ def _manner(base: Request, sections: tuple[Section, ...], number: int, bars: tup
 
 
 def _playing(asked: tuple[str, ...], section: Section, letters: list[str]) -> tuple[str, ...]:
-    """Of several instruments one begins and ends a piece, and every other new section has one less than all."""
+    """Of several instruments one ends a piece, and every other new section has one less than all.
+
+    It begins with all: a small model goes on with what it hears, and who has not played yet seldom comes in.
+    """
     pitched = [name for name in asked if name != "drums"]
-    if section.name in ("intro", "outro") and len(pitched) > 1:
+    if section.name == "outro" and len(pitched) > 1:
         return (pitched[0],)
     if len(asked) > 2 and section.name in letters and letters.index(section.name) % 2:
         return asked[:-1] if asked[-1] != pitched[0] else asked[1:]
