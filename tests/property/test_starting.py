@@ -101,7 +101,7 @@ laws = settings(max_examples=4, suppress_health_check=list(HealthCheck), deadlin
 @laws
 @given(scores(), st.integers(0, 2**40))
 def test_a_continued_file_stays_as_it_is(engine: Engine, score: Score, seed: int) -> None:
-    (piece,) = engine.generate([Request(bars=2, seed=seed)], materials=[score])
+    (piece,) = engine.generate([Request(bars=1, meter="1/4", seed=seed)], materials=[score])
     resolution = piece.score.ticks_per_quarter
     assert piece.refused_tokens == 0
     new = without(piece, rows(score, resolution=resolution))
@@ -187,12 +187,12 @@ def test_company_changes_no_note_of_what_starts_from_a_file(family: str, request
     engine: Engine = request.getfixturevalue(family)
     asked = [
         Request(start=start("accompany", drafts=2), seed=1),
-        Request(bars=1, seed=2),
-        Request(start=start("infill", bars="2", drafts=3), seed=3),
+        Request(bars=1, meter="1/4", seed=2),
+        Request(start=start("infill", bars="2", drafts=2), seed=3),
         Request(start=start("vary", drafts=1), seed=4, mood="sad", guidance=2),
-        Request(bars=1, seed=5),
+        Request(bars=1, meter="1/4", seed=5),
     ]
-    files = [walk(1, bars=2), walk(2, bars=2), walk(3, bars=3), walk(4, bars=2), None]
+    files = [walk(1, bars=1), walk(2, bars=1), walk(3, bars=2), walk(4, bars=1), None]
     together = engine.generate(asked, materials=files)
     for each, file, piece in zip(asked, files, together, strict=True):
         (alone,) = engine.generate([each], materials=[file])
@@ -222,9 +222,9 @@ def test_voices_beneath_stay_beneath(engine: Engine) -> None:
         Notes.of(onset_ticks=np.arange(8) * 12, duration_ticks=12, pitch=[72, 74, 76, 77, 79, 77, 76, 74]),
         ticks_per_quarter=24,
     )
-    for seed in range(4):
-        asked = Request(start=start("harmonise", drafts=1), seed=seed)
-        score = engine.generate([asked], materials=[tune])[0].score
+    asked = [Request(start=start("harmonise", drafts=1), seed=seed) for seed in range(4)]
+    for piece in engine.generate(asked, materials=[tune] * 4):
+        score = piece.score
         for onset, pitch, program in zip(score.notes.onset_ticks, score.notes.pitch, score.notes.program, strict=True):
             sung = tune.notes.pitch[tune.notes.onset_ticks <= onset][-1]
             assert program == 128 or pitch <= sung

@@ -22,7 +22,7 @@ from tutti.generation.chords import Chord
 from tutti.generation.engine import Engine
 from tutti.generation.harmony import _edges, bar_ticks, scale_of, strong_beats
 from tutti.generation.melody import melody_of
-from tutti.generation.piece import Piece
+from tutti.generation.piece import Event, NoteMade, Piece, PieceMade
 from tutti.generation.request import Request
 from tutti.generation.restoring import grid_onsets
 from tutti.generation.start import Start
@@ -193,3 +193,19 @@ def test_a_difficulty_asks_around_a_file_what_the_file_allows(engine: Engine) ->
     assert notes.pitch[notes.program < DRUM_PROGRAM].min() >= 48
     high = replace(OPENING, notes=replace(OPENING.notes, pitch=OPENING.notes.pitch + 40))
     assert engine.generate([asked_], materials=[high])[0].score.notes.pitch.max() == 107
+
+
+def test_notes_around_a_file_are_told_as_they_are_in_the_piece(engine: Engine) -> None:
+    session = engine.open()
+    asked_ = Request(chords="C | F", polyphony=3, start=Start(kind="accompany", drafts=1), seed=2)
+    session.submit(asked_, material=OPENING, told=True)
+    events: list[Event] = []
+    while not session.idle:
+        events += session.step()
+    assert isinstance(events[-1], PieceMade)
+    notes = events[-1].piece.score.notes
+    told = {(each.onset_ticks, each.duration_ticks, each.pitch) for each in events if isinstance(each, NoteMade)}
+    assert told == set(
+        zip(notes.onset_ticks.tolist(), notes.duration_ticks.tolist(), notes.pitch.tolist(), strict=True)
+    )
+    assert asked_.chooses

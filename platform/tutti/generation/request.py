@@ -230,7 +230,7 @@ class Request(Settings):
     @property
     def chooses(self) -> bool:
         """Whether none of its notes is known before all are there: it is one of several, or has a form."""
-        return self.best_of > 1 or self.form is not None or (self.start is not None and self.start.num_drafts > 1)
+        return self.best_of > 1 or self.form is not None or (self.start is not None and self.start.whole)
 
     @property
     def length_s(self) -> float:

@@ -68,6 +68,12 @@ class _Row:
     beside: int = 0
     nats: float = 0.0
 
+    @property
+    def whole(self) -> bool:
+        """Whether its notes are known only when all are there: it is one of several drafts, or what a file keeps is put
+        back among them."""
+        return self.drafts.size > 1 or (self.start is not None and self.start.planting is not None)
+
 
 class Session:
     """Requests under way through a model that says one event after another.
@@ -228,7 +234,7 @@ class Session:
         says_B = _SAYS_NOTE[tokens_B] | _SAYS_TEMPO[tokens_B] | (tokens_B == BAR) | (tokens_B == END)
         for place in np.flatnonzero(says_B).tolist():
             row, token = self._rows[place], int(tokens_B[place])
-            if not row.told or row.drafts.size > 1:
+            if not row.told or row.whole:
                 continue
             if _SAYS_TEMPO[token]:
                 # Said once, at the first position of all.
@@ -258,7 +264,7 @@ class Session:
             with self._door:
                 self._waiting.popleft()
             self._join(row)
-            if row.told and row.drafts.size == 1 and row.start and row.start.kept and row.start.kept.changed_tempo:
+            if row.told and not row.whole and row.start and row.start.kept and row.start.kept.changed_tempo:
                 events.append(TempoMade(row.number, *row.start.kept.changed_tempo))
         return events
 
@@ -313,7 +319,7 @@ class Session:
         if made is None:
             return []
         # Which draft it is to be is known only now.
-        return [*(told_of(row.number, made.piece) if row.told and row.drafts.size > 1 else ()), made]
+        return [*(told_of(row.number, made.piece) if row.told and row.whole else ()), made]
 
 
 def _made(row: _Row, *, cancelled: bool) -> PieceMade:

@@ -112,6 +112,11 @@ class Start(Settings):
         return 0.5 if self.weight is None else self.weight
 
     @property
+    def whole(self) -> bool:
+        """Whether notes are known only when all are there."""
+        return self.kind in _OF_KIND["drafts"]
+
+    @property
     def num_drafts(self) -> int:
         """How many drafts are made; a kind that keeps nothing to be held against makes one."""
         if self.kind not in _OF_KIND["drafts"]:
