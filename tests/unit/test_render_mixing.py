@@ -206,5 +206,6 @@ def test_dither_is_white_triangular_and_between_the_channels_independent() -> No
     loops.in_steps(np.zeros((2, 200_000), dtype=np.float32), 1, np.float32(32_768), made_SC)
     # Two draws of a rectangle of one step: variance 1/6, and that of rounding, 1/12.
     assert made_SC.var(axis=0) == pytest.approx([0.25, 0.25], rel=0.02)
+    assert np.abs(made_SC.mean(axis=0)).max() < 0.01
     assert abs(np.corrcoef(made_SC.T)[0, 1]) < 0.01
     assert abs(np.corrcoef(made_SC[1:, 0], made_SC[:-1, 0])[0, 1]) < 0.01
