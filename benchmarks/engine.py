@@ -260,7 +260,7 @@ def _memory(bench: Bench, *, requests: int) -> None:
             if isinstance(event, PieceMade):
                 done += 1
                 refused += event.piece.refused_tokens
-                # The last ones step in ever smaller company, for each of which oneDNN prepares itself once more.
+                # The last ones step in ever smaller company, which is not what is asked here.
                 if done in (min(SETTLED, requests - ROWS), requests - ROWS, requests):
                     gc.collect()
                     held_mib[f"after {done}"] = process.memory_info().rss / MIB
