@@ -39,6 +39,7 @@ INPUTS: dict[str, dict[str, Any]] = {
     "key": {"type": "string"},
     "scale": {"type": "string"},
     "chords": {"type": "string"},
+    "form": {"type": "string"},
     "pitch_range": {"type": "any"},
     "polyphony": {"type": "long"},
     "meter": {"type": "string"},
