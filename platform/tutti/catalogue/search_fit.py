@@ -7,6 +7,7 @@ is named. Legend: N takes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ _OUTSIDE = 0.25
 Fits = NDArray[np.float64]
 
 
-class Criterion:
+class Criterion(ABC):
     """One thing that is looked for."""
 
     hard: ClassVar[bool] = True
@@ -50,14 +51,14 @@ class Criterion:
         """What the take at a place has of it, for people."""
         return self._has(index, at)
 
-    def _asked(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _asked(self) -> str: ...
 
-    def _fits(self, index: Index) -> Fits:
-        raise NotImplementedError
+    @abstractmethod
+    def _fits(self, index: Index) -> Fits: ...
 
-    def _has(self, index: Index, at: int) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _has(self, index: Index, at: int) -> str: ...
 
 
 @dataclass(frozen=True)
